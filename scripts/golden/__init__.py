@@ -1,0 +1,1 @@
+"""Makers of the golden fixtures; see scripts/golden.py."""
