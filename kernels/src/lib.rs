@@ -1,1 +1,34 @@
-//! placeholder
+//! Buffers, packed weights, the paged cache and the fused operations that models are made of.
+//!
+//! Owns: memory of activations ([`Rows`]), weights ([`PackedWeight`]) and cache ([`KvCache`]), the thread team, and one
+//! public function per operation. Must not know: models, requests, text.
+//!
+//! Invariant (batch invariance): the value of an output row depends on that row's inputs only, bit for bit: not on the
+//! number of rows beside it, on how a sequence was cut into chunks, or on the number of threads.
+//!
+//! Shapes are asserted once, in the public function of an operation: a mismatch is a bug in the caller, not bad input
+//! (checkpoints are validated when they are loaded). Everything that can be wrong with a file is an [`Error`].
+
+mod activation;
+mod attention;
+mod cache;
+mod cx;
+mod error;
+mod linear;
+mod norm;
+mod rope;
+mod team;
+mod tensor;
+mod weight;
+
+pub use activation::{gelu_erf, gelu_tanh, silu};
+pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen};
+pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
+pub use cx::{Cx, Isa};
+pub use error::Error;
+pub use linear::{Epilogue, Then, linear};
+pub use norm::{layer_norm, rms_norm};
+pub use rope::{RopeTable, rope, rope_angles};
+pub use team::{Class, Team};
+pub use tensor::Rows;
+pub use weight::{Format, PackedWeight, embed};

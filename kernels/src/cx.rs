@@ -1,0 +1,92 @@
+//! [`Cx`]: what an operation runs with: the team and its class there, the CPU path, scratch memory.
+
+use crate::{Class, Error, Team};
+use std::sync::Arc;
+
+/// The instruction set a CPU operation uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust, any processor.
+    Portable,
+    /// AVX2 and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL, VNNI and BF16.
+    Avx512,
+}
+
+impl Isa {
+    /// The best path of this processor.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            let wide = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
+            if avx2 && wide && has!("avx512vnni") && has!("avx512bf16") {
+                return Self::Avx512;
+            }
+            if avx2 {
+                return Self::Avx2;
+            }
+        }
+        Self::Portable
+    }
+
+    /// The path with this name (`portable`, `avx2`, `avx512`).
+    ///
+    /// # Errors
+    /// [`Error::Isa`] if there is no such path or this processor lacks it.
+    pub fn named(name: &str) -> Result<Self, Error> {
+        let isa = match name {
+            "portable" => Self::Portable,
+            "avx2" => Self::Avx2,
+            "avx512" => Self::Avx512,
+            _ => return Err(Error::Isa(name.to_owned())),
+        };
+        if isa > Self::detect() {
+            Err(Error::Isa(name.to_owned()))
+        } else {
+            Ok(isa)
+        }
+    }
+
+    /// Its name, as [`Isa::named`] takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// The context of one engine thread's operations. Cheap to make; one per engine thread.
+#[derive(Debug)]
+pub struct Cx {
+    team: Arc<Team>,
+    class: Class,
+    isa: Isa,
+}
+
+impl Cx {
+    /// A context on `team` in `class`, on the CPU path `isa`.
+    pub fn new(team: Arc<Team>, class: Class, isa: Isa) -> Self {
+        Self { team, class, isa }
+    }
+
+    /// The CPU path.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The team.
+    pub fn team(&self) -> &Team {
+        &self.team
+    }
+
+    /// Runs `body(chunk)` for each chunk of `0..chunks` on the team: one parallel region. Which thread runs a chunk is
+    /// not defined, so a chunk's result must not depend on it. Not reentrant.
+    pub fn run(&self, chunks: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.team.run(self.class, chunks, body);
+    }
+}

@@ -1,0 +1,47 @@
+//! What can be wrong with data that comes from outside (files, budgets). Shape bugs of callers are assertions instead.
+
+/// An error of this crate. Messages name the operation and the numbers; callers add the tensor's or file's name.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes of a weight do not have the length that its shape and format ask for.
+    #[error("a {rows} x {cols} weight in {format} takes {expected} bytes, but {got} are given")]
+    WeightBytes {
+        /// Output rows.
+        rows: usize,
+        /// Input columns.
+        cols: usize,
+        /// Name of the format.
+        format: &'static str,
+        /// Bytes that shape and format ask for.
+        expected: usize,
+        /// Bytes given.
+        got: usize,
+    },
+    /// A block format needs a multiple of its block length.
+    #[error("a row of {cols} values cannot be cut into blocks of {block} ({format})")]
+    BlockLength {
+        /// Input columns.
+        cols: usize,
+        /// Values in one block.
+        block: usize,
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// Weights that are stacked into one must agree in columns and format.
+    #[error("weights of different shape or format cannot be stacked: {0}")]
+    Stack(String),
+    /// A buffer of this size could not be had.
+    #[error("no memory for {bytes} bytes of {what}")]
+    OutOfMemory {
+        /// What the memory was for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// `KOMA_ISA` or a caller asked for a path that this processor does not have.
+    #[error("the CPU path `{0}` is unknown or not supported by this processor")]
+    Isa(String),
+    /// The device failed; the step that used it is lost.
+    #[error("device: {0}")]
+    Device(String),
+}

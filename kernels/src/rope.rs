@@ -1,0 +1,61 @@
+//! Rotary position embedding (Su et al., arXiv:2104.09864) on the packed q, k, v rows.
+
+use crate::{Cx, HeadLayout, Rows};
+
+/// Frequencies of a model's rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeTable {
+    /// Inverse frequencies, `[rotary_dim / 2]`, scaling already applied.
+    pub inv_freq: Vec<f32>,
+    /// Factor on cos and sin (1 except for YaRN-like scaling).
+    pub scale: f32,
+    /// Whether pairs are neighbours (0,1), (2,3).. (GGUF's order of Llama weights) and not halves (i, i + rotary_dim/2)
+    /// (Hugging Face's order).
+    pub interleaved: bool,
+}
+
+/// Cosines and sines of one step's positions, once for all layers: `out` becomes `[tokens, rotary_dim]`, the first half
+/// of a row cos, the second sin. The angle is the f32 product `position * inv_freq`, as in Hugging Face.
+pub fn rope_angles(cx: &Cx, positions: &[u32], table: &RopeTable, out: &mut Rows) {
+    let _ = cx;
+    let half = table.inv_freq.len();
+    out.reset(positions.len(), 2 * half);
+    for (r, &p) in positions.iter().enumerate() {
+        let (cos, sin) = out.row_mut(r).split_at_mut(half);
+        for ((c, s), f) in cos.iter_mut().zip(sin).zip(&table.inv_freq) {
+            let angle = p as f32 * f;
+            *c = angle.cos() * table.scale;
+            *s = angle.sin() * table.scale;
+        }
+    }
+}
+
+/// Rotates the q and k heads of each row in place. `qkv`: `[tokens, layout.qkv_width()]`; `angles`: of [`rope_angles`];
+/// a head's first `angles.width()` values are rotated, the rest stay.
+///
+/// # Panics
+/// If the shapes do not agree.
+#[track_caller]
+pub fn rope(cx: &Cx, qkv: &mut Rows, layout: &HeadLayout, angles: &Rows, interleaved: bool) {
+    assert_eq!(qkv.width(), layout.qkv_width(), "rope: width");
+    assert_eq!(qkv.rows(), angles.rows(), "rope: tokens");
+    assert!(angles.width() <= layout.k_dim, "rope: rotary dim");
+    let _ = cx;
+    let half = angles.width() / 2;
+    for r in 0..qkv.rows() {
+        let (cos, sin) = angles.row(r).split_at(half);
+        let heads = &mut qkv.row_mut(r)[..(layout.q_heads + layout.kv_heads) * layout.k_dim];
+        for head in heads.chunks_exact_mut(layout.k_dim) {
+            for i in 0..half {
+                let (a, b) = if interleaved {
+                    (2 * i, 2 * i + 1)
+                } else {
+                    (i, i + half)
+                };
+                let (x, y) = (head[a], head[b]);
+                head[a] = x * cos[i] - y * sin[i];
+                head[b] = y * cos[i] + x * sin[i];
+            }
+        }
+    }
+}
