@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import shutil
+import tempfile
 from importlib.metadata import version
 
 import numpy as np
@@ -60,6 +61,14 @@ class Case:
             save_file(self.tensors, self.folder / "expected.safetensors")
         made_with = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
         write_json(self.folder / "case.json", {"name": self.name, **self.info, "made_with": made_with})
+
+
+def save_again(model, folder):
+    """Replaces a sentence-transformers folder by what the library saves today, without the model card."""
+    with tempfile.TemporaryDirectory() as fresh:
+        model.save(fresh)
+        shutil.rmtree(folder)
+        shutil.copytree(fresh, folder, ignore=shutil.ignore_patterns("README.md"))
 
 
 def relative(a, b):
