@@ -1,1 +1,23 @@
-//! placeholder
+//! Architectures, checkpoints and tokenizer files: from a [`Source`] to a [`Loaded`] model.
+//!
+//! Owns: what a checkpoint means (configuration, tensor names, tokenizer, pooling, labels, templates) and the forward
+//! pass of each architecture over `koma-kernels` operations. Must not know: requests, scheduling, HTTP.
+//!
+//! Invariant: a model either loads exactly (every tensor used or on its architecture's list of ignorable ones, every
+//! configured behaviour reproduced) or loading ends in a [`LoadError`] that names the file, field or tensor.
+
+mod batch;
+mod error;
+mod head;
+mod loaded;
+pub mod tokenizer;
+
+pub use batch::{Batch, GroupSlots, StateSlots, Workspace};
+pub use error::LoadError;
+pub use head::{Head, HeadKind};
+pub use koma_kernels as kernels;
+pub use loaded::{
+    ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
+    Model, Source,
+};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,50 @@
+//! [`EngineConfig`]: one model's limits, resolved before the engine starts and never changed after.
+
+use koma_models::kernels::{Class, KvDtype};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of one engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineConfig {
+    /// Most requests that run at once.
+    pub max_running: usize,
+    /// Most requests that wait; one more is refused ([`crate::SubmitError::QueueFull`]).
+    pub max_waiting: usize,
+    /// Token budget of a step.
+    pub max_batch_tokens: usize,
+    /// Tokens per cache block.
+    pub block_size: usize,
+    /// Bytes of the cache; rounded down to whole blocks. Ignored for models without cache groups.
+    pub cache_bytes: usize,
+    /// How keys and values are stored.
+    pub kv_dtype: KvDtype,
+    /// Whether equal prefixes share blocks.
+    pub prefix_cache: bool,
+    /// Part of all blocks (0 to 1) that admission keeps free while something is running.
+    pub watermark: f64,
+    /// Who goes first at the team.
+    pub class: Class,
+    /// A step that takes longer than this is reported as hung, and the step records are dumped.
+    pub hung_after: Duration,
+    /// Where step records are dumped on a panic or a hung step; no dump if none.
+    pub dump_dir: Option<PathBuf>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            max_running: 128,
+            max_waiting: 1024,
+            max_batch_tokens: 2048,
+            block_size: 16,
+            cache_bytes: 1 << 30,
+            kv_dtype: KvDtype::Bf16,
+            prefix_cache: true,
+            watermark: 0.01,
+            class: Class::Throughput,
+            hung_after: Duration::from_secs(60),
+            dump_dir: None,
+        }
+    }
+}

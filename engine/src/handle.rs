@@ -1,0 +1,168 @@
+//! [`EngineHandle`]: the cheap, cloneable client of an engine.
+
+use crate::{
+    EngineConfig, EventStream, PoolingParams, SamplingParams, StartError, Stats, StepRecord,
+    SubmitError,
+};
+use koma_models::kernels::{Isa, Team};
+use koma_models::{ChatAssets, Head, Identity, Limits, Loaded, Tokenizer};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a model can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaskKind {
+    /// Continue a text.
+    Generate,
+    /// Turn a text into a vector.
+    Embed,
+    /// Give a text labels.
+    Classify,
+    /// Score a pair of texts.
+    Score,
+}
+
+impl TaskKind {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generation",
+            Self::Embed => "embeddings",
+            Self::Classify => "classification",
+            Self::Score => "reranking",
+        }
+    }
+}
+
+/// What is asked of the model, with parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// Generate.
+    Generate(SamplingParams),
+    /// Pool (embed, classify, score).
+    Pool(PoolingParams),
+}
+
+/// A request, ready to be queued.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRequest {
+    /// Prompt ids, at least one.
+    pub prompt: Vec<u32>,
+    /// Segments of the prompt (encoders); empty means all 0.
+    pub type_ids: Vec<u32>,
+    /// What is asked.
+    pub task: Task,
+    /// Lower goes first; equal ones in order of arrival.
+    pub priority: i32,
+    /// Fail if not started by then.
+    pub queue_deadline: Option<Instant>,
+    /// Fail if not finished by then.
+    pub deadline: Option<Instant>,
+    /// Only requests with the same salt share cached prefixes (a digest of tenant and `cache_salt`; zeros: none).
+    pub cache_salt: [u8; 32],
+}
+
+/// What the outside may know of a model.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it can be asked.
+    pub tasks: Vec<TaskKind>,
+    /// What bounds a request; `max_len` as configured.
+    pub limits: Limits,
+    /// Meaning of an encoder's rows.
+    pub head: Option<Head>,
+    /// Chat template and end ids.
+    pub chat: ChatAssets,
+    /// Settings it runs with.
+    pub config: EngineConfig,
+    /// Bytes of weights.
+    pub weight_bytes: usize,
+    /// Blocks in each cache group; 0 without a cache.
+    pub blocks: usize,
+}
+
+/// Whether an engine is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// The engine thread is alive.
+    pub alive: bool,
+    /// Something runs or waits.
+    pub pending: bool,
+    /// Since the last step ended (or since work arrived at an idle engine).
+    pub since_progress: Duration,
+}
+
+/// A client of one model's engine. Clones share the engine.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    info: ModelInfo,
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl EngineHandle {
+    /// Starts the engine thread of `loaded` on `team`.
+    ///
+    /// # Errors
+    /// If the settings are out of range, the cache cannot hold one request of full length, or memory is not to be had.
+    pub fn start(
+        loaded: Loaded,
+        config: EngineConfig,
+        team: Arc<Team>,
+        isa: Isa,
+    ) -> Result<Self, StartError> {
+        let _ = (loaded, config, team, isa);
+        unimplemented!("contract")
+    }
+
+    /// Facts about the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.shared.info
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.shared.tokenizer
+    }
+
+    /// Queues a request. Returns at once.
+    ///
+    /// # Errors
+    /// If the request can never be served, or not now; nothing of it is queued then.
+    pub fn submit(&self, request: NewRequest) -> Result<EventStream, SubmitError> {
+        let _ = request;
+        unimplemented!("contract")
+    }
+
+    /// Numbers of now. Never waits for the engine thread.
+    pub fn stats(&self) -> Stats {
+        unimplemented!("contract")
+    }
+
+    /// Health of now. Never waits for the engine thread.
+    pub fn health(&self) -> Health {
+        unimplemented!("contract")
+    }
+
+    /// The newest `last` step records, oldest first. Never waits for a step.
+    pub fn steps(&self, last: usize) -> Vec<StepRecord> {
+        let _ = last;
+        unimplemented!("contract")
+    }
+
+    /// Refuses new requests from now on; those admitted go on.
+    pub fn drain(&self) {
+        unimplemented!("contract")
+    }
+
+    /// Drains, waits for what is admitted until `deadline`, fails the rest, ends the thread.
+    pub async fn shutdown(&self, deadline: Instant) {
+        let _ = deadline;
+        unimplemented!("contract")
+    }
+}

@@ -1,0 +1,103 @@
+//! The tensors of one forward: what the engine's runner builds and a model reads.
+
+use koma_kernels::{BlockTables, Rows};
+
+/// One step's packed batch. Requests lie one after another; request `i` has the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
+/// The same buffers are refilled every step.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Token ids, `[tokens]`.
+    pub ids: Vec<u32>,
+    /// Position of each token in its request, from 0, `[tokens]`.
+    pub positions: Vec<u32>,
+    /// Segment of each token (pair input of encoders), `[tokens]`; empty means all 0.
+    pub type_ids: Vec<u32>,
+    /// Cumulative lengths, `[requests + 1]`.
+    pub cu_seqlens: Vec<u32>,
+    /// Cached tokens of each request, those of this step included, `[requests]`. For encoders: their length.
+    pub kv_lens: Vec<u32>,
+    /// Rows of the packed batch whose logits are wanted, ascending. Encoders ignore it: they give one row per request.
+    pub logit_rows: Vec<u32>,
+    /// Cache blocks, one entry per group of [`crate::Decoder::cache_groups`]; empty for encoders.
+    pub groups: Vec<GroupSlots>,
+}
+
+/// The cache places of one group in a step. An attention group fills `tables` and `slot_mapping`, a recurrent one `states`.
+#[derive(Debug, Default)]
+pub struct GroupSlots {
+    /// Block table of each request.
+    pub tables: BlockTables,
+    /// Slot (block * block size + offset) that each token's key and value go to, `[tokens]`.
+    pub slot_mapping: Vec<u32>,
+    /// State slots of each request, `[requests]`.
+    pub states: Vec<StateSlots>,
+}
+
+/// Where a recurrent layer reads a request's state before its first token of the step, and writes it after the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateSlots {
+    /// None: the request is at its start, the state is all zeros.
+    pub read: Option<u32>,
+    /// May equal `read`.
+    pub write: u32,
+}
+
+impl Batch {
+    /// Empties all buffers and keeps their memory, with `groups` cache groups.
+    pub fn clear(&mut self, groups: usize) {
+        self.ids.clear();
+        self.positions.clear();
+        self.type_ids.clear();
+        self.cu_seqlens.clear();
+        self.cu_seqlens.push(0);
+        self.kv_lens.clear();
+        self.logit_rows.clear();
+        self.groups.resize_with(groups, GroupSlots::default);
+        for group in &mut self.groups {
+            group.tables.clear();
+            group.slot_mapping.clear();
+            group.states.clear();
+        }
+    }
+
+    /// Number of requests.
+    pub fn requests(&self) -> usize {
+        self.kv_lens.len()
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// Activations of a forward, owned by the runner and reused from step to step.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    /// The residual stream, `[tokens, hidden]`.
+    pub hidden: Rows,
+    /// Its normalised form, `[tokens, hidden]`.
+    pub normed: Rows,
+    /// Packed queries, keys and values.
+    pub qkv: Rows,
+    /// Output of attention.
+    pub attended: Rows,
+    /// Inside of the MLP.
+    pub inner: Rows,
+    /// Rotary cosines and sines.
+    pub angles: Rows,
+    /// The result: a decoder's logits `[logit_rows, vocab]`; an encoder's head or pooled output, one row per request,
+    /// before [`crate::Head::activate`].
+    pub output: Rows,
+    /// When set, a model pushes a copy of the hidden states after the embedding and after each layer (parity tests).
+    pub trace: Option<Vec<Rows>>,
+}
+
+impl Workspace {
+    /// Records the hidden states if somebody asked for them.
+    pub fn record(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(self.hidden.clone());
+        }
+    }
+}

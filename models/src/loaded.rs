@@ -1,0 +1,148 @@
+//! [`Loaded`]: all there is to know of a model, as data. The engine and the server ask it instead of the architecture.
+
+use crate::{Batch, Head, Tokenizer, Workspace};
+use koma_kernels::{CacheGroup, Cx, Error, KvCache};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A Hugging Face folder: config.json, safetensors, tokenizer.json.
+    Folder(PathBuf),
+    /// One GGUF file.
+    Gguf(PathBuf),
+    /// A repository `owner/name` of the Hugging Face hub, optionally at a revision.
+    Hub {
+        /// `owner/name`.
+        repo: String,
+        /// Branch, tag or commit; `main` if none.
+        revision: Option<String>,
+    },
+}
+
+/// Precision of weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dtype {
+    /// As stored where a kernel exists for it (block formats stay packed), else the nearest that has one.
+    #[default]
+    Auto,
+    /// Dequantized weights, f32 activations: the exact mode.
+    F32,
+    /// Weights in bf16.
+    Bf16,
+}
+
+/// How far loading is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Bytes of weights done.
+    pub done: u64,
+    /// Bytes of weights in all.
+    pub total: u64,
+}
+
+/// How to load.
+#[derive(Clone, Default)]
+pub struct LoadOptions {
+    /// The name the model is served under.
+    pub name: String,
+    /// Precision.
+    pub dtype: Dtype,
+    /// Folder for downloads of [`Source::Hub`]; the hub's own cache if none.
+    pub cache_dir: Option<PathBuf>,
+    /// Called now and then, from any thread.
+    pub progress: Option<Arc<dyn Fn(LoadProgress) + Send + Sync>>,
+}
+
+/// Who a model is: in metrics, logs, reply headers and cache keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The name it is served under.
+    pub name: String,
+    /// Architecture, as in config.json (`LlamaForCausalLM`).
+    pub architecture: String,
+    /// Format of most of its weights as computed with (`Q4_1`, `BF16`, `F32`).
+    pub format: String,
+    /// Parameters.
+    pub parameters: u64,
+    /// Hexadecimal sha256 over names, shapes, formats and contents of the weights (the first and last 4 KiB of each
+    /// tensor's bytes as stored).
+    pub weights_hash: String,
+}
+
+/// What bounds a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens of a request, prompt and output together.
+    pub max_len: usize,
+    /// Ids are below this.
+    pub vocab: usize,
+}
+
+/// What chat templates and stopping need from the checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChatAssets {
+    /// The template (Jinja), if there is one.
+    pub template: Option<String>,
+    /// Text of the begin-of-sequence token; empty if none.
+    pub bos_token: String,
+    /// Text of the end-of-sequence token; empty if none.
+    pub eos_token: String,
+    /// Ids that end a generation.
+    pub eos_ids: Vec<u32>,
+}
+
+/// A model that generates.
+pub trait Decoder: Send {
+    /// What its layers keep of a request, group by group.
+    fn cache_groups(&self) -> Vec<CacheGroup>;
+
+    /// Computes `batch`, writes its keys, values and states into `cache`, leaves logits `[batch.logit_rows, vocab]` in
+    /// `work.output`. Ids, positions and slots are in range: the engine checked them at admission.
+    ///
+    /// # Errors
+    /// If the device failed; the step is then lost.
+    fn forward(
+        &self,
+        cx: &Cx,
+        batch: &Batch,
+        cache: &mut KvCache,
+        work: &mut Workspace,
+    ) -> Result<(), Error>;
+}
+
+/// A model that reads whole sequences and gives one row per request.
+pub trait Encoder: Send {
+    /// Computes `batch` and leaves one raw row per request in `work.output`.
+    ///
+    /// # Errors
+    /// If the device failed; the step is then lost.
+    fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error>;
+}
+
+/// A model of either kind.
+pub enum Model {
+    /// Generates.
+    Decoder(Box<dyn Decoder>),
+    /// Pools.
+    Encoder(Box<dyn Encoder>),
+}
+
+/// A loaded model and all facts about it.
+pub struct Loaded {
+    /// The layers.
+    pub model: Model,
+    /// Text to ids and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Who it is.
+    pub identity: Identity,
+    /// What bounds a request.
+    pub limits: Limits,
+    /// Templates and end ids (decoders).
+    pub chat: ChatAssets,
+    /// Meaning of the output rows (encoders).
+    pub head: Option<Head>,
+    /// Bytes that the weights take in memory.
+    pub weight_bytes: usize,
+}
