@@ -20,13 +20,15 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
-    from golden import blocks, embedders, encoders, llama
+    from golden import blocks, embedders, encoders, llama, minilm, smollm2
 
     table = {}
     table.update({name: lambda a, n=name: llama.make(a.out, n) for name in llama.VARIANTS})
     table.update({name: lambda a, n=name: encoders.make(a.out, n) for name in encoders.VARIANTS})
     table.update({name: lambda a, n=name: embedders.make(a.out, n) for name in embedders.VARIANTS})
     table["gguf_blocks"] = lambda a: blocks.make(a.out)
+    table["smollm2"] = lambda a: smollm2.make(a.out, need(a.chat, "--chat"))
+    table["minilm"] = lambda a: minilm.make(a.out, need(a.embed, "--embed"))
     return table
 
 
