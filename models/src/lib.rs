@@ -8,6 +8,7 @@
 
 mod batch;
 mod error;
+pub mod gguf;
 mod head;
 mod loaded;
 pub mod tokenizer;

@@ -1,0 +1,1 @@
+//! Damaged and odd files, made byte by byte.
