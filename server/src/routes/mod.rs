@@ -1,0 +1,3 @@
+//! One file per route: decode, ask the engine, answer.
+
+pub(crate) mod health;
