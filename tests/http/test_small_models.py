@@ -1,0 +1,155 @@
+"""Classifier, reranker, SageMaker's contract and the plain routes, over plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from conftest import ROOT, Server
+
+EXPECTED = json.loads((ROOT / "tests/models/expected.json").read_text(encoding="utf-8"))
+
+
+def test_classify_equals_transformers(server: Server) -> None:
+    cases = EXPECTED["intent"]
+    reply = server.post("/classify", {"model": "intent", "input": [c["text"] for c in cases]})
+    assert reply.status == 200, reply.body
+    data = reply.json()["data"]
+    assert [d["index"] for d in data] == list(range(len(cases)))
+    assert [d["label"] for d in data] == [c["label"] for c in cases]
+    for got in data:
+        assert abs(sum(got["probs"]) - 1) < 1e-5 and got["num_classes"] == len(got["probs"])
+
+
+def test_classify_bits_do_not_depend_on_the_batch(server: Server) -> None:
+    texts = [c["text"] for c in EXPECTED["intent"]]
+    together = server.post("/classify", {"model": "intent", "input": texts}).json()["data"]
+    for text, expected in zip(texts, together, strict=True):
+        alone = server.post("/classify", {"model": "intent", "input": text}).json()["data"][0]
+        assert alone["probs"] == expected["probs"]
+
+
+def test_rerank_equals_transformers(server: Server) -> None:
+    for case in EXPECTED["rerank"]:
+        reply = server.post("/v1/rerank", {"model": "rerank", "query": case["query"], "documents": case["documents"]})
+        assert reply.status == 200, reply.body
+        results = reply.json()["results"]
+        scores = {r["index"]: r["relevance_score"] for r in results}
+        assert [r["relevance_score"] for r in results] == sorted(scores.values(), reverse=True)
+        for i, score in enumerate(case["scores"]):
+            assert abs(scores[i] - score) < 1e-5
+
+
+def test_rerank_top_n_and_documents(server: Server) -> None:
+    case = EXPECTED["rerank"][0]
+    body = {"model": "rerank", "query": case["query"], "documents": case["documents"], "top_n": 2, "return_documents": True}
+    results = server.post("/v1/rerank", body).json()["results"]
+    assert len(results) == 2
+    for r in results:
+        assert r["document"]["text"] == case["documents"][r["index"]]
+
+
+@pytest.mark.parametrize("path", ["/ping", "/health", "/ready", "/version", "/metrics", "/v1/models"])
+def test_plain_routes(server: Server, path: str) -> None:
+    assert server.get(path).status == 200
+
+
+def test_invocations_follow_payload_and_model(server: Server) -> None:
+    chat = server.post("/invocations", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4})
+    assert chat.status == 200 and chat.json()["choices"][0]["message"]["role"] == "assistant"
+    text = server.post("/invocations", {"prompt": "Hi", "max_tokens": 4})
+    assert text.status == 200 and "text" in text.json()["choices"][0]
+    rank = server.post("/invocations", {"query": "pirates", "documents": ["a pirate story", "a cook book"]})
+    assert rank.status == 200 and len(rank.json()["results"]) == 2
+    label = server.post("/invocations", {"model": "intent", "input": "where is my order?"})
+    assert label.status == 200 and label.json()["data"][0]["label"]
+    vector = server.post("/invocations", {"model": "embed", "input": "where is my order?"})
+    assert vector.status == 200 and len(vector.json()["data"][0]["embedding"]) == 384
+    assert server.post("/invocations", {"nothing": 1}).status == 400
+
+
+def test_metrics_use_the_field_s_names(server: Server) -> None:
+    before = server.metric("vllm:generation_tokens_total", model_name="chat")
+    server.post("/v1/completions", {"model": "chat", "prompt": "Hi", "max_tokens": 5, "ignore_eos": True})
+    assert server.metric("vllm:generation_tokens_total", model_name="chat") == before + 5
+    names = server.get("/metrics").body.decode()
+    for name in ["vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:time_to_first_token_seconds_bucket", "vllm:cache_config_info"]:
+        assert name in names, name
+
+
+def test_request_id_comes_back(server: Server) -> None:
+    assert server.get("/v1/models", {"x-request-id": "panel-7"}).headers["x-request-id"] == "panel-7"
+    assert server.get("/v1/models").headers["x-request-id"]
+
+
+def test_logs_hold_no_prompt(server: Server) -> None:
+    marker = "zanzibar-umbrella-42"
+    server.post("/v1/completions", {"model": "chat", "prompt": marker, "max_tokens": 2})
+    server.post("/v1/completions", {"model": "chat", "prompt": marker, "max_tokens": -2})
+    server.post("/classify", {"model": "intent", "input": marker})
+    assert server.get("/health").status == 200
+    assert not [line for line in server.log if marker in line]
+
+
+BAD = [
+    ("POST", "/v1/chat/completions", b"{", 400),
+    ("POST", "/v1/chat/completions", b"null", 400),
+    ("POST", "/v1/chat/completions", b"[]", 400),
+    ("POST", "/v1/chat/completions", {"messages": None}, 400),
+    ("POST", "/v1/completions", {"prompt": ""}, 400),
+    ("POST", "/v1/completions", {"prompt": []}, 400),
+    ("POST", "/v1/completions", {"prompt": [[]]}, 400),
+    ("POST", "/v1/completions", {"prompt": [-1]}, 400),
+    ("POST", "/v1/completions", {"prompt": [10**9]}, 400),
+    ("POST", "/v1/completions", {"prompt": "Hi", "temperature": 1e308}, 400),
+    ("POST", "/v1/completions", {"prompt": "Hi", "seed": 1.5}, 400),
+    ("POST", "/v1/completions", b'{"prompt": "Hi", "temperature": NaN}', 400),
+    ("POST", "/v1/completions", {"prompt": "word " * 20000}, 400),
+    ("POST", "/v1/embeddings", {"model": "embed", "input": None}, 400),
+    ("POST", "/v1/embeddings", {"model": "embed", "input": "word " * 5000}, 400),
+    ("POST", "/v1/embeddings", {"model": "chat", "input": "x"}, 400),
+    ("POST", "/classify", {"model": "intent", "input": []}, 400),
+    ("POST", "/classify", {"model": "nobody", "input": "x"}, 404),
+    ("POST", "/v1/rerank", {"model": "rerank", "query": "x", "documents": []}, 400),
+    ("POST", "/v1/rerank", {"model": "rerank", "query": None, "documents": ["x"]}, 400),
+    ("POST", "/v1/rerank", b'{"query": "' + b"x" * 30_000_000 + b'"}', 413),
+    ("GET", "/nowhere", None, 404),
+    ("GET", "/v1/completions", None, 405),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), BAD, ids=range(len(BAD)))
+def test_bad_input_is_the_caller_s_fault(server: Server, method: str, path: str, body: object, status: int) -> None:
+    try:
+        reply = server.request(method, path, body)
+    except (BrokenPipeError, ConnectionResetError):
+        assert status == 413, "only an oversized body may lose its connection"
+    else:
+        assert reply.status == status, reply.body[:300]
+        reply.error()
+    assert server.get("/health").status == 200
+
+
+def test_longer_input_is_cut_only_when_asked(server: Server) -> None:
+    text = "word " * 5000
+    assert server.post("/v1/embeddings", {"model": "embed", "input": text}).error()["code"] == "context_length_exceeded"
+    cut = server.post("/v1/embeddings", {"model": "embed", "input": text, "truncate": True})
+    assert cut.status == 200 and cut.json()["usage"]["prompt_tokens"] == 256
+
+
+def test_wrong_models_refuse_to_start(tmp_path: pathlib.Path) -> None:
+    from conftest import start
+
+    (tmp_path / "config.json").write_text('{"architectures": ["NoSuchModel"]}')
+    for arguments, word in [
+        ((f"x={tmp_path}",), "NoSuchModel"),
+        ((str(tmp_path / "missing.gguf"),), "missing.gguf"),
+        (("a=tests/models/intent", "a=tests/models/rerank"), "a"),
+        (("tests/models/intent", "--port", "70000"), "port"),
+    ]:
+        failed = start(*arguments)
+        assert failed.process.wait(timeout=120) != 0, arguments
+        failed.process.stderr.close() if failed.process.stderr and failed.process.stderr.closed else None
+        assert any(word in line for line in failed.log), (arguments, failed.log)
