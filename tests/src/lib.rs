@@ -1,1 +1,1 @@
-//! placeholder
+//! Helpers that the test targets of this package share.
