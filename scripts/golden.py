@@ -20,7 +20,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
-    from golden import blocks, embedders, encoders, llama, minilm, smollm2, templates
+    from golden import blocks, broken, embedders, encoders, llama, minilm, smollm2, templates
 
     table = {}
     table.update({name: lambda a, n=name: llama.make(a.out, n) for name in llama.VARIANTS})
@@ -30,6 +30,7 @@ def groups():
     table["smollm2"] = lambda a: smollm2.make(a.out, need(a.chat, "--chat"))
     table["minilm"] = lambda a: minilm.make(a.out, need(a.embed, "--embed"))
     table["chat_templates"] = lambda a: templates.make(a.out)
+    table["bad"] = lambda a: broken.make(a.out)
     return table
 
 

@@ -54,7 +54,7 @@ def tiny(pre="gpt-2"):
 
 def write(folder, tokenizer, template_in, model_max_length=512):
     """tokenizer.json and tokenizer_config.json; the chat template goes to `jinja` (own file) or `config`."""
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SPECIAL[1],

@@ -67,7 +67,7 @@ def write(folder, lowercase=True, model_max_length=512, tokenizer_class="BertTok
     if switched_on:
         tokenizer.enable_truncation(max_length=16)
         tokenizer.enable_padding(length=24, pad_id=0, pad_token="[PAD]")
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     vocab = build(lowercase).get_vocab()
     (folder / "vocab.txt").write_text("\n".join(sorted(vocab, key=vocab.get)) + "\n", encoding="utf-8")
     names = dict(unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]", mask_token="[MASK]")
