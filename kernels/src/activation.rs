@@ -13,7 +13,7 @@ pub fn gelu_tanh(x: f32) -> f32 {
     0.5 * x * (1.0 + inner.tanh())
 }
 
-/// SiLU, `x / (1 + exp(-x))`.
+/// `SiLU`, `x / (1 + exp(-x))`.
 pub fn silu(x: f32) -> f32 {
     x / (1.0 + (-x).exp())
 }

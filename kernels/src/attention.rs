@@ -225,5 +225,7 @@ fn attend(
         value(t, &mut v);
         out.iter_mut().zip(&v).for_each(|(o, v)| *o += p * v);
     }
-    out.iter_mut().for_each(|o| *o /= sum);
+    for o in out.iter_mut() {
+        *o /= sum;
+    }
 }

@@ -16,6 +16,8 @@ mod cx;
 mod error;
 mod linear;
 mod norm;
+#[cfg(any(test, feature = "reference"))]
+pub mod reference;
 mod rope;
 mod team;
 mod tensor;
@@ -29,6 +31,6 @@ pub use error::Error;
 pub use linear::{Epilogue, Then, linear};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopeTable, rope, rope_angles};
-pub use team::{Class, Team};
+pub use team::{Class, Team, TeamStats};
 pub use tensor::Rows;
 pub use weight::{Format, PackedWeight, embed};

@@ -23,7 +23,7 @@ pub fn rms_norm(cx: &Cx, x: &Rows, weight: &[f32], eps: f32, out: &mut Rows) {
 }
 
 /// Layer norm of each row in place: `x = (x - mean) / sqrt(var + eps) * weight + bias` (Ba et al., arXiv:1607.06450;
-/// population variance, as PyTorch). `x`: `[rows, width]`; `weight`, `bias`: `[width]`.
+/// population variance, as `PyTorch`). `x`: `[rows, width]`; `weight`, `bias`: `[width]`.
 ///
 /// # Panics
 /// If the widths differ.

@@ -9,7 +9,7 @@ pub struct RopeTable {
     pub inv_freq: Vec<f32>,
     /// Factor on cos and sin (1 except for YaRN-like scaling).
     pub scale: f32,
-    /// Whether pairs are neighbours (0,1), (2,3).. (GGUF's order of Llama weights) and not halves (i, i + rotary_dim/2)
+    /// Whether pairs are neighbours (0,1), (2,3).. (GGUF's order of Llama weights) and not halves (i, i + `rotary_dim/2`)
     /// (Hugging Face's order).
     pub interleaved: bool,
 }

@@ -1,6 +1,23 @@
 //! The one thread team of the process, handed out per parallel region.
+//!
+//! Owns: the worker threads (`team/crew.rs`) and the order in which engine threads get them (`team/turns.rs`). Must not
+//! know what a region computes.
+//!
+//! Invariant: each chunk of a region runs exactly once, and [`Team::run`] returns only after every chunk it claimed has
+//! ended, also when one panics. So a body may borrow from its caller's stack.
 
-use std::sync::{Mutex, PoisonError};
+mod crew;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use crew::Crew;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use turns::Turns;
 
 /// Who goes first when several models want the team.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,33 +28,145 @@ pub enum Class {
     Throughput,
 }
 
-/// The thread team. One region runs at a time; between regions a waiting [`Class::Latency`] caller goes first, within a
-/// fairness bound.
+/// What a team has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TeamStats {
+    /// Regions that ended, also by a panic.
+    pub regions: u64,
+    /// Times a throughput region stopped between two chunks because a latency caller waited.
+    pub yields: u64,
+    /// Times a latency caller got the team while a throughput caller waited for it.
+    pub latency_first: u64,
+}
+
+/// The thread team. One region runs at a time. A waiting [`Class::Latency`] caller goes first, and a running
+/// [`Class::Throughput`] region stops for it at a chunk boundary and goes on afterwards; but once latency callers have
+/// had the team for `max_slice` while a throughput caller waited, that one gets it for as long.
 #[derive(Debug)]
 pub struct Team {
-    threads: usize,
-    turn: Mutex<()>,
+    crew: Arc<Crew>,
+    turns: Arc<Turns>,
+    workers: Vec<JoinHandle<()>>,
+    regions: AtomicU64,
+}
+
+thread_local! {
+    /// Whether this thread is inside a region: a nested one would wait for itself.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the caller's thread for the time of a region, panics included.
+struct Inside;
+
+impl Inside {
+    #[track_caller]
+    fn enter() -> Self {
+        assert!(
+            !INSIDE.replace(true),
+            "a parallel region was started inside another one"
+        );
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(false);
+    }
 }
 
 impl Team {
-    /// A team of `threads` (at least 1), the calling thread of a region being one of them.
+    /// How long one class may keep the other waiting, unless said otherwise.
+    pub const MAX_SLICE: Duration = Duration::from_millis(10);
+
+    /// A team of `threads` (at least 1), the calling thread of a region being one of them. Where the system refuses a
+    /// thread, the team is smaller: [`Team::threads`] tells.
     pub fn new(threads: usize) -> Self {
+        Self::with_max_slice(threads, Self::MAX_SLICE)
+    }
+
+    /// As [`Team::new`], with another bound on how long one class (or one caller of a class) may keep the next waiting.
+    pub fn with_max_slice(threads: usize, max_slice: Duration) -> Self {
+        let crew = Arc::new(Crew::new(threads));
+        let turns = Arc::new(Turns::new(max_slice));
+        let spawn = |worker: usize| {
+            let (crew, turns) = (Arc::clone(&crew), Arc::clone(&turns));
+            std::thread::Builder::new()
+                .name(format!("team-{worker}"))
+                .spawn(move || {
+                    INSIDE.set(true);
+                    crew.work(worker, &turns);
+                })
+                .ok()
+        };
+        let workers = (1..threads.max(1)).map_while(spawn).collect();
         Self {
-            threads: threads.max(1),
-            turn: Mutex::new(()),
+            crew,
+            turns,
+            workers,
+            regions: AtomicU64::new(0),
         }
     }
 
     /// Threads that work on a region, the caller included.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.workers.len() + 1
+    }
+
+    /// What the team has done so far.
+    pub fn stats(&self) -> TeamStats {
+        TeamStats {
+            regions: self.regions.load(Ordering::Relaxed),
+            yields: self.turns.yields(),
+            latency_first: self.turns.latency_first(),
+        }
     }
 
     /// Runs `body(chunk)` for each chunk of `0..chunks`; returns when all are done. Called from any thread, never from
     /// inside a region.
+    ///
+    /// # Panics
+    /// With the first panic of a body, after all chunks that had begun have ended (the others do not run); if called
+    /// inside a region; for more than `i32::MAX` chunks.
+    #[track_caller]
     pub fn run(&self, class: Class, chunks: usize, body: &(dyn Fn(usize) + Sync)) {
-        let _ = class;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        (0..chunks).for_each(body);
+        self.run_indexed(class, chunks, &|_, chunk| body(chunk));
+    }
+
+    /// As [`Team::run`], with the number of the thread, `body(thread, chunk)`: below [`Team::threads`], and at any time
+    /// one chunk at most has it, so it can choose scratch memory.
+    #[track_caller]
+    pub(crate) fn run_indexed(
+        &self,
+        class: Class,
+        chunks: usize,
+        body: &(dyn Fn(usize, usize) + Sync),
+    ) {
+        assert!(i32::try_from(chunks).is_ok(), "{chunks} chunks in a region");
+        let _inside = Inside::enter();
+        let mut next = 0;
+        while next < chunks {
+            let turn = self.turns.acquire(class);
+            let ended = self.crew.run(next..chunks, body, &self.turns);
+            turn.release(matches!(ended, Ok(upto) if upto < chunks));
+            match ended {
+                Ok(upto) => next = upto,
+                Err(panic) => {
+                    self.regions.fetch_add(1, Ordering::Relaxed);
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+        self.regions.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.crew.stop();
+        for worker in self.workers.drain(..) {
+            // A worker catches its chunks' panics, so joining cannot fail; and a failure would change nothing here.
+            let _ = worker.join();
+        }
     }
 }

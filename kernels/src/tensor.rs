@@ -5,7 +5,7 @@
 #[derive(Debug, Default, Clone)]
 pub struct Rows {
     data: Vec<f32>,
-    rows: usize,
+    height: usize,
     width: usize,
 }
 
@@ -27,7 +27,7 @@ impl Rows {
             data.len()
         );
         Self {
-            rows: data.len() / width,
+            height: data.len() / width,
             width,
             data,
         }
@@ -35,7 +35,7 @@ impl Rows {
 
     /// Gives the matrix a shape. Values are unspecified afterwards: every operation writes all of its output.
     pub fn reset(&mut self, rows: usize, width: usize) {
-        (self.rows, self.width) = (rows, width);
+        (self.height, self.width) = (rows, width);
         let len = rows * width;
         if self.data.len() < len {
             self.data.resize(len, 0.0);
@@ -44,7 +44,7 @@ impl Rows {
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.height
     }
 
     /// Values per row.
@@ -53,24 +53,32 @@ impl Rows {
     }
 
     /// Row `i`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[track_caller]
     pub fn row(&self, i: usize) -> &[f32] {
-        assert!(i < self.rows, "row {i} of {}", self.rows);
+        assert!(i < self.height, "row {i} of {}", self.height);
         &self.data[i * self.width..(i + 1) * self.width]
     }
 
     /// Row `i`, to write.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[track_caller]
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
-        assert!(i < self.rows, "row {i} of {}", self.rows);
+        assert!(i < self.height, "row {i} of {}", self.height);
         &mut self.data[i * self.width..(i + 1) * self.width]
     }
 
     /// All values, row after row.
     pub fn as_slice(&self) -> &[f32] {
-        &self.data[..self.rows * self.width]
+        &self.data[..self.height * self.width]
     }
 
     /// All values, to write.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.data[..self.rows * self.width]
+        &mut self.data[..self.height * self.width]
     }
 }

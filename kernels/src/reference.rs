@@ -1,0 +1,286 @@
+//! The naive body of every operation: plain loops, sums in f64, no packing, no threads. Tests and benches compare with
+//! these; nothing else uses them.
+//!
+//! They round what the fast bodies round (activations to int8 blocks or bf16, keys and values as the cache stores them),
+//! so what is left between the two is the order of sums.
+
+use crate::{
+    AttnMeta, AttnSpec, Epilogue, Format, HeadLayout, KvLayer, PackedWeight, RopeTable, Rows, Then,
+};
+use half::{bf16, f16};
+
+/// The values of `bytes`, a row as files store it, in `format`.
+///
+/// # Panics
+/// If `out` and `bytes` do not have the same number of blocks.
+pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
+    let half_at = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
+    assert_eq!(
+        bytes.len() / format.block_bytes(),
+        out.len() / format.block_len()
+    );
+    let blocks = bytes
+        .chunks_exact(format.block_bytes())
+        .zip(out.chunks_exact_mut(format.block_len()));
+    for (b, o) in blocks {
+        match format {
+            Format::F32 => o[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+            Format::Bf16 => o[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+            Format::F16 => o[0] = half_at(b),
+            Format::Q8_0 => {
+                for (o, q) in o.iter_mut().zip(&b[2..]) {
+                    *o = f32::from(*q as i8) * half_at(b);
+                }
+            }
+            Format::Q4_0 => {
+                for (i, q) in b[2..].iter().enumerate() {
+                    o[i] = (f32::from(q & 15) - 8.0) * half_at(b);
+                    o[i + 16] = (f32::from(q >> 4) - 8.0) * half_at(b);
+                }
+            }
+            Format::Q4_1 => {
+                let (d, m) = (half_at(b), half_at(&b[2..]));
+                for (i, q) in b[4..].iter().enumerate() {
+                    o[i] = f32::from(q & 15) * d + m;
+                    o[i + 16] = f32::from(q >> 4) * d + m;
+                }
+            }
+        }
+    }
+}
+
+/// The activations that a product with a weight in `format` sees: as they are, rounded to bf16, or rounded to 127 steps of
+/// the largest of each 32.
+pub fn round_activations(format: Format, x: &[f32]) -> Vec<f64> {
+    match format {
+        Format::F32 | Format::F16 => x.iter().copied().map(f64::from).collect(),
+        Format::Bf16 => x.iter().map(|v| bf16::from_f32(*v).to_f64()).collect(),
+        Format::Q8_0 | Format::Q4_0 | Format::Q4_1 => x
+            .chunks(32)
+            .flat_map(|block| {
+                let max = block.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+                let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+                let value = move |v: &f32| {
+                    f64::from((v * inverse).round_ties_even()) * f64::from(max / 127.0)
+                };
+                block.iter().map(value)
+            })
+            .collect(),
+    }
+}
+
+/// As [`crate::linear`].
+pub fn linear(x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, out: &mut Rows) {
+    let n = weight.rows();
+    let width = if epilogue.then == Then::SiluMul {
+        n / 2
+    } else {
+        n
+    };
+    if epilogue.then != Then::Add {
+        out.reset(x.rows(), width);
+    }
+    let mut full = vec![0.0; x.rows() * n];
+    let rounded: Vec<_> = (0..x.rows())
+        .map(|r| round_activations(weight.format(), x.row(r)))
+        .collect();
+    let mut row = vec![0.0; weight.cols()];
+    for o in 0..n {
+        weight.dequantize_row(o, &mut row);
+        for (r, x) in rounded.iter().enumerate() {
+            let dot: f64 = x.iter().zip(&row).map(|(a, b)| a * f64::from(*b)).sum();
+            full[r * n + o] = dot + epilogue.bias.map_or(0.0, |b| f64::from(b[o]));
+        }
+    }
+    for (r, y) in full.chunks_exact(n.max(1)).enumerate() {
+        for (o, out) in out.row_mut(r).iter_mut().enumerate() {
+            *out = match epilogue.then {
+                Then::Store => y[o],
+                Then::Add => f64::from(*out) + y[o],
+                Then::GeluErf => gelu_erf(y[o]),
+                Then::GeluTanh => gelu_tanh(y[o]),
+                Then::Relu => y[o].max(0.0),
+                Then::Tanh => y[o].tanh(),
+                Then::SiluMul => silu(y[o]) * y[o + width],
+            } as f32;
+        }
+    }
+}
+
+/// Exact GELU.
+pub fn gelu_erf(x: f64) -> f64 {
+    0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// The tanh form of GELU.
+pub fn gelu_tanh(x: f64) -> f64 {
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+    0.5 * x * (1.0 + inner.tanh())
+}
+
+/// `SiLU`.
+pub fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// `1 - erf(x)`: the series of erf near 0, the continued fraction (Abramowitz and Stegun 7.1.14) elsewhere.
+pub fn erfc(x: f64) -> f64 {
+    let a = x.abs();
+    let positive = if a < 2.0 {
+        let (mut term, mut sum, mut n) = (a, a, 0.0);
+        while term.abs() > 1e-18 * sum.abs() && n < 200.0 {
+            n += 1.0;
+            term *= -a * a / n;
+            sum += term / (2.0 * n + 1.0);
+        }
+        1.0 - std::f64::consts::FRAC_2_SQRT_PI * sum
+    } else {
+        let fraction = (1..=120)
+            .rev()
+            .fold(0.0, |f, k| f64::from(k) / 2.0 / (a + f));
+        (-a * a).exp() / (a + fraction) * std::f64::consts::FRAC_2_SQRT_PI / 2.0
+    };
+    if x < 0.0 { 2.0 - positive } else { positive }
+}
+
+/// As [`crate::rms_norm`].
+pub fn rms_norm(x: &Rows, weight: &[f32], eps: f32, out: &mut Rows) {
+    out.reset(x.rows(), x.width());
+    for r in 0..x.rows() {
+        let row = x.row(r);
+        let sum: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let scale = 1.0 / (sum / row.len() as f64 + f64::from(eps)).sqrt();
+        for ((o, v), w) in out.row_mut(r).iter_mut().zip(row).zip(weight) {
+            *o = (f64::from(*v) * scale * f64::from(*w)) as f32;
+        }
+    }
+}
+
+/// As [`crate::layer_norm`].
+pub fn layer_norm(x: &mut Rows, weight: &[f32], bias: &[f32], eps: f32) {
+    for r in 0..x.rows() {
+        let row = x.row_mut(r);
+        let n = row.len() as f64;
+        let mean = row.iter().copied().map(f64::from).sum::<f64>() / n;
+        let var = row
+            .iter()
+            .map(|v| (f64::from(*v) - mean).powi(2))
+            .sum::<f64>()
+            / n;
+        let scale = 1.0 / (var + f64::from(eps)).sqrt();
+        for ((v, w), b) in row.iter_mut().zip(weight).zip(bias) {
+            *v = ((f64::from(*v) - mean) * scale * f64::from(*w) + f64::from(*b)) as f32;
+        }
+    }
+}
+
+/// As [`crate::rope_angles`].
+pub fn rope_angles(positions: &[u32], table: &RopeTable, out: &mut Rows) {
+    let half = table.inv_freq.len();
+    out.reset(positions.len(), 2 * half);
+    for (r, &p) in positions.iter().enumerate() {
+        for (i, f) in table.inv_freq.iter().enumerate() {
+            let angle = f64::from(p as f32 * f);
+            out.row_mut(r)[i] = (angle.cos() * f64::from(table.scale)) as f32;
+            out.row_mut(r)[half + i] = (angle.sin() * f64::from(table.scale)) as f32;
+        }
+    }
+}
+
+/// As [`crate::rope`].
+pub fn rope(qkv: &mut Rows, layout: &HeadLayout, angles: &Rows, interleaved: bool) {
+    let half = angles.width() / 2;
+    for r in 0..qkv.rows() {
+        let (cos, sin) = angles.row(r).split_at(half);
+        let heads = &mut qkv.row_mut(r)[..(layout.q_heads + layout.kv_heads) * layout.k_dim];
+        for head in heads.chunks_exact_mut(layout.k_dim) {
+            for i in 0..half {
+                let (a, b) = if interleaved {
+                    (2 * i, 2 * i + 1)
+                } else {
+                    (i, i + half)
+                };
+                let (x, y) = (f64::from(head[a]), f64::from(head[b]));
+                let (c, s) = (f64::from(cos[i]), f64::from(sin[i]));
+                head[a] = (x * c - y * s) as f32;
+                head[b] = (y * c + x * s) as f32;
+            }
+        }
+    }
+}
+
+/// As [`crate::paged`].
+pub fn paged(qkv: &Rows, kv: &KvLayer, meta: &AttnMeta<'_>, spec: &AttnSpec, out: &mut Rows) {
+    let layout = spec.layout;
+    out.reset(qkv.rows(), layout.out_width());
+    let size = kv.block_size();
+    for (i, bounds) in meta.cu_seqlens.windows(2).enumerate() {
+        let (table, len) = (meta.tables.table(i), meta.kv_lens[i] as usize);
+        for r in bounds[0] as usize..bounds[1] as usize {
+            let position = len - (bounds[1] as usize - r);
+            let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
+            for head in 0..layout.q_heads {
+                let kv_head = head / (layout.q_heads / layout.kv_heads);
+                let context = (first..=position).map(|t| {
+                    let slot = table[t / size] as usize * size + t % size;
+                    let (mut k, mut v) = (vec![0.0; layout.k_dim], vec![0.0; layout.v_dim]);
+                    kv.read_key(slot, kv_head, &mut k);
+                    kv.read_value(slot, kv_head, &mut v);
+                    (k, v)
+                });
+                let o = &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim];
+                attend(
+                    layout.query(qkv.row(r), head),
+                    spec.scale,
+                    &context.collect::<Vec<_>>(),
+                    o,
+                );
+            }
+        }
+    }
+}
+
+/// As [`crate::varlen`].
+pub fn varlen(qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mut Rows) {
+    let layout = spec.layout;
+    out.reset(qkv.rows(), layout.out_width());
+    for bounds in cu_seqlens.windows(2) {
+        let (start, end) = (bounds[0] as usize, bounds[1] as usize);
+        for r in start..end {
+            let first = spec
+                .window
+                .map_or(start, |w| start.max((r + 1).saturating_sub(w)));
+            let last = if spec.causal { r + 1 } else { end };
+            for head in 0..layout.q_heads {
+                let kv_head = head / (layout.q_heads / layout.kv_heads);
+                let row = |t: usize| {
+                    let row = qkv.row(t);
+                    (
+                        layout.key(row, kv_head).to_vec(),
+                        layout.value(row, kv_head).to_vec(),
+                    )
+                };
+                let context: Vec<_> = (first..last).map(row).collect();
+                let o = &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim];
+                attend(layout.query(qkv.row(r), head), spec.scale, &context, o);
+            }
+        }
+    }
+}
+
+/// `softmax(scale * q k^T) v` for one query and head.
+fn attend(q: &[f32], scale: f32, context: &[(Vec<f32>, Vec<f32>)], out: &mut [f32]) {
+    let dot = |k: &[f32]| -> f64 {
+        let products = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        f64::from(scale) * products.sum::<f64>()
+    };
+    let scores: Vec<f64> = context.iter().map(|(k, _)| dot(k)).collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    for (i, o) in out.iter_mut().enumerate() {
+        let values = weights.iter().zip(context);
+        let mixed: f64 = values.map(|(p, (_, v))| p * f64::from(v[i])).sum();
+        *o = (mixed / sum) as f32;
+    }
+}
