@@ -1,6 +1,8 @@
 //! What a request hears from the engine.
 
 use crate::RequestError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -100,10 +102,20 @@ pub enum Event {
 /// The events of one request. Dropping it aborts the request before the next step.
 #[derive(Debug)]
 pub struct EventStream {
-    pub(crate) events: UnboundedReceiver<Event>,
+    events: UnboundedReceiver<Event>,
+    cancelled: Arc<Cancelled>,
 }
 
 impl EventStream {
+    /// A stream of what `events` gives, with nobody who hears its cancellations: a stand-in for an engine in tests.
+    pub fn from_events(events: UnboundedReceiver<Event>) -> Self {
+        Self::new(events, Arc::default())
+    }
+
+    pub(crate) fn new(events: UnboundedReceiver<Event>, cancelled: Arc<Cancelled>) -> Self {
+        Self { events, cancelled }
+    }
+
     /// The next event; none after the last.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
@@ -112,5 +124,35 @@ impl EventStream {
     /// The next event, waiting on an ordinary thread.
     pub fn blocking_next(&mut self) -> Option<Event> {
         self.events.blocking_recv()
+    }
+
+    /// Ends continuation `child` before the next step, with [`FinishReason::Aborted`] (its text met a stop string); the
+    /// others go on. A continuation that has ended, or that there is none of, is left alone.
+    pub fn cancel(&self, child: u32) {
+        self.cancelled.set(child);
+    }
+}
+
+/// Which continuations of a request the client has cancelled: one bit each.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelled([AtomicU64; 2]);
+
+impl Cancelled {
+    /// Most continuations of a request.
+    pub(crate) const CHILDREN: u32 = 128;
+
+    fn set(&self, child: u32) {
+        if let Some(word) = self.0.get(child as usize / 64) {
+            word.fetch_or(1 << (child % 64), Ordering::Release);
+        }
+    }
+
+    /// The cancelled ones since the last call, as bits.
+    pub(crate) fn take(&self) -> u128 {
+        let word = |word: &AtomicU64| match word.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => u128::from(word.swap(0, Ordering::Acquire)),
+        };
+        word(&self.0[0]) | word(&self.0[1]) << 64
     }
 }

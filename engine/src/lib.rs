@@ -7,12 +7,17 @@
 //! request's output does not depend on the company it keeps.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod config;
 mod error;
 mod event;
 mod handle;
 mod params;
+mod plan;
+mod request;
+mod scheduler;
 mod stats;
+mod stop;
 
 pub use config::EngineConfig;
 pub use error::{ParamError, RequestError, StartError, SubmitError};

@@ -1,0 +1,72 @@
+//! What scheduler and runner say to each other: [`StepPlan`] there, [`StepOutput`] back.
+//!
+//! Owns: ids and counts only, in buffers that are reused from step to step. Must not know: how a plan is made or run.
+//!
+//! Invariant: an output has one row per sample that its plan asks for, in the order of the plan.
+
+use crate::TokenLogprob;
+use crate::cache::BlockCopy;
+use crate::request::RequestId;
+
+/// The scheduler's decision for one step.
+#[derive(Debug, Default)]
+pub(crate) struct StepPlan {
+    /// Who is in it, each request at most once.
+    pub(crate) entries: Vec<PlanEntry>,
+    /// Done first, in order.
+    pub(crate) copies: Vec<BlockCopy>,
+    /// Sum over the entries.
+    pub(crate) tokens: usize,
+    /// Requests that had to give up their blocks for it.
+    pub(crate) preempted: usize,
+}
+
+/// One request's part of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlanEntry {
+    /// Who.
+    pub(crate) id: RequestId,
+    /// Its next tokens that are computed.
+    pub(crate) num_scheduled: usize,
+    /// Rows wanted from its last token: 0 in the middle of its tokens, `n` for the first output of `n` continuations.
+    pub(crate) samples: u32,
+    /// Its first step ever.
+    pub(crate) first: bool,
+}
+
+impl StepPlan {
+    /// Empties it and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.copies.clear();
+        (self.tokens, self.preempted) = (0, 0);
+    }
+
+    /// Rows of logits, or pooled rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.entries.iter().filter(|e| e.samples > 0).count()
+    }
+}
+
+/// One result.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Row {
+    /// A sampled token.
+    Token {
+        /// The token.
+        id: u32,
+        /// If asked for.
+        logprob: Option<TokenLogprob>,
+    },
+    /// An encoder's activated row.
+    Pooled(Vec<f32>),
+    /// The model's row has values that are not finite.
+    NotFinite,
+}
+
+/// What a step gave.
+#[derive(Debug, Default)]
+pub(crate) struct StepOutput {
+    /// `samples` rows for each entry of the plan, in its order.
+    pub(crate) rows: Vec<Row>,
+}
