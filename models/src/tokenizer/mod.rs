@@ -1,6 +1,20 @@
 //! [`Tokenizer`]: text to ids and back, from `tokenizer.json` ([`hf`]) or from GGUF metadata ([`gguf`]).
 //!
-//! Invariant: truncation and padding of the file are switched off; limits are the engine's business.
+//! Owns: both directions, and the bytes of each token ([`pieces`]). Must not know: prompts, chat templates, limits.
+//!
+//! Invariants: truncation and padding of the file are switched off, limits are the engine's business. Text of ids is the
+//! lossy UTF-8 reading of their bytes one after another, so that whole texts and streams of tokens cannot differ. A
+//! tokenizer that cannot be reproduced exactly does not load.
+
+mod gguf;
+mod hf;
+mod pieces;
+#[cfg(test)]
+mod tests;
+
+use crate::LoadError;
+use pieces::Pieces;
+use std::path::Path;
 
 /// Ids of one or two texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,19 +28,31 @@ pub struct Encoded {
 /// A tokenizer and the byte form of its tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// Bytes of each token as they appear in text; empty for special tokens.
-    bytes: Vec<Vec<u8>>,
-    special: Vec<bool>,
+    pieces: Pieces,
 }
 
 impl Tokenizer {
+    /// Wraps the library's tokenizer: no truncation, no padding, bytes of every token known. `path` is for messages.
+    fn new(mut inner: tokenizers::Tokenizer, path: &Path) -> Result<Self, LoadError> {
+        let refuse = |reason: String| LoadError::Tokenizer {
+            path: path.to_owned(),
+            reason,
+        };
+        inner
+            .with_truncation(None)
+            .map_err(|e| refuse(e.to_string()))?
+            .with_padding(None);
+        let pieces = Pieces::of(&inner).map_err(refuse)?;
+        Ok(Self { inner, pieces })
+    }
+
     /// Ids of `text`. `special`: whether the tokenizer's own template adds its tokens ([CLS], begin of sequence).
     /// Special tokens written in the text are recognised.
     ///
     /// # Errors
     /// The library's message, if the text cannot be encoded (an unknown token without an unknown id).
     pub fn encode(&self, text: &str, special: bool) -> Result<Encoded, String> {
-        self.take(self.inner.encode_fast(text, special))
+        take(self.inner.encode_fast(text, special))
     }
 
     /// Ids of a pair of texts, with the tokenizer's template.
@@ -34,31 +60,50 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<Encoded, String> {
-        self.take(self.inner.encode_fast((first, second), true))
+        take(self.inner.encode_fast((first, second), true))
     }
 
-    #[expect(clippy::unused_self, reason = "contract")]
-    fn take(&self, encoding: tokenizers::Result<tokenizers::Encoding>) -> Result<Encoded, String> {
-        let encoding = encoding.map_err(|e| e.to_string())?;
-        Ok(Encoded {
-            ids: encoding.get_ids().to_vec(),
-            type_ids: encoding.get_type_ids().to_vec(),
-        })
-    }
-
-    /// Text of `ids`. Invalid UTF-8 becomes U+FFFD; `skip_special` leaves special tokens out.
+    /// Text of `ids`. Invalid UTF-8 becomes U+FFFD; `skip_special` leaves special tokens out; ids without a token add
+    /// nothing. Spaces before punctuation are left as the tokens have them.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        self.inner.decode(ids, skip_special).unwrap_or_default()
+        let mut bytes = Vec::new();
+        let mut first = true;
+        for &id in ids {
+            if skip_special && self.is_special(id) {
+                continue;
+            }
+            first &= !self.append(id, first, &mut bytes);
+        }
+        String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
     }
 
-    /// The bytes that token `id` adds to a text; none if there is no such token; empty for a special token.
+    /// Appends the bytes of token `id` to `text`, special tokens included. `first`: nothing came before it in the text
+    /// (some tokenizers drop the space that begins a text). Returns whether there is such a token.
+    pub fn append(&self, id: u32, first: bool, text: &mut Vec<u8>) -> bool {
+        if first && self.pieces.first_differs() {
+            let token = self.inner.id_to_token(id);
+            if let Some(token) = &token {
+                text.extend(self.pieces.first_bytes(token));
+            }
+            return token.is_some();
+        }
+        let bytes = self.pieces.bytes(id);
+        text.extend_from_slice(bytes.unwrap_or_default());
+        bytes.is_some()
+    }
+
+    /// The bytes that token `id` adds inside a text; none if there is no such token; empty for a special token.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
-        self.bytes.get(id as usize).map(Vec::as_slice)
+        if self.is_special(id) {
+            return Some(&[]);
+        }
+        self.pieces.bytes(id)
     }
 
     /// Whether `id` is a special token (end of text, role markers).
     pub fn is_special(&self, id: u32) -> bool {
-        self.special.get(id as usize).copied().unwrap_or(false)
+        self.pieces.is_special(id)
     }
 
     /// The token's own spelling in the vocabulary (`Ġthe`, `##ing`).
@@ -71,8 +116,24 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// Number of ids, added tokens included.
+    /// One more than the largest id, added tokens included.
     pub fn vocab_size(&self) -> usize {
-        self.bytes.len()
+        self.pieces.len()
     }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .finish_non_exhaustive()
+    }
+}
+
+fn take(encoding: tokenizers::Result<tokenizers::Encoding>) -> Result<Encoded, String> {
+    let encoding = encoding.map_err(|e| e.to_string())?;
+    Ok(Encoded {
+        ids: encoding.get_ids().to_vec(),
+        type_ids: encoding.get_type_ids().to_vec(),
+    })
 }

@@ -1,0 +1,533 @@
+//! Tokenizers against the golden fixtures, the library's own decoder and tables of odd files.
+
+use super::Tokenizer;
+use super::gguf::known_pre;
+use crate::LoadError;
+use crate::gguf::{Gguf, GgufMeta, Value as Meta};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden")
+        .join(path)
+}
+
+fn case(name: &str) -> Value {
+    let bytes = std::fs::read(golden(name).join("case.json")).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// A folder with `tokenizer` as its tokenizer.json and the other files as they are given.
+fn load(tokenizer: &Value, files: &[(&str, Value)]) -> Result<Tokenizer, LoadError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    if !tokenizer.is_null() {
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+    }
+    for (name, value) in files {
+        std::fs::write(folder.path().join(name), value.to_string()).unwrap();
+    }
+    Tokenizer::from_file(&path)
+}
+
+fn message(result: Result<Tokenizer, LoadError>) -> String {
+    result.map(|_| ()).unwrap_err().to_string()
+}
+
+/// A byte-pair tokenizer without merges.
+fn bpe(tokens: &[&str], decoder: &Value) -> Value {
+    let vocab: serde_json::Map<_, _> = tokens
+        .iter()
+        .enumerate()
+        .map(|(i, t)| ((*t).to_owned(), json!(i)))
+        .collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": decoder,
+        "added_tokens": [{"id": 0, "content": tokens[0], "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []},
+    })
+}
+
+#[test]
+fn encoders_give_the_ids_of_transformers() {
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(golden("")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.starts_with("bert_") && !name.starts_with("distilbert_") {
+            continue;
+        }
+        let tokenizer = Tokenizer::from_file(&golden(&name).join("model/tokenizer.json")).unwrap();
+        for input in case(&name)["inputs"].as_array().unwrap() {
+            let text = input["text"].as_str().unwrap();
+            let encoded = match input["pair"].as_str() {
+                Some(pair) => tokenizer.encode_pair(text, pair).unwrap(),
+                None => tokenizer.encode(text, true).unwrap(),
+            };
+            assert_eq!(encoded.ids, ids(&input["ids"]), "{name}: {text}");
+            assert_eq!(encoded.type_ids, ids(&input["type_ids"]), "{name}: {text}");
+            check_decode(&tokenizer, &encoded.ids);
+            inputs += 1;
+        }
+        let long = &case(&name)["too_long"];
+        if let Some(text) = long["text"].as_str() {
+            let got = tokenizer.encode(text, true).unwrap().ids.len();
+            assert_eq!(
+                got as u64,
+                long["tokens"].as_u64().unwrap(),
+                "{name}: cut or padded"
+            );
+        }
+    }
+    assert!(inputs > 50, "only {inputs} inputs found");
+}
+
+#[test]
+fn gguf_files_give_the_ids_of_the_reference() {
+    for file in case("gguf_blocks")["files"].as_array().unwrap() {
+        let name = file["file"].as_str().unwrap();
+        let path = golden("gguf_blocks").join(name);
+        let gguf = Gguf::parse(&path, &std::fs::read(&path).unwrap()).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&gguf.meta).unwrap();
+        for text in file["tokenizer"].as_array().unwrap() {
+            let expected = ids(&text["ids"]);
+            let text = text["text"].as_str().unwrap();
+            assert_eq!(
+                tokenizer.encode(text, false).unwrap().ids,
+                expected,
+                "{name}: {text}"
+            );
+            assert_eq!(tokenizer.decode(&expected, false), text, "{name}");
+            check_decode(&tokenizer, &expected);
+            let with_begin = tokenizer.encode(text, true).unwrap().ids;
+            let begin = usize::from(file["add_bos"].as_bool().unwrap());
+            assert_eq!(with_begin.len(), expected.len() + begin, "{name}: {text}");
+        }
+        assert_eq!(
+            tokenizer.token_bytes(1),
+            Some(&b""[..]),
+            "a special token has no bytes"
+        );
+        assert!(tokenizer.is_special(1));
+    }
+}
+
+/// Our text of `ids` is the library's.
+fn check_decode(tokenizer: &Tokenizer, ids: &[u32]) {
+    for skip in [false, true] {
+        assert_eq!(
+            tokenizer.decode(ids, skip),
+            tokenizer.inner.decode(ids, skip).unwrap(),
+            "{ids:?}"
+        );
+    }
+}
+
+#[test]
+fn every_kind_of_decoder_is_followed() {
+    let sequence = |decoders: Value| json!({"type": "Sequence", "decoders": decoders});
+    let replace = json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "});
+    let fallback = json!({"type": "ByteFallback"});
+    let fuse = json!({"type": "Fuse"});
+    let strip = json!({"type": "Strip", "content": " ", "start": 1, "stop": 0});
+    let pieces = [
+        "<s>",
+        "▁Hello",
+        "▁",
+        "wor",
+        "ld",
+        "<0xE6>",
+        "<0xBC>",
+        "<0xAB>",
+        "<0x20>",
+        "▁▁x▁y",
+        "##ing",
+        ".",
+        "n't",
+        "漫画",
+        "Ġthe",
+        "é",
+        "<0x2>",
+    ];
+    let decoders = [
+        sequence(json!([replace, fallback, fuse, strip])),
+        sequence(json!([replace, fallback, fuse])),
+        sequence(
+            json!([fallback, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}]),
+        ),
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true}),
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": true}),
+        json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        json!({"type": "WordPiece", "prefix": "##", "cleanup": false}),
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+        Value::Null,
+    ];
+    for decoder in decoders {
+        let tokenizer = load(&bpe(&pieces, &decoder), &[]).unwrap();
+        for first in 0..pieces.len() as u32 {
+            for second in 0..pieces.len() as u32 {
+                let broken = |id| (5..8).contains(&id);
+                if !broken(first) && !broken(second) {
+                    check_decode(&tokenizer, &[0, first, second, 3, 1, second]);
+                }
+            }
+        }
+        check_decode(&tokenizer, &[5, 6, 7, 1]);
+        check_decode(&tokenizer, &[0, 1, 5, 6, 7]);
+    }
+}
+
+#[test]
+fn invalid_bytes_become_replacement_characters() {
+    let decoder =
+        json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]});
+    let tokenizer = load(
+        &bpe(&["<s>", "<0xE6>", "<0xBC>", "<0xAB>", "a"], &decoder),
+        &[],
+    )
+    .unwrap();
+    for (ids, text) in [
+        (&[1, 2, 3][..], "漫"),
+        (&[1, 2, 4], "\u{FFFD}a"),
+        (&[2, 4, 3], "\u{FFFD}a\u{FFFD}"),
+        (&[1, 0, 2, 3], "漫"),
+        (&[9, 4], "a"),
+    ] {
+        assert_eq!(tokenizer.decode(ids, true), text, "{ids:?}");
+    }
+    assert_eq!(tokenizer.token_bytes(1), Some(&[0xE6][..]));
+    assert_eq!(tokenizer.token_bytes(9), None);
+}
+
+#[test]
+fn byte_letters_cover_every_byte() {
+    let tokenizer = {
+        let letters: Vec<String> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
+            .into_iter()
+            .map(String::from)
+            .collect();
+        let letters: Vec<&str> = std::iter::once("<s>")
+            .chain(letters.iter().map(String::as_str))
+            .collect();
+        let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+        load(&bpe(&letters, &decoder), &[]).unwrap()
+    };
+    let mut bytes: Vec<u8> = (1..257)
+        .flat_map(|id| tokenizer.token_bytes(id).unwrap().to_vec())
+        .collect();
+    bytes.sort_unstable();
+    assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+    for id in 1..257 {
+        check_decode(&tokenizer, &[id]);
+    }
+}
+
+#[test]
+fn files_beside_the_tokenizer_count() {
+    let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    let file = bpe(&["<s>", "<", "e", ">", "<e>", "x"], &decoder);
+    let plain = load(&file, &[]).unwrap();
+    assert_eq!(plain.encode("x<e>", false).unwrap().ids, [5, 1, 2, 3]);
+    let names = [
+        (
+            "tokenizer_config.json",
+            json!({"eos_token": "<e>", "pad_token": "<absent>"}),
+        ),
+        (
+            "special_tokens_map.json",
+            json!({"eos_token": {"content": "<e>", "lstrip": false}}),
+        ),
+        (
+            "tokenizer_config.json",
+            json!({"added_tokens_decoder": {"4": {"content": "<e>", "special": true}}}),
+        ),
+        (
+            "tokenizer_config.json",
+            json!({"additional_special_tokens": ["<e>"]}),
+        ),
+    ];
+    for file_beside in names {
+        let tokenizer = load(&file, std::slice::from_ref(&file_beside)).unwrap();
+        assert_eq!(
+            tokenizer.encode("x<e>", false).unwrap().ids,
+            [5, 4],
+            "{file_beside:?}"
+        );
+        assert!(tokenizer.is_special(4), "{file_beside:?}");
+        assert_eq!(tokenizer.vocab_size(), 6, "{file_beside:?}");
+    }
+}
+
+#[test]
+fn bert_options_beside_the_tokenizer_win() {
+    let model = golden("bert_classify/model");
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(model.join(name)).unwrap()).unwrap()
+    };
+    let (mut file, config) = (read("tokenizer.json"), read("tokenizer_config.json"));
+    let lower = config["do_lower_case"].as_bool().unwrap();
+    let expected = load(&file, &[("tokenizer_config.json", config.clone())]).unwrap();
+    file["normalizer"]["lowercase"] = json!(!lower);
+    let text = "WHERE is My order";
+    let overridden = load(&file, &[("tokenizer_config.json", config)]).unwrap();
+    assert_eq!(overridden.encode(text, true), expected.encode(text, true));
+    // Negative control: without the file beside it, the normalizer of tokenizer.json goes.
+    assert_ne!(
+        load(&file, &[]).unwrap().encode(text, true),
+        expected.encode(text, true)
+    );
+}
+
+#[test]
+fn what_cannot_be_reproduced_is_refused() {
+    let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    let good = bpe(&["<s>", "a"], &decoder);
+    let mut dropout = good.clone();
+    dropout["model"]["dropout"] = json!(0.1);
+    let mut ctc = good.clone();
+    ctc["decoder"] =
+        json!({"type": "CTC", "pad_token": "a", "word_delimiter_token": "|", "cleanup": true});
+    let mut strip = good.clone();
+    strip["decoder"] = json!({"type": "Strip", "content": "x", "start": 1, "stop": 0});
+    let mut large = good.clone();
+    large["model"]["vocab"]["b"] = json!(4_000_000_000_u32);
+    let mecab = json!({"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"});
+    for (file, beside, expected) in [
+        (&dropout, vec![], "dropout"),
+        (&ctc, vec![], "CTC"),
+        (&strip, vec![], "Strip"),
+        (&large, vec![], "4000000000"),
+        (&json!({"version": "1.0"}), vec![], "tokenizer.json"),
+        (
+            &good,
+            vec![("tokenizer_config.json", mecab.clone())],
+            "mecab",
+        ),
+        (
+            &Value::Null,
+            vec![("tokenizer_config.json", mecab)],
+            "mecab",
+        ),
+        (
+            &Value::Null,
+            vec![("vocab.txt", json!("a"))],
+            "slow tokenizer (vocab.txt)",
+        ),
+        (
+            &Value::Null,
+            vec![("spiece.model", json!("a"))],
+            "slow tokenizer (spiece.model)",
+        ),
+        (&Value::Null, vec![], "there is no tokenizer.json"),
+    ] {
+        let error = message(load(file, &beside));
+        assert!(error.contains(expected), "{error} lacks {expected}");
+        assert!(error.contains("tokenizer.json"), "{error} names no file");
+    }
+    load(&good, &[]).unwrap();
+}
+
+/// Metadata of a byte-level tokenizer with all bytes, two merges and a control token, changed by `pairs`.
+fn meta(pairs: Vec<(&str, Option<Meta>)>) -> GgufMeta {
+    let mut letters: Vec<String> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
+        .into_iter()
+        .map(String::from)
+        .collect();
+    letters.sort();
+    let more = ["<|end|>", "<tool>", "ab", "Ġa", "Ġab"].map(str::to_owned);
+    let tokens: Vec<String> = letters.into_iter().chain(more).collect();
+    let types = (0..tokens.len()).map(|id| match id {
+        256 => 3,
+        257 => 4,
+        _ => 1,
+    });
+    let merges = ["a b", "Ġ a", "Ġ ab"].map(str::to_owned);
+    let mut values = HashMap::from([
+        ("model", Meta::Str("gpt2".to_owned())),
+        ("pre", Meta::Str("gpt-2".to_owned())),
+        ("token_type", Meta::Ints(types.collect())),
+        ("tokens", Meta::Strs(tokens)),
+        ("merges", Meta::Strs(merges.to_vec())),
+        ("bos_token_id", Meta::Int(256)),
+        ("eos_token_id", Meta::Int(256)),
+    ]);
+    for (key, value) in pairs {
+        match value {
+            Some(value) => values.insert(key, value),
+            None => values.remove(key),
+        };
+    }
+    let values = values
+        .into_iter()
+        .map(|(key, value)| (format!("tokenizer.ggml.{key}"), value));
+    GgufMeta::new(Path::new("model.gguf"), values.collect())
+}
+
+fn pre(name: &str) -> (&'static str, Option<Meta>) {
+    ("pre", Some(Meta::Str(name.to_owned())))
+}
+
+#[test]
+fn each_pre_value_splits_as_its_models_do() {
+    let words = |name: &str, text: &str| -> Vec<String> {
+        let tokenizer = Tokenizer::from_gguf(&meta(vec![pre(name)])).unwrap();
+        let splitter = tokenizer.inner.get_pre_tokenizer().unwrap();
+        let mut split = tokenizers::PreTokenizedString::from(text);
+        tokenizers::PreTokenizer::pre_tokenize(splitter, &mut split).unwrap();
+        let original = tokenizers::OffsetReferential::Original;
+        split
+            .get_splits(original, tokenizers::OffsetType::Byte)
+            .into_iter()
+            .map(|(_, (start, end), _)| text[start..end].to_owned())
+            .collect()
+    };
+    let text = "I'M  at 12345,\n\nok\t!";
+    for (name, expected) in [
+        (
+            "gpt-2",
+            vec![
+                "I", "'", "M", " ", " at", " 12345", ",", "\n", "\n", "ok", "\t", "!",
+            ],
+        ),
+        (
+            "smollm",
+            vec![
+                "I", "'", "M", " ", " at", " ", "1", "2", "3", "4", "5", ",", "\n", "\n", "ok",
+                "\t", "!",
+            ],
+        ),
+        (
+            "llama-bpe",
+            vec![
+                "I", "'M", " ", " at", " ", "123", "45", ",\n\n", "ok", "\t", "!",
+            ],
+        ),
+        (
+            "qwen2",
+            vec![
+                "I", "'M", " ", " at", " ", "1", "2", "3", "4", "5", ",\n\n", "ok", "\t", "!",
+            ],
+        ),
+    ] {
+        assert_eq!(words(name, text), expected, "{name}");
+    }
+    assert_eq!(
+        known_pre().len(),
+        7,
+        "each name of the table is meant to be tested"
+    );
+}
+
+#[test]
+fn gguf_options_are_honoured() {
+    let flag = |key: &'static str, value| (key, Some(Meta::Bool(value)));
+    let (a, ab, space_ab, end) = (64, 258, 260, 256);
+    let check = |pairs: Vec<(&str, Option<Meta>)>, text: &str, special: bool, expected: &[u32]| {
+        let tokenizer = Tokenizer::from_gguf(&meta(pairs)).unwrap();
+        let got = tokenizer.encode(text, special).unwrap();
+        assert_eq!(got.ids, expected, "{text}");
+    };
+    check(vec![], "ab", true, &[ab]);
+    check(vec![], "ab ab", true, &[ab, space_ab]);
+    // Negative control: a tokenizer with a prefix space gives other ids.
+    check(vec![flag("add_space_prefix", false)], "ab", true, &[ab]);
+    check(
+        vec![flag("add_space_prefix", true)],
+        "ab",
+        true,
+        &[space_ab],
+    );
+    check(vec![flag("add_bos_token", true)], "ab", true, &[end, ab]);
+    check(vec![flag("add_bos_token", true)], "ab", false, &[ab]);
+    check(vec![flag("add_eos_token", true)], "ab", true, &[ab, end]);
+    check(vec![pre("llama-bpe")], "ab", true, &[end, ab]);
+    check(
+        vec![pre("llama-bpe"), flag("add_bos_token", false)],
+        "ab",
+        true,
+        &[ab],
+    );
+    check(vec![], "a<|end|>a<tool>", true, &[a, end, a, 257]);
+    check(
+        vec![pre("qwen2")],
+        "e\u{301}",
+        true,
+        &Tokenizer::from_gguf(&meta(vec![]))
+            .unwrap()
+            .encode("é", true)
+            .unwrap()
+            .ids,
+    );
+
+    let tokenizer = Tokenizer::from_gguf(&meta(vec![flag("add_bos_token", true)])).unwrap();
+    let pair = tokenizer.encode_pair("ab", "a").unwrap();
+    assert_eq!(
+        (pair.ids, pair.type_ids),
+        (vec![end, ab, end, a], vec![0, 0, 1, 1])
+    );
+    assert_eq!(tokenizer.decode(&[end, ab, 257], true), "ab<tool>");
+    assert_eq!(tokenizer.decode(&[end, ab], false), "<|end|>ab");
+}
+
+#[test]
+fn gguf_faults_name_the_key() {
+    let text = |s: &str| Some(Meta::Str(s.to_owned()));
+    let texts = |list: &[&str]| Some(Meta::Strs(list.iter().map(|s| (*s).to_owned()).collect()));
+    for (key, value, expected) in [
+        ("model", text("llama"), "`llama` is not supported"),
+        ("model", text("bert"), "`bert` is not supported"),
+        ("model", None, "is missing"),
+        (
+            "pre",
+            text("default"),
+            "`default` is not known; known are smollm",
+        ),
+        ("pre", None, "is missing"),
+        ("tokens", None, "is missing"),
+        ("tokens", Some(Meta::Int(3)), "expected an array of strings"),
+        ("tokens", texts(&["a", "b", "a"]), "`a` is there twice"),
+        ("merges", None, "is missing"),
+        ("merges", texts(&["a"]), "not two tokens"),
+        ("merges", texts(&["a zz"]), "zz"),
+        (
+            "token_type",
+            Some(Meta::Ints(vec![1])),
+            "1 types for 261 tokens",
+        ),
+    ] {
+        let error = message(Tokenizer::from_gguf(&meta(vec![(key, value)])));
+        assert!(error.contains(expected), "{error} lacks {expected}");
+        assert!(
+            error.contains(&format!("tokenizer.ggml.{key}")),
+            "{error} names no key"
+        );
+    }
+    for (id, expected) in [
+        (None, "is missing"),
+        (Some(Meta::Int(999)), "999 is not below 261"),
+    ] {
+        let pairs = vec![
+            ("add_bos_token", Some(Meta::Bool(true))),
+            ("bos_token_id", id),
+        ];
+        let error = message(Tokenizer::from_gguf(&meta(pairs)));
+        assert!(
+            error.contains("bos_token_id") && error.contains(expected),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn tokenizers_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokenizer>();
+}
