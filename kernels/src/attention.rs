@@ -3,7 +3,12 @@
 //! Sums run in a fixed order per query: tiles of the context counted from its start, so neither the batch nor the chunk
 //! that a token came in changes a bit. Keys and values are read as the cache stores them, even those of this step.
 
+use crate::cpu::attention::{self as cpu, Attend, Context, Merge, SPLIT, Target, Task};
+use crate::cpu::isa::dispatch;
+use crate::cpu::shared::Shared;
+use crate::cx::{Scratch, reserve};
 use crate::{Cx, KvLayer, Rows};
+use std::ops::Range;
 
 /// Heads of an attention layer; a row of q, k, v is `[q_heads * k_dim | kv_heads * k_dim | kv_heads * v_dim]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,32 +139,21 @@ pub fn paged(
         meta.cu_seqlens.len(),
         "paged: tables"
     );
-    let _ = cx;
-    out.reset(qkv.rows(), layout.out_width());
-    let size = kv.block_size();
-    for (i, bounds) in meta.cu_seqlens.windows(2).enumerate() {
-        let (table, len) = (meta.tables.table(i), meta.kv_lens[i] as usize);
-        for r in bounds[0] as usize..bounds[1] as usize {
-            let position = len - (bounds[1] as usize - r);
-            let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
-            for head in 0..layout.q_heads {
-                let kv_head = head / (layout.q_heads / layout.kv_heads);
-                let slot = |t: usize| table[t / size] as usize * size + t % size;
-                attend(
-                    layout.query(qkv.row(r), head),
-                    first..position + 1,
-                    spec.scale,
-                    (
-                        |t, k: &mut [f32]| kv.read_key(slot(t), kv_head, k),
-                        |t, v: &mut [f32]| {
-                            kv.read_value(slot(t), kv_head, v);
-                        },
-                    ),
-                    &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim],
-                );
-            }
-        }
-    }
+    let enough = |i: usize| meta.kv_lens[i] >= meta.cu_seqlens[i + 1] - meta.cu_seqlens[i];
+    assert!((0..meta.kv_lens.len()).all(enough), "paged: cached tokens");
+    let sequence = |i: usize| Sequence {
+        rows: meta.cu_seqlens[i] as usize..meta.cu_seqlens[i + 1] as usize,
+        len: meta.kv_lens[i] as usize,
+        context: Context::Paged {
+            view: kv.view(),
+            table: meta.tables.table(i),
+        },
+    };
+    let spec = AttnSpec {
+        causal: true,
+        ..*spec
+    };
+    attend(cx, qkv, &spec, (meta.kv_lens.len(), &sequence), out);
 }
 
 /// Attention inside each sequence of a packed batch, no cache. Sequence `i` has the rows `cu_seqlens[i]..cu_seqlens[i + 1]`.
@@ -171,61 +165,196 @@ pub fn paged(
 pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mut Rows) {
     let layout = spec.layout;
     assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
-    let _ = cx;
+    let sequence = |i: usize| {
+        let rows = cu_seqlens[i] as usize..cu_seqlens[i + 1] as usize;
+        Sequence {
+            len: rows.len(),
+            context: Context::Packed { start: rows.start },
+            rows,
+        }
+    };
+    let sequences = cu_seqlens.len().saturating_sub(1);
+    attend(cx, qkv, spec, (sequences, &sequence), out);
+}
+
+/// The queries of one request, its last tokens, and what they attend to.
+struct Sequence<'a> {
+    rows: Range<usize>,
+    len: usize,
+    context: Context<'a>,
+}
+
+/// How the work of one request is cut: tasks of `rows` rows, one key head and `splits` splits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Share {
+    /// Tasks of this request and those before it.
+    end: usize,
+    rows: usize,
+    splits: usize,
+    /// Where the states of its splits begin, if several tasks do them.
+    states: Option<usize>,
+}
+
+impl Share {
+    fn tasks(&self, sequence: &Sequence<'_>, layout: &HeadLayout) -> usize {
+        let blocks = sequence.rows.len().div_ceil(self.rows);
+        blocks * layout.kv_heads * sequence.len.div_ceil(SPLIT).div_ceil(self.splits)
+    }
+}
+
+/// Splits of a context that one task does at most.
+const MOST_SPLITS: usize = 16;
+/// Rows of a request up to which several tasks may share its context: states take memory.
+const FEW_ROWS: usize = 4;
+
+/// Cuts the work into tasks and returns the number of values that the states of shared contexts take. Nothing here changes
+/// a result: what a task does of a query is a whole number of splits.
+fn cut<'a>(
+    cx: &Cx,
+    layout: &HeadLayout,
+    (sequences, sequence): (usize, &dyn Fn(usize) -> Sequence<'a>),
+    shares: &mut Vec<Share>,
+) -> usize {
+    shares.clear();
+    let (mut tasks, mut longest) = (0, 0);
+    for i in 0..sequences {
+        let sequence = sequence(i);
+        let share = Share {
+            end: 0,
+            rows: cpu::task_rows(layout, sequence.len),
+            splits: usize::MAX,
+            states: None,
+        };
+        tasks += share.tasks(&sequence, layout);
+        longest = longest.max(sequence.len.div_ceil(SPLIT));
+        shares.push(share);
+    }
+    let wanted = 4 * cx.team().threads();
+    let splits = (longest * tasks / wanted).clamp(1, MOST_SPLITS);
+    let (mut end, mut values) = (0, 0);
+    for (i, share) in shares.iter_mut().enumerate() {
+        let sequence = sequence(i);
+        let all = sequence.len.div_ceil(SPLIT);
+        if all > splits && sequence.rows.len() <= FEW_ROWS {
+            share.splits = splits;
+            share.states = Some(values);
+            values += sequence.rows.len() * layout.q_heads * all * cpu::state_len(layout);
+        }
+        end += share.tasks(&sequence, layout);
+        share.end = end;
+    }
+    values
+}
+
+fn attend<'a>(
+    cx: &Cx,
+    qkv: &'a Rows,
+    spec: &AttnSpec,
+    (sequences, sequence): (usize, &(dyn Fn(usize) -> Sequence<'a> + Sync)),
+    out: &mut Rows,
+) {
+    let layout = &spec.layout;
+    assert!(
+        layout.kv_heads > 0 && layout.q_heads.is_multiple_of(layout.kv_heads),
+        "attention: heads"
+    );
     out.reset(qkv.rows(), layout.out_width());
-    for bounds in cu_seqlens.windows(2) {
-        let (start, end) = (bounds[0] as usize, bounds[1] as usize);
-        for r in start..end {
-            let first = spec
-                .window
-                .map_or(start, |w| start.max((r + 1).saturating_sub(w)));
-            let last = if spec.causal { r + 1 } else { end };
-            for head in 0..layout.q_heads {
-                let kv_head = head / (layout.q_heads / layout.kv_heads);
-                attend(
-                    layout.query(qkv.row(r), head),
-                    first..last,
-                    spec.scale,
-                    (
-                        |t, k: &mut [f32]| k.copy_from_slice(layout.key(qkv.row(t), kv_head)),
-                        |t, v: &mut [f32]| {
-                            v.copy_from_slice(layout.value(qkv.row(t), kv_head));
-                        },
-                    ),
-                    &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim],
-                );
-            }
+    let covered = if sequences == 0 {
+        0
+    } else {
+        sequence(sequences - 1).rows.end
+    };
+    assert_eq!(covered, qkv.rows(), "attention: rows that belong to nobody");
+    let out = Shared::new(out.as_mut_slice());
+    let mut scratch = cx.scratch();
+    let Scratch {
+        attention, shares, ..
+    } = &mut *scratch;
+    let states = cut(cx, layout, (sequences, sequence), shares);
+    let shares = shares.as_slice();
+    let rows = shares.iter().map(|s| s.rows).max().unwrap_or(0);
+    let each = cpu::scratch_len(layout, rows);
+    let memory = reserve(attention, states + each * cx.team().threads());
+    let (states, work) = memory.split_at_mut(states);
+    let (states, work) = (Shared::new(states), Shared::new(work));
+    cx.run_indexed(shares.last().map_or(0, |s| s.end), &|thread, chunk| {
+        let i = shares.partition_point(|s| s.end <= chunk);
+        let (share, sequence) = (shares[i], sequence(i));
+        let task = task(&share, &sequence, (qkv, spec), share.end - 1 - chunk);
+        let len = sequence.rows.len() * layout.q_heads * cpu::state_len(layout);
+        let splits = sequence.len.div_ceil(SPLIT);
+        let target = match share.states {
+            None => Target::Out(out),
+            // SAFETY: the states of this request; its tasks write disjoint ones.
+            Some(at) => Target::States {
+                states: states.slice(at..at + len * splits),
+                first: sequence.rows.start,
+                splits,
+            },
+        };
+        let kernel = Attend {
+            task: &task,
+            target: &target,
+            // SAFETY: one chunk at a time has this thread's number.
+            scratch: unsafe { work.part(thread * each..(thread + 1) * each) },
+        };
+        dispatch(cx.isa(), kernel);
+    });
+    for (i, share) in shares.iter().enumerate() {
+        if let Some(at) = share.states {
+            merge(cx, (layout, &sequence(i)), (&states, at), &out);
         }
     }
 }
 
-/// Softmax(scale * q k^T) v for one query and head, in two passes.
-fn attend(
-    q: &[f32],
-    tokens: std::ops::Range<usize>,
-    scale: f32,
-    (key, value): (impl Fn(usize, &mut [f32]), impl Fn(usize, &mut [f32])),
-    out: &mut [f32],
+/// Task `index` of a request, counted from its last one: the longest causal contexts come first.
+fn task<'a>(
+    share: &Share,
+    sequence: &Sequence<'a>,
+    (qkv, spec): (&'a Rows, &'a AttnSpec),
+    index: usize,
+) -> Task<'a> {
+    let all = sequence.len.div_ceil(SPLIT);
+    let parts = all.div_ceil(share.splits);
+    let heads = spec.layout.kv_heads;
+    let (block, kv_head, part) = (index / parts / heads, index / parts % heads, index % parts);
+    let first = sequence.rows.start + block * share.rows;
+    let rows = first..sequence.rows.end.min(first + share.rows);
+    Task {
+        spec,
+        qkv,
+        context: sequence.context,
+        len: sequence.len,
+        position: sequence.len - (sequence.rows.end - rows.start),
+        rows,
+        kv_head,
+        splits: part * share.splits.min(all)..all.min((part + 1).saturating_mul(share.splits)),
+    }
+}
+
+/// Merges the splits of a request whose context several tasks shared.
+fn merge(
+    cx: &Cx,
+    (layout, sequence): (&HeadLayout, &Sequence<'_>),
+    (states, at): (&Shared<'_, f32>, usize),
+    out: &Shared<'_, f32>,
 ) {
-    let mut k = vec![0.0; q.len()];
-    let scores: Vec<f32> = tokens
-        .clone()
-        .map(|t| {
-            key(t, &mut k);
-            scale * q.iter().zip(&k).map(|(a, b)| a * b).sum::<f32>()
-        })
-        .collect();
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut v = vec![0.0; out.len()];
-    let mut sum = 0.0;
-    out.fill(0.0);
-    for (t, s) in tokens.zip(scores) {
-        let p = (s - max).exp();
-        sum += p;
-        value(t, &mut v);
-        out.iter_mut().zip(&v).for_each(|(o, v)| *o += p * v);
-    }
-    for o in out.iter_mut() {
-        *o /= sum;
-    }
+    let each = cpu::state_len(layout) * sequence.len.div_ceil(SPLIT);
+    let queries = sequence.rows.len() * layout.q_heads;
+    let first = sequence.rows.start * layout.out_width();
+    cx.run_rows(queries, each, &|range| {
+        for query in range {
+            let at = at + query * each;
+            let to = first + query * layout.v_dim;
+            // SAFETY: a query belongs to one range.
+            let (states, out) =
+                unsafe { (states.part(at..at + each), out.part(to..to + layout.v_dim)) };
+            let kernel = Merge {
+                layout,
+                states,
+                out,
+            };
+            dispatch(cx.isa(), kernel);
+        }
+    });
 }

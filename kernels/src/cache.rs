@@ -1,7 +1,9 @@
 //! The paged cache: groups of layers that share block tables, their memory, and the write into it.
 
+use crate::cpu::shared::Shared;
 use crate::{Cx, Error, HeadLayout, Rows};
 use half::bf16;
+use std::alloc::{Layout, alloc_zeroed};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +54,24 @@ pub struct CacheGroup {
 }
 
 impl CacheGroup {
-    /// Bytes of one block of the whole group (all its layers).
+    /// Bytes of one block of the whole group (all its layers); `usize::MAX` if that overflows.
     pub fn block_bytes(&self, block_size: usize, dtype: KvDtype) -> usize {
-        self.layers
-            * match self.kind {
-                GroupKind::Full(layout) | GroupKind::Sliding { layout, .. } => {
-                    block_size * layout.kv_heads * (layout.k_dim + layout.v_dim) * dtype.bytes()
-                }
-                GroupKind::Recurrent { values } => values * 4,
+        let layer = match self.kind {
+            GroupKind::Full(layout) | GroupKind::Sliding { layout, .. } => {
+                let head = layout.k_dim.saturating_add(layout.v_dim);
+                let token = layout.kv_heads.saturating_mul(head);
+                block_size
+                    .saturating_mul(token)
+                    .saturating_mul(dtype.bytes())
             }
+            GroupKind::Recurrent { values } => values.saturating_mul(4),
+        };
+        self.layers.saturating_mul(layer)
     }
 }
 
-/// Keys and values of one layer: per block `[kv_heads, block_size, k_dim]` then `[kv_heads, block_size, v_dim]`.
+/// Keys and values of one layer: per block `[kv_heads, k_dim, block_size]` (so that a vector holds one value of many
+/// keys), then `[kv_heads, block_size, v_dim]`.
 #[derive(Debug)]
 pub struct KvLayer {
     layout: HeadLayout,
@@ -73,9 +80,45 @@ pub struct KvLayer {
 }
 
 #[derive(Debug)]
-enum Store {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+pub(crate) enum Store {
+    F32(Box<[f32]>),
+    /// Bits of bf16.
+    Bf16(Box<[u16]>),
+}
+
+/// A layer, to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) places: Places,
+    pub(crate) store: &'a Store,
+}
+
+/// Where things are in a layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    layout: HeadLayout,
+    pub(crate) block_size: usize,
+}
+
+impl Places {
+    /// The keys of `head` in `block`: `[k_dim, block_size]`.
+    pub(crate) fn keys(&self, block: usize, head: usize) -> usize {
+        let HeadLayout { k_dim, .. } = self.layout;
+        block_len(&self.layout, self.block_size) * block + head * k_dim * self.block_size
+    }
+
+    /// The values of `head` in `block`: `[block_size, v_dim]`.
+    pub(crate) fn values(&self, block: usize, head: usize) -> usize {
+        let HeadLayout {
+            kv_heads, v_dim, ..
+        } = self.layout;
+        self.keys(block, kv_heads) + head * self.block_size * v_dim
+    }
+}
+
+/// Values of one block of a layer.
+fn block_len(layout: &HeadLayout, block_size: usize) -> usize {
+    layout.kv_heads * block_size * (layout.k_dim + layout.v_dim)
 }
 
 impl KvLayer {
@@ -89,59 +132,40 @@ impl KvLayer {
         self.block_size
     }
 
-    fn key_at(&self, slot: usize, head: usize) -> usize {
-        let HeadLayout {
-            kv_heads,
-            k_dim,
-            v_dim,
-            ..
-        } = self.layout;
-        let (block, offset) = (slot / self.block_size, slot % self.block_size);
-        block * kv_heads * self.block_size * (k_dim + v_dim)
-            + (head * self.block_size + offset) * k_dim
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            places: self.places(),
+            store: &self.store,
+        }
     }
 
-    fn value_at(&self, slot: usize, head: usize) -> usize {
-        let HeadLayout {
-            kv_heads,
-            k_dim,
-            v_dim,
-            ..
-        } = self.layout;
-        let (block, offset) = (slot / self.block_size, slot % self.block_size);
-        let keys = kv_heads * self.block_size * k_dim;
-        block * kv_heads * self.block_size * (k_dim + v_dim)
-            + keys
-            + (head * self.block_size + offset) * v_dim
+    fn places(&self) -> Places {
+        Places {
+            layout: self.layout,
+            block_size: self.block_size,
+        }
     }
 
     /// The stored key of `slot` and `head`, widened to f32; `out`: `[k_dim]`.
     pub fn read_key(&self, slot: usize, head: usize, out: &mut [f32]) {
-        self.read(self.key_at(slot, head), out);
+        let at = self.places().keys(slot / self.block_size, head) + slot % self.block_size;
+        self.read((at, self.block_size), out);
     }
 
     /// The stored value of `slot` and `head`, widened to f32; `out`: `[v_dim]`.
     pub fn read_value(&self, slot: usize, head: usize, out: &mut [f32]) {
-        self.read(self.value_at(slot, head), out);
+        let values = self.places().values(slot / self.block_size, head);
+        let at = values + slot % self.block_size * self.layout.v_dim;
+        self.read((at, 1), out);
     }
 
-    fn read(&self, at: usize, out: &mut [f32]) {
-        match &self.store {
-            Store::F32(v) => out.copy_from_slice(&v[at..at + out.len()]),
-            Store::Bf16(v) => out
-                .iter_mut()
-                .zip(&v[at..])
-                .for_each(|(o, v)| *o = v.to_f32()),
-        }
-    }
-
-    fn write(&mut self, at: usize, values: &[f32]) {
-        match &mut self.store {
-            Store::F32(v) => v[at..at + values.len()].copy_from_slice(values),
-            Store::Bf16(v) => v[at..]
-                .iter_mut()
-                .zip(values)
-                .for_each(|(o, v)| *o = bf16::from_f32(*v)),
+    /// Every `step`-th value from `at` on.
+    fn read(&self, (at, step): (usize, usize), out: &mut [f32]) {
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = match &self.store {
+                Store::F32(v) => v[at + i * step],
+                Store::Bf16(v) => bf16::from_bits(v[at + i * step]).to_f32(),
+            };
         }
     }
 }
@@ -152,7 +176,7 @@ enum GroupStore {
     States {
         values: usize,
         slots: usize,
-        data: Vec<f32>,
+        data: Box<[f32]>,
     },
 }
 
@@ -177,30 +201,26 @@ impl KvCache {
             .iter()
             .map(|group| {
                 let bytes = group.block_bytes(block_size, dtype).saturating_mul(blocks);
-                let oom = || Error::OutOfMemory {
-                    what: "the cache",
-                    bytes,
-                };
-                if bytes > isize::MAX as usize {
-                    return Err(oom());
-                }
+                let layer_bytes = bytes / group.layers.max(1);
                 Ok(match group.kind {
                     GroupKind::Full(layout) | GroupKind::Sliding { layout, .. } => {
-                        let len = bytes / dtype.bytes() / group.layers.max(1);
-                        let layer = || KvLayer {
-                            layout,
-                            block_size,
-                            store: match dtype {
-                                KvDtype::F32 => Store::F32(vec![0.0; len]),
-                                KvDtype::Bf16 => Store::Bf16(vec![bf16::ZERO; len]),
-                            },
+                        let layer = |_| {
+                            Ok(KvLayer {
+                                layout,
+                                block_size,
+                                store: match dtype {
+                                    KvDtype::F32 => Store::F32(zeroed(layer_bytes / 4, bytes)?),
+                                    KvDtype::Bf16 => Store::Bf16(zeroed(layer_bytes / 2, bytes)?),
+                                },
+                            })
                         };
-                        GroupStore::Layers((0..group.layers).map(|_| layer()).collect())
+                        let layers = (0..group.layers).map(layer);
+                        GroupStore::Layers(layers.collect::<Result<_, Error>>()?)
                     }
                     GroupKind::Recurrent { values } => GroupStore::States {
                         values,
                         slots: blocks,
-                        data: vec![0.0; bytes / 4],
+                        data: zeroed(bytes / 4, bytes)?,
                     },
                 })
             })
@@ -251,13 +271,7 @@ impl KvCache {
         match &mut self.groups[group] {
             GroupStore::Layers(layers) => {
                 for layer in layers {
-                    let HeadLayout {
-                        kv_heads,
-                        k_dim,
-                        v_dim,
-                        ..
-                    } = layer.layout;
-                    let len = kv_heads * layer.block_size * (k_dim + v_dim);
+                    let len = block_len(&layer.layout, layer.block_size);
                     match &mut layer.store {
                         Store::F32(v) => copy(v, len, from, to),
                         Store::Bf16(v) => copy(v, len, from, to),
@@ -269,7 +283,7 @@ impl KvCache {
                 slots,
                 data,
             } => {
-                for layer in data.chunks_exact_mut(*values * *slots) {
+                for layer in data.chunks_exact_mut((*values * *slots).max(1)) {
                     copy(layer, *values, from, to);
                 }
             }
@@ -286,16 +300,68 @@ pub fn write_kv(cx: &Cx, qkv: &Rows, layer: &mut KvLayer, slots: &[u32]) {
     let layout = layer.layout;
     assert_eq!(qkv.width(), layout.qkv_width(), "write_kv: width");
     assert_eq!(qkv.rows(), slots.len(), "write_kv: slots");
-    let _ = cx;
-    for (r, &slot) in slots.iter().enumerate() {
-        for head in 0..layout.kv_heads {
-            let (k, v) = (layout.key(qkv.row(r), head), layout.value(qkv.row(r), head));
-            let (k_at, v_at) = (
-                layer.key_at(slot as usize, head),
-                layer.value_at(slot as usize, head),
-            );
-            layer.write(k_at, k);
-            layer.write(v_at, v);
-        }
+    let places = layer.places();
+    match &mut layer.store {
+        Store::F32(store) => write(cx, (qkv, slots), &places, store, |v| v),
+        Store::Bf16(store) => write(cx, (qkv, slots), &places, store, |v| {
+            bf16::from_f32(v).to_bits()
+        }),
     }
 }
+
+/// The write, value by value, each head on one thread: heads never share memory, whatever the slots are.
+fn write<T: Send>(
+    cx: &Cx,
+    (qkv, slots): (&Rows, &[u32]),
+    places: &Places,
+    store: &mut [T],
+    round: impl Fn(f32) -> T + Sync,
+) {
+    let Places { layout, block_size } = *places;
+    let store = Shared::new(store);
+    let cost = 4 * slots.len() * (layout.k_dim + layout.v_dim);
+    cx.run_rows(layout.kv_heads, cost, &|heads| {
+        for head in heads {
+            for (r, &slot) in slots.iter().enumerate() {
+                let (block, offset) = (slot as usize / block_size, slot as usize % block_size);
+                let key = places.keys(block, head) + offset;
+                for (d, k) in layout.key(qkv.row(r), head).iter().enumerate() {
+                    // SAFETY: a head belongs to one range.
+                    unsafe { store.set(key + d * block_size, round(*k)) };
+                }
+                let value = places.values(block, head) + offset * layout.v_dim;
+                for (d, v) in layout.value(qkv.row(r), head).iter().enumerate() {
+                    // SAFETY: a head belongs to one range.
+                    unsafe { store.set(value + d, round(*v)) };
+                }
+            }
+        }
+    });
+}
+
+/// `len` zeros that the system provides when they are touched; `bytes` is what an error says was asked for.
+fn zeroed<T: Zero>(len: usize, bytes: usize) -> Result<Box<[T]>, Error> {
+    let oom = || Error::OutOfMemory {
+        what: "the cache",
+        bytes,
+    };
+    if len == 0 {
+        return Ok(Box::default());
+    }
+    let layout = Layout::array::<T>(len).map_err(|_| oom())?;
+    // SAFETY: the layout is not empty.
+    let memory = unsafe { alloc_zeroed(layout) }.cast::<T>();
+    if memory.is_null() {
+        return Err(oom());
+    }
+    // SAFETY: allocated just now with the layout of `len` values, and zero bytes are a `T` (`Zero`'s promise).
+    Ok(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(memory, len)) })
+}
+
+/// # Safety
+/// Zero bytes are a value of the type.
+unsafe trait Zero: Copy {}
+// SAFETY: 0.0
+unsafe impl Zero for f32 {}
+// SAFETY: 0
+unsafe impl Zero for u16 {}

@@ -1,7 +1,9 @@
 //! [`Cx`]: what an operation runs with: the team and its class there, the CPU path, scratch memory.
 
+use crate::attention::Share;
 use crate::{Class, Error, Team};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The instruction set a CPU operation uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,18 +62,48 @@ impl Isa {
     }
 }
 
+/// Memory that operations reuse from call to call; it grows to what the largest call needs.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Activations as the kernel of a product reads them.
+    pub(crate) acts: Vec<u32>,
+    /// Products that need a second pass.
+    pub(crate) product: Vec<f32>,
+    /// States of attention's splits, then each thread's work.
+    pub(crate) attention: Vec<f32>,
+    /// How attention is cut into tasks, per request.
+    pub(crate) shares: Vec<Share>,
+}
+
+/// The first `len` values, of which nothing is known.
+pub(crate) fn reserve<T: Copy + Default>(memory: &mut Vec<T>, len: usize) -> &mut [T] {
+    if memory.len() < len {
+        memory.resize(len, T::default());
+    }
+    &mut memory[..len]
+}
+
 /// The context of one engine thread's operations. Cheap to make; one per engine thread.
 #[derive(Debug)]
 pub struct Cx {
     team: Arc<Team>,
     class: Class,
     isa: Isa,
+    scratch: Mutex<Scratch>,
 }
 
 impl Cx {
-    /// A context on `team` in `class`, on the CPU path `isa`.
+    /// Simple operations on values that make one chunk, about 20 us.
+    const CHUNK: usize = 1 << 15;
+
+    /// A context on `team` in `class`, on the CPU path `isa` or, if the processor lacks it, the best that it has.
     pub fn new(team: Arc<Team>, class: Class, isa: Isa) -> Self {
-        Self { team, class, isa }
+        Self {
+            team,
+            class,
+            isa: isa.min(Isa::detect()),
+            scratch: Mutex::default(),
+        }
     }
 
     /// The CPU path.
@@ -88,5 +120,27 @@ impl Cx {
     /// not defined, so a chunk's result must not depend on it. Not reentrant.
     pub fn run(&self, chunks: usize, body: &(dyn Fn(usize) + Sync)) {
         self.team.run(self.class, chunks, body);
+    }
+
+    /// As [`Cx::run`], with the number of the thread: `body(thread, chunk)`.
+    pub(crate) fn run_indexed(&self, chunks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        self.team.run_indexed(self.class, chunks, body);
+    }
+
+    /// Runs `body` on ranges that make up `0..rows`, `cost` simple operations a row; too few for the team run here.
+    pub(crate) fn run_rows(&self, rows: usize, cost: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
+        let step = (Self::CHUNK / cost.max(1)).max(1);
+        if rows <= step {
+            body(0..rows);
+        } else {
+            self.run(rows.div_ceil(step), &|chunk| {
+                body(chunk * step..rows.min((chunk + 1) * step));
+            });
+        }
+    }
+
+    /// Scratch memory for one operation.
+    pub(crate) fn scratch(&self) -> MutexGuard<'_, Scratch> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

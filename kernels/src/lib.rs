@@ -12,6 +12,7 @@
 mod activation;
 mod attention;
 mod cache;
+mod cpu;
 mod cx;
 mod error;
 mod linear;
@@ -21,6 +22,8 @@ pub mod reference;
 mod rope;
 mod team;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod weight;
 
 pub use activation::{gelu_erf, gelu_tanh, silu};

@@ -1,6 +1,11 @@
 //! Matrix product with a packed weight, and what is fused behind it.
 
-use crate::{Cx, PackedWeight, Rows, activation};
+use crate::cpu::gemm::{Cut, Product, SiluMul};
+use crate::cpu::isa::dispatch;
+use crate::cpu::quantize::{self, Activations};
+use crate::cpu::shared::Shared;
+use crate::cx::{Scratch, reserve};
+use crate::{Cx, PackedWeight, Rows};
 
 /// What happens to a product before it is stored.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,27 +75,76 @@ pub fn linear(cx: &Cx, x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, 
     if let Some(bias) = epilogue.bias {
         assert_eq!(bias.len(), n, "linear: bias");
     }
-    let _ = cx;
-    let mut column = vec![0.0; weight.cols()];
-    let mut full = vec![0.0; x.rows() * n];
-    for o in 0..n {
-        weight.dequantize_row(o, &mut column);
-        for r in 0..x.rows() {
-            let dot: f32 = x.row(r).iter().zip(&column).map(|(a, b)| a * b).sum();
-            full[r * n + o] = dot + epilogue.bias.map_or(0.0, |b| b[o]);
-        }
+    if x.rows() == 0 || width == 0 {
+        return;
     }
-    for (r, y) in full.chunks_exact(n.max(1)).enumerate() {
-        for (o, out) in out.row_mut(r).iter_mut().enumerate() {
-            *out = match epilogue.then {
-                Then::Store => y[o],
-                Then::Add => *out + y[o],
-                Then::GeluErf => activation::gelu_erf(y[o]),
-                Then::GeluTanh => activation::gelu_tanh(y[o]),
-                Then::Relu => y[o].max(0.0),
-                Then::Tanh => y[o].tanh(),
-                Then::SiluMul => activation::silu(y[o]) * y[o + width],
+    let mut scratch = cx.scratch();
+    let Scratch { acts, product, .. } = &mut *scratch;
+    let acts = reserve(acts, quantize::dwords(weight.format(), x.rows(), x.width()));
+    activations(cx, x, weight, acts);
+    if epilogue.then == Then::SiluMul && !width.is_multiple_of(crate::cpu::pack::PAIR) {
+        // Gate and up of an output are not in the same place of two pairs: whole rows first.
+        let full = reserve(product, x.rows() * n);
+        let store = Epilogue::bias(epilogue.bias, Then::Store);
+        multiply(cx, weight, (x.rows(), acts), store, (full, n));
+        let out = Shared::new(out.as_mut_slice());
+        cx.run_rows(x.rows(), 20 * width, &|rows| {
+            let kernel = SiluMul {
+                full: &full[rows.start * n..rows.end * n],
+                // SAFETY: ranges of rows do not overlap.
+                out: unsafe { out.part(rows.start * width..rows.end * width) },
+                width,
             };
-        }
+            dispatch(cx.isa(), kernel);
+        });
+    } else {
+        multiply(
+            cx,
+            weight,
+            (x.rows(), acts),
+            epilogue,
+            (out.as_mut_slice(), width),
+        );
     }
+}
+
+/// Brings the activations into the kernel's form.
+fn activations(cx: &Cx, x: &Rows, weight: &PackedWeight, acts: &mut [u32]) {
+    /// A multiple of every path's group of rows.
+    const STEP: usize = 12;
+    let (all, cols) = (x.rows(), x.width());
+    let to = Shared::new(acts);
+    cx.run_rows(all.div_ceil(STEP), STEP * 2 * cols, &|steps| {
+        let kernel = Activations {
+            format: weight.format(),
+            x: x.as_slice(),
+            cols,
+            all,
+            rows: steps.start * STEP..all.min(steps.end * STEP),
+            to: &to,
+        };
+        dispatch(cx.isa(), kernel);
+    });
+}
+
+/// The product itself. `out`: `[rows, width]`.
+fn multiply(
+    cx: &Cx,
+    weight: &PackedWeight,
+    (rows, acts): (usize, &[u32]),
+    epilogue: Epilogue<'_>,
+    (out, width): (&mut [f32], usize),
+) {
+    let product = Product {
+        weight,
+        rows,
+        acts,
+        epilogue,
+        out: Shared::new(out),
+        width,
+    };
+    let cut = Cut::new(&product, cx.isa(), cx.team().threads());
+    cx.run(cut.chunks(), &|chunk| {
+        dispatch(cx.isa(), cut.part(&product, chunk));
+    });
 }

@@ -1,5 +1,8 @@
 //! Rotary position embedding (Su et al., arXiv:2104.09864) on the packed q, k, v rows.
 
+use crate::cpu::isa::dispatch;
+use crate::cpu::rope::Rotate;
+use crate::cpu::shared::Shared;
 use crate::{Cx, HeadLayout, Rows};
 
 /// Frequencies of a model's rotary embedding.
@@ -17,17 +20,22 @@ pub struct RopeTable {
 /// Cosines and sines of one step's positions, once for all layers: `out` becomes `[tokens, rotary_dim]`, the first half
 /// of a row cos, the second sin. The angle is the f32 product `position * inv_freq`, as in Hugging Face.
 pub fn rope_angles(cx: &Cx, positions: &[u32], table: &RopeTable, out: &mut Rows) {
-    let _ = cx;
     let half = table.inv_freq.len();
     out.reset(positions.len(), 2 * half);
-    for (r, &p) in positions.iter().enumerate() {
-        let (cos, sin) = out.row_mut(r).split_at_mut(half);
-        for ((c, s), f) in cos.iter_mut().zip(sin).zip(&table.inv_freq) {
-            let angle = p as f32 * f;
-            *c = angle.cos() * table.scale;
-            *s = angle.sin() * table.scale;
+    let rows = Shared::new(out.as_mut_slice());
+    // A sine or cosine counts for twenty simple operations.
+    cx.run_rows(positions.len(), 40 * half, &|range| {
+        for r in range {
+            // SAFETY: a row belongs to one range.
+            let row = unsafe { rows.part(2 * half * r..2 * half * (r + 1)) };
+            let (cos, sin) = row.split_at_mut(half);
+            for ((c, s), f) in cos.iter_mut().zip(sin).zip(&table.inv_freq) {
+                let angle = positions[r] as f32 * f;
+                *c = angle.cos() * table.scale;
+                *s = angle.sin() * table.scale;
+            }
         }
-    }
+    });
 }
 
 /// Rotates the q and k heads of each row in place. `qkv`: `[tokens, layout.qkv_width()]`; `angles`: of [`rope_angles`];
@@ -40,22 +48,22 @@ pub fn rope(cx: &Cx, qkv: &mut Rows, layout: &HeadLayout, angles: &Rows, interle
     assert_eq!(qkv.width(), layout.qkv_width(), "rope: width");
     assert_eq!(qkv.rows(), angles.rows(), "rope: tokens");
     assert!(angles.width() <= layout.k_dim, "rope: rotary dim");
-    let _ = cx;
     let half = angles.width() / 2;
-    for r in 0..qkv.rows() {
-        let (cos, sin) = angles.row(r).split_at(half);
-        let heads = &mut qkv.row_mut(r)[..(layout.q_heads + layout.kv_heads) * layout.k_dim];
-        for head in heads.chunks_exact_mut(layout.k_dim) {
-            for i in 0..half {
-                let (a, b) = if interleaved {
-                    (2 * i, 2 * i + 1)
-                } else {
-                    (i, i + half)
-                };
-                let (x, y) = (head[a], head[b]);
-                head[a] = x * cos[i] - y * sin[i];
-                head[b] = y * cos[i] + x * sin[i];
-            }
+    let heads = (layout.q_heads + layout.kv_heads) * layout.k_dim;
+    let (rows, width) = (qkv.rows(), qkv.width());
+    let qkv = Shared::new(qkv.as_mut_slice());
+    cx.run_rows(rows, 2 * heads, &|range| {
+        for r in range {
+            let (cos, sin) = angles.row(r).split_at(half);
+            let kernel = Rotate {
+                // SAFETY: a row belongs to one range.
+                heads: unsafe { qkv.part(r * width..r * width + heads) },
+                dim: layout.k_dim,
+                cos,
+                sin,
+                interleaved,
+            };
+            dispatch(cx.isa(), kernel);
         }
-    }
+    });
 }

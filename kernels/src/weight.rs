@@ -1,7 +1,9 @@
 //! [`PackedWeight`]: a matrix `[rows, cols]` (out, in) in the layout that the product reads, one per format.
 
+use crate::cpu::pack::{self, Line};
+use crate::cpu::shared::Shared;
 use crate::{Cx, Error, Rows};
-use half::{bf16, f16};
+use half::bf16;
 
 /// How the values of a weight are stored. Block formats are GGML's: 32 values share a scale (and a minimum).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,7 +62,7 @@ pub struct PackedWeight {
     rows: usize,
     cols: usize,
     format: Format,
-    data: Vec<u8>,
+    lines: Vec<Line>,
 }
 
 impl PackedWeight {
@@ -81,7 +83,9 @@ impl PackedWeight {
                 format: format.name(),
             });
         }
-        let expected = rows * (cols / format.block_len()) * format.block_bytes();
+        // Saturated, no length of a slice agrees.
+        let row = cols / format.block_len() * format.block_bytes();
+        let expected = rows.saturating_mul(row);
         if bytes.len() != expected {
             return Err(Error::WeightBytes {
                 rows,
@@ -91,12 +95,23 @@ impl PackedWeight {
                 got: bytes.len(),
             });
         }
-        Ok(Self {
+        Ok(Self::pack(rows, cols, format, |r, out| {
+            out.copy_from_slice(&bytes[r * row..(r + 1) * row]);
+        }))
+    }
+
+    fn pack(
+        rows: usize,
+        cols: usize,
+        format: Format,
+        fetch: impl Fn(usize, &mut [u8]) + Sync,
+    ) -> Self {
+        Self {
             rows,
             cols,
             format,
-            data: bytes.to_vec(),
-        })
+            lines: pack::pack(rows, cols, format, fetch),
+        }
     }
 
     /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] (nearest even).
@@ -109,20 +124,42 @@ impl PackedWeight {
         format: Format,
         values: &[f32],
     ) -> Result<Self, Error> {
-        let bytes: Vec<u8> = match format {
-            Format::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Format::Bf16 => values
-                .iter()
-                .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
-                .collect(),
-            _ => {
-                return Err(Error::Stack(format!(
-                    "{} cannot be made from f32",
-                    format.name()
-                )));
+        if !matches!(format, Format::F32 | Format::Bf16) {
+            return Err(Error::Stack(format!(
+                "{} cannot be made from f32",
+                format.name()
+            )));
+        }
+        if cols == 0 {
+            return Err(Error::BlockLength {
+                cols,
+                block: 1,
+                format: format.name(),
+            });
+        }
+        if rows.checked_mul(cols) != Some(values.len()) {
+            return Err(Error::WeightBytes {
+                rows,
+                cols,
+                format: format.name(),
+                expected: rows
+                    .saturating_mul(cols)
+                    .saturating_mul(format.block_bytes()),
+                got: values.len() * format.block_bytes(),
+            });
+        }
+        Ok(Self::pack(rows, cols, format, |r, out| {
+            let row = &values[r * cols..(r + 1) * cols];
+            if format == Format::F32 {
+                for (o, v) in out.chunks_exact_mut(4).zip(row) {
+                    o.copy_from_slice(&v.to_le_bytes());
+                }
+            } else {
+                for (o, v) in out.chunks_exact_mut(2).zip(row) {
+                    o.copy_from_slice(&bf16::from_f32(*v).to_le_bytes());
+                }
             }
-        };
-        Self::from_bytes(rows, cols, format, &bytes)
+        }))
     }
 
     /// One weight of all rows of `parts`, in order (q, k, v; gate, up).
@@ -130,24 +167,43 @@ impl PackedWeight {
     /// # Errors
     /// [`Error::Stack`] if columns or formats differ, or there is no part.
     pub fn stack(parts: Vec<Self>) -> Result<Self, Error> {
-        let mut parts = parts.into_iter();
-        let mut all = parts
-            .next()
-            .ok_or_else(|| Error::Stack("no parts".to_owned()))?;
-        for part in parts {
-            if (part.cols, part.format) != (all.cols, all.format) {
-                return Err(Error::Stack(format!(
-                    "{} columns of {} beside {} of {}",
-                    all.cols,
-                    all.format.name(),
-                    part.cols,
-                    part.format.name()
-                )));
-            }
-            all.rows += part.rows;
-            all.data.extend_from_slice(&part.data);
+        let Some(first) = parts.first() else {
+            return Err(Error::Stack("no parts".to_owned()));
+        };
+        let (cols, format) = (first.cols, first.format);
+        if let Some(part) = parts.iter().find(|p| (p.cols, p.format) != (cols, format)) {
+            return Err(Error::Stack(format!(
+                "{cols} columns of {} beside {} of {}",
+                format.name(),
+                part.cols,
+                part.format.name()
+            )));
         }
-        Ok(all)
+        // Parts of whole pairs are stacked as they are; others shift the rows of all that follow.
+        let (last, before) = parts.split_last().unwrap_or((first, &[]));
+        if before.iter().all(|p| p.rows.is_multiple_of(pack::PAIR)) {
+            let rows = before.iter().map(|p| p.rows).sum::<usize>() + last.rows;
+            let lines = parts.into_iter().map(|p| p.lines).reduce(|mut all, part| {
+                all.reserve_exact(part.len());
+                all.extend_from_slice(&part);
+                all
+            });
+            let lines = lines.unwrap_or_default();
+            return Ok(Self {
+                rows,
+                cols,
+                format,
+                lines,
+            });
+        }
+        let mut owners = Vec::new();
+        for (part, p) in parts.iter().enumerate() {
+            owners.extend((0..p.rows).map(|row| (part, row)));
+        }
+        Ok(Self::pack(owners.len(), cols, format, |r, out| {
+            let (part, row) = owners[r];
+            pack::unpack_row(&parts[part].lines, (row, cols), format, out);
+        }))
     }
 
     /// Output rows.
@@ -167,7 +223,12 @@ impl PackedWeight {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.data.len()
+        size_of_val(self.lines.as_slice())
+    }
+
+    /// The packed lines, as `cpu::pack` describes them.
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
     /// Row `row` as f32, bit-equal to the reference dequantization of its format. `out`: `[cols]`.
@@ -178,39 +239,7 @@ impl PackedWeight {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         assert_eq!(out.len(), self.cols, "dequantize_row: length");
-        let stride = self.data.len() / self.rows;
-        let bytes = &self.data[row * stride..(row + 1) * stride];
-        let half_at = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
-        let blocks = bytes
-            .chunks_exact(self.format.block_bytes())
-            .zip(out.chunks_exact_mut(self.format.block_len()));
-        for (b, o) in blocks {
-            match self.format {
-                Format::F32 => o[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-                Format::Bf16 => o[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-                Format::F16 => o[0] = half_at(b),
-                Format::Q8_0 => {
-                    let d = half_at(b);
-                    o.iter_mut()
-                        .zip(&b[2..])
-                        .for_each(|(o, q)| *o = f32::from(*q as i8) * d);
-                }
-                Format::Q4_0 => {
-                    let d = half_at(b);
-                    for (i, q) in b[2..].iter().enumerate() {
-                        o[i] = (f32::from(q & 15) - 8.0) * d;
-                        o[i + 16] = (f32::from(q >> 4) - 8.0) * d;
-                    }
-                }
-                Format::Q4_1 => {
-                    let (d, m) = (half_at(b), half_at(&b[2..]));
-                    for (i, q) in b[4..].iter().enumerate() {
-                        o[i] = f32::from(q & 15) * d + m;
-                        o[i + 16] = f32::from(q >> 4) * d + m;
-                    }
-                }
-            }
-        }
+        pack::dequantize_row(&self.lines, row, self.format, out);
     }
 }
 
@@ -220,9 +249,14 @@ impl PackedWeight {
 /// If an id is not a row: ids are validated when a request is admitted.
 #[track_caller]
 pub fn embed(cx: &Cx, ids: &[u32], weight: &PackedWeight, out: &mut Rows) {
-    let _ = cx;
-    out.reset(ids.len(), weight.cols());
-    for (r, &id) in ids.iter().enumerate() {
-        weight.dequantize_row(id as usize, out.row_mut(r));
-    }
+    let cols = weight.cols();
+    out.reset(ids.len(), cols);
+    let rows = Shared::new(out.as_mut_slice());
+    cx.run_rows(ids.len(), 4 * cols, &|range| {
+        for r in range {
+            // SAFETY: a row belongs to one range.
+            let row = unsafe { rows.part(r * cols..(r + 1) * cols) };
+            weight.dequantize_row(ids[r] as usize, row);
+        }
+    });
 }

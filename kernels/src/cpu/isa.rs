@@ -1,0 +1,120 @@
+//! [`Simd`]: sixteen lanes of f32 on every CPU path, and [`dispatch`] onto one of them.
+//!
+//! An operation's body is written once, generic over [`Simd`], and compiled for each path. Lanes mean the same
+//! everywhere, so the order of sums is the same; paths differ in fused multiply-add (portable has none) and in bf16.
+//!
+//! Safety, for all of this module's `unsafe fn`s: the processor has the path's features, which [`dispatch`] makes sure of,
+//! and pointers are valid for the lanes that are read or written. Nothing needs alignment.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use crate::Isa;
+use portable::Portable;
+
+/// Sixteen lanes of one CPU path. `F` holds f32, `I` i32, `B` sixteen groups of 4 bytes.
+pub(crate) trait Simd: Copy {
+    type F: Copy;
+    type I: Copy;
+    type B: Copy;
+
+    /// Rows that a panel kernel keeps in registers (times 32 outputs).
+    const ROWS: usize;
+    /// What is added to the signed weights that `dot4` multiplies: stored bytes are weight + 128.
+    const BYTE_BIAS: i32;
+
+    unsafe fn splat(v: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, v: Self::F);
+    /// The first `n <= 16` lanes; the others are 0.
+    unsafe fn load_part(p: *const f32, n: usize) -> Self::F;
+    unsafe fn store_part(p: *mut f32, n: usize, v: Self::F);
+    /// bf16, widened.
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// f16, widened.
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// Rounded to bf16, nearest even.
+    unsafe fn store_bf16(p: *mut u16, v: Self::F);
+
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`, so a NaN in `b` stays.
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`, so a NaN in `b` stays.
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? x : y`
+    unsafe fn if_less(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    unsafe fn round(a: Self::F) -> Self::F;
+    /// `2^n` for integers `-126 <= n <= 127`.
+    unsafe fn pow2(n: Self::F) -> Self::F;
+    /// Lanes added in pairs 8 apart, then 4, 2, 1.
+    unsafe fn sum(a: Self::F) -> f32;
+    /// The largest lane that is a number.
+    unsafe fn largest(a: Self::F) -> f32;
+    /// The largest bit pattern of an absolute value in `a` and `b`: that of a NaN or an infinity if there is one.
+    unsafe fn abs_bits(a: Self::F, b: Self::F) -> u32;
+
+    unsafe fn isplat(v: i32) -> Self::I;
+    unsafe fn to_f32(v: Self::I) -> Self::F;
+    /// Rounds to i8 (ties to even) and adds the lanes up. The values are within -127..=127.
+    unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32;
+    /// 64 bytes as stored.
+    unsafe fn load_bytes(p: *const u8) -> Self::B;
+    /// The low and the high nibbles of 64 bytes.
+    unsafe fn load_nibbles(p: *const u8) -> [Self::B; 2];
+    /// `acc` + the products of each lane's 4 nibbles with the 4 signed bytes of `a`.
+    unsafe fn dot4_nibbles(acc: Self::I, w: Self::B, a: i32) -> Self::I;
+    /// `acc` + the products of each lane's 4 weights plus [`Simd::BYTE_BIAS`] with the 4 signed bytes of `a`.
+    unsafe fn dot4_bytes(acc: Self::I, w: Self::B, a: i32) -> Self::I;
+    /// `acc` + the products of each lane's 2 bf16 at `w` with the 2 bf16 of `a`.
+    unsafe fn dot2_bf16(acc: Self::F, w: *const u8, a: u32) -> Self::F;
+    /// Asks for the line at `p` in the second-level cache; any address will do.
+    unsafe fn prefetch(p: *const u8);
+}
+
+/// A piece of work that is compiled for each path.
+pub(crate) trait Kernel {
+    /// Must be `#[inline(always)]`, as must be everything generic over [`Simd`] that it calls: only then is it compiled
+    /// with the path's features.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// Runs `kernel` on the path `isa`, which the processor has: an [`Isa`] above what was detected cannot reach a context.
+#[inline]
+pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
+    match isa {
+        // SAFETY: portable code needs no features.
+        Isa::Portable => unsafe { kernel.run::<Portable>() },
+        // SAFETY: `Cx::new` refuses a path that the processor does not have.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { on_avx2(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { on_avx512(kernel) },
+        // SAFETY: portable code needs no features. (No other path is ever detected here.)
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => unsafe { kernel.run::<Portable>() },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn on_avx2(kernel: impl Kernel) {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run::<avx2::Avx2>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
+unsafe fn on_avx512(kernel: impl Kernel) {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run::<avx512::Avx512>() }
+}

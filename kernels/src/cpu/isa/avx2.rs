@@ -1,0 +1,290 @@
+//! AVX2, FMA and F16C: sixteen lanes are two registers.
+
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::wildcard_imports,
+        reason = "intrinsics are named after what they do"
+    )
+)]
+
+use super::Simd;
+use half::bf16;
+use std::arch::x86_64::*;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// Lanes added in pairs 4 apart, then 2, 1.
+#[inline(always)]
+pub(super) unsafe fn sum8(v: __m256) -> f32 {
+    // SAFETY: AVX2 is there.
+    unsafe {
+        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
+    }
+}
+
+#[inline(always)]
+unsafe fn dot4_half(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+    // SAFETY: AVX2 is there. `w <= 128` and `|a| <= 127`, so a sum of two products fits 16 bits.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(w, a);
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+}
+
+macro_rules! lanewise {
+    ($($name:ident = $intrinsic:ident),*) => {$(
+        #[inline(always)]
+        unsafe fn $name(a: Self::F, b: Self::F) -> Self::F {
+            // SAFETY: AVX2 is there.
+            unsafe { [$intrinsic(a[0], b[0]), $intrinsic(a[1], b[1])] }
+        }
+    )*};
+}
+
+impl Simd for Avx2 {
+    type F = [__m256; 2];
+    type I = [__m256i; 2];
+    type B = [__m256i; 2];
+
+    const ROWS: usize = 3;
+    const BYTE_BIAS: i32 = 0;
+
+    lanewise!(
+        add = _mm256_add_ps,
+        sub = _mm256_sub_ps,
+        mul = _mm256_mul_ps,
+        div = _mm256_div_ps,
+        max = _mm256_max_ps,
+        min = _mm256_min_ps
+    );
+
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> Self::F {
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_set1_ps(v); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::F {
+        // SAFETY: AVX2 is there; the caller's promise: 16 values.
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::F) {
+        // SAFETY: AVX2 is there; the caller's promise: 16 values.
+        unsafe {
+            _mm256_storeu_ps(p, v[0]);
+            _mm256_storeu_ps(p.add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self::F {
+        let mut all = [0.0; 16];
+        // SAFETY: AVX2 is there; the caller's promise: `n <= 16` values.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, all.as_mut_ptr(), n);
+            Self::load(all.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_part(p: *mut f32, n: usize, v: Self::F) {
+        let mut all = [0.0; 16];
+        // SAFETY: AVX2 is there; the caller's promise: `n <= 16` values.
+        unsafe {
+            Self::store(all.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self::F {
+        // SAFETY: AVX2 is there; the caller's promise: 16 values.
+        unsafe {
+            let v = [_mm_loadu_si128(p.cast()), _mm_loadu_si128(p.add(8).cast())];
+            let wide = [_mm256_cvtepu16_epi32(v[0]), _mm256_cvtepu16_epi32(v[1])];
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[0])),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self::F {
+        // SAFETY: AVX2 and F16C are there; the caller's promise: 16 values.
+        unsafe {
+            let v = [_mm_loadu_si128(p.cast()), _mm_loadu_si128(p.add(8).cast())];
+            [_mm256_cvtph_ps(v[0]), _mm256_cvtph_ps(v[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Self::F) {
+        let mut all = [0.0; 16];
+        // SAFETY: AVX2 is there; the caller's promise: 16 values.
+        unsafe {
+            Self::store(all.as_mut_ptr(), v);
+            p.cast::<[u16; 16]>()
+                .write_unaligned(all.map(|v| bf16::from_f32(v).to_bits()));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: FMA is there.
+        unsafe {
+            [
+                _mm256_fmadd_ps(a[0], b[0], c[0]),
+                _mm256_fmadd_ps(a[1], b[1], c[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn if_less(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let less = [
+                _mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0]),
+                _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1]),
+            ];
+            [
+                _mm256_blendv_ps(y[0], x[0], less[0]),
+                _mm256_blendv_ps(y[1], x[1], less[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn round(a: Self::F) -> Self::F {
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_round_ps::<8>(a[0]), _mm256_round_ps::<8>(a[1])] }
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: Self::F) -> Self::F {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let bias = _mm256_set1_epi32(127);
+            let i = [_mm256_cvtps_epi32(n[0]), _mm256_cvtps_epi32(n[1])];
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(i[0], bias))),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(i[1], bias))),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: Self::F) -> f32 {
+        // SAFETY: AVX2 is there.
+        unsafe { sum8(_mm256_add_ps(a[0], a[1])) }
+    }
+    #[inline(always)]
+    unsafe fn largest(a: Self::F) -> f32 {
+        let mut all = [0.0; 16];
+        // SAFETY: AVX2 is there; 16 values.
+        unsafe { Self::store(all.as_mut_ptr(), a) };
+        all.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn abs_bits(a: Self::F, b: Self::F) -> u32 {
+        // SAFETY: AVX2 is there; 8 values.
+        unsafe {
+            let mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff));
+            let (a0, a1) = (_mm256_and_ps(a[0], mask), _mm256_and_ps(a[1], mask));
+            let (b0, b1) = (_mm256_and_ps(b[0], mask), _mm256_and_ps(b[1], mask));
+            let a = _mm256_max_epi32(_mm256_castps_si256(a0), _mm256_castps_si256(a1));
+            let b = _mm256_max_epi32(_mm256_castps_si256(b0), _mm256_castps_si256(b1));
+            let v = _mm256_max_epi32(a, b);
+            let v = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            let v = _mm_max_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+            _mm_cvtsi128_si32(_mm_max_epi32(v, _mm_shuffle_epi32::<1>(v))) as u32
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn isplat(v: i32) -> Self::I {
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_set1_epi32(v); 2] }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: Self::I) -> Self::F {
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32 {
+        let mut all = [0i32; 16];
+        // SAFETY: AVX2 is there; the caller's promise: 16 bytes.
+        unsafe {
+            _mm256_storeu_si256(all.as_mut_ptr().cast(), _mm256_cvtps_epi32(v[0]));
+            _mm256_storeu_si256(all.as_mut_ptr().add(8).cast(), _mm256_cvtps_epi32(v[1]));
+            p.cast::<[i8; 16]>().write_unaligned(all.map(|q| q as i8));
+        }
+        all.iter().sum()
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self::B {
+        // SAFETY: AVX2 is there; the caller's promise: 64 bytes.
+        unsafe {
+            [
+                _mm256_loadu_si256(p.cast()),
+                _mm256_loadu_si256(p.add(32).cast()),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> [Self::B; 2] {
+        // SAFETY: AVX2 is there; the caller's promise: 64 bytes.
+        unsafe {
+            let (v, low) = (Self::load_bytes(p), _mm256_set1_epi8(15));
+            [
+                [_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low)],
+                [
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(v[0]), low),
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(v[1]), low),
+                ],
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_nibbles(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let a = _mm256_set1_epi32(a);
+            [dot4_half(acc[0], w[0], a), dot4_half(acc[1], w[1], a)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_bytes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+        // SAFETY: AVX2 is there. The sign of a weight moves to its activation, so that the unsigned operand is exact.
+        unsafe {
+            let (a, top) = (_mm256_set1_epi32(a), _mm256_set1_epi8(-128));
+            let w = [_mm256_xor_si256(w[0], top), _mm256_xor_si256(w[1], top)];
+            [
+                dot4_half(acc[0], _mm256_abs_epi8(w[0]), _mm256_sign_epi8(a, w[0])),
+                dot4_half(acc[1], _mm256_abs_epi8(w[1]), _mm256_sign_epi8(a, w[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot2_bf16(acc: Self::F, w: *const u8, a: u32) -> Self::F {
+        // SAFETY: AVX2 and FMA are there; the caller's promise: 64 bytes.
+        unsafe {
+            let w = Self::load_bytes(w);
+            let (a0, a1) = (
+                _mm256_set1_ps(f32::from_bits(a << 16)),
+                _mm256_set1_ps(f32::from_bits(a & 0xffff_0000)),
+            );
+            let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let mut out = acc;
+            for (o, w) in out.iter_mut().zip(w) {
+                let even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(w));
+                let odd = _mm256_castsi256_ps(_mm256_and_si256(w, high));
+                *o = _mm256_fmadd_ps(odd, a1, _mm256_fmadd_ps(even, a0, *o));
+            }
+            out
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+}

@@ -1,0 +1,209 @@
+//! AVX-512 F, BW, VL, VNNI and BF16: sixteen lanes are one register.
+
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::wildcard_imports,
+        reason = "intrinsics are named after what they do"
+    )
+)]
+
+use super::{Simd, avx2::sum8};
+use std::arch::x86_64::*;
+use std::mem::transmute;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as u16
+}
+
+macro_rules! lanewise {
+    ($($name:ident = $intrinsic:ident),*) => {$(
+        #[inline(always)]
+        unsafe fn $name(a: Self::F, b: Self::F) -> Self::F {
+            // SAFETY: AVX-512 is there.
+            unsafe { $intrinsic(a, b) }
+        }
+    )*};
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    type B = __m512i;
+
+    const ROWS: usize = 12;
+    const BYTE_BIAS: i32 = 128;
+
+    lanewise!(
+        add = _mm512_add_ps,
+        sub = _mm512_sub_ps,
+        mul = _mm512_mul_ps,
+        div = _mm512_div_ps,
+        max = _mm512_max_ps,
+        min = _mm512_min_ps
+    );
+
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> Self::F {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_set1_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::F {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 values.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::F) {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 values.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self::F {
+        // SAFETY: AVX-512 is there; the caller's promise: `n <= 16` values; masked lanes are not touched.
+        unsafe { _mm512_maskz_loadu_ps(first(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(p: *mut f32, n: usize, v: Self::F) {
+        // SAFETY: AVX-512 is there; the caller's promise: `n <= 16` values; masked lanes are not touched.
+        unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self::F {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 values.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self::F {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 values.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Self::F) {
+        // SAFETY: AVX-512 BF16 is there; the caller's promise: 16 values; the two types are both 32 bytes.
+        unsafe {
+            let v = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+            _mm256_storeu_si256(p.cast(), v);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn if_less(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+    }
+    #[inline(always)]
+    unsafe fn round(a: Self::F) -> Self::F {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_roundscale_ps::<8>(a) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: Self::F) -> Self::F {
+        // SAFETY: AVX-512 is there.
+        unsafe {
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: Self::F) -> f32 {
+        // SAFETY: AVX-512 is there.
+        unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a));
+            sum8(_mm256_add_ps(
+                _mm512_castps512_ps256(a),
+                _mm256_castpd_ps(high),
+            ))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(a: Self::F) -> f32 {
+        // SAFETY: AVX-512 is there.
+        unsafe {
+            let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(a, a);
+            _mm512_mask_reduce_max_ps(number, a)
+        }
+    }
+    #[inline(always)]
+    unsafe fn abs_bits(a: Self::F, b: Self::F) -> u32 {
+        // SAFETY: AVX-512 is there.
+        unsafe {
+            let mask = _mm512_set1_epi32(0x7fff_ffff);
+            let a = _mm512_and_si512(_mm512_castps_si512(a), mask);
+            let b = _mm512_and_si512(_mm512_castps_si512(b), mask);
+            _mm512_reduce_max_epi32(_mm512_max_epi32(a, b)) as u32
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn isplat(v: i32) -> Self::I {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_set1_epi32(v) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: Self::I) -> Self::F {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32 {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 bytes.
+        unsafe {
+            let q = _mm512_cvtps_epi32(v);
+            _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(q));
+            _mm512_reduce_add_epi32(q)
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self::B {
+        // SAFETY: AVX-512 is there; the caller's promise: 64 bytes.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> [Self::B; 2] {
+        // SAFETY: AVX-512 is there; the caller's promise: 64 bytes.
+        unsafe {
+            let (v, low) = (Self::load_bytes(p), _mm512_set1_epi8(15));
+            [
+                _mm512_and_si512(v, low),
+                _mm512_and_si512(_mm512_srli_epi16::<4>(v), low),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_nibbles(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+        // SAFETY: AVX-512 VNNI is there.
+        unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a)) }
+    }
+    #[inline(always)]
+    unsafe fn dot4_bytes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+        // SAFETY: AVX-512 VNNI is there.
+        unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a)) }
+    }
+    #[inline(always)]
+    unsafe fn dot2_bf16(acc: Self::F, w: *const u8, a: u32) -> Self::F {
+        // SAFETY: AVX-512 BF16 is there; the caller's promise: 64 bytes; all these types are 64 bytes.
+        unsafe {
+            let w = transmute::<__m512i, __m512bh>(Self::load_bytes(w));
+            let a = transmute::<__m512i, __m512bh>(_mm512_set1_epi32(a as i32));
+            _mm512_dpbf16_ps(acc, w, a)
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+}

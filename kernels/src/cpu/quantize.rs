@@ -1,0 +1,144 @@
+//! Activations in the form that a product's kernel reads, made once per product.
+//!
+//! Block formats: for each 32 columns, for each row, ten dwords: 32 int8, a correction, the scale (f32). The scale is the
+//! largest absolute value / 127, as in llama.cpp's Q8 blocks but kept in f32. The correction is what the kernel adds for
+//! the offset of the stored weights: an i32 of -8 (`Q4_0`) or -bias (`Q8_0`) times the sum of the int8, or the f32 `scale *
+//! sum` (`Q4_1`, times the block's minimum).
+//!
+//! Panels (F32, F16: f32 values; BF16: two bf16): rows in groups, each `[columns][rows of the group]` dwords, so that a
+//! kernel reads one ascending stream.
+//!
+//! A block with a NaN or an infinity gets a NaN as its scale: it must not turn into ordinary numbers.
+
+use super::gemm::group_rows;
+use super::isa::{Kernel, Simd};
+use super::shared::Shared;
+use crate::Format;
+use std::ops::Range;
+
+/// Dwords of one row of a block: 8 of int8, the correction, the scale.
+pub(crate) const BLOCK_DWORDS: usize = 10;
+/// Below this a scale would be subnormal; the block counts as 0.
+const TINY: f32 = 1e-30;
+
+/// Dwords that the activations of a product take. `x`: `[rows, cols]`.
+pub(crate) fn dwords(format: Format, rows: usize, cols: usize) -> usize {
+    rows * match format {
+        Format::F32 | Format::F16 => cols,
+        Format::Bf16 => cols.div_ceil(2),
+        Format::Q8_0 | Format::Q4_0 | Format::Q4_1 => cols / 32 * BLOCK_DWORDS,
+    }
+}
+
+/// Makes some rows of activations; `rows` begins at a multiple of the path's group of rows.
+pub(crate) struct Activations<'a> {
+    pub(crate) format: Format,
+    /// `[all, cols]`
+    pub(crate) x: &'a [f32],
+    pub(crate) cols: usize,
+    pub(crate) all: usize,
+    pub(crate) rows: Range<usize>,
+    pub(crate) to: &'a Shared<'a, u32>,
+}
+
+impl Kernel for Activations<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: as the caller promises, see `isa`.
+        unsafe {
+            match self.format {
+                Format::F32 | Format::F16 => self.panels::<S, false>(),
+                Format::Bf16 => self.panels::<S, true>(),
+                Format::Q8_0 => self.blocks::<S>(Some(-S::BYTE_BIAS)),
+                Format::Q4_0 => self.blocks::<S>(Some(-8)),
+                Format::Q4_1 => self.blocks::<S>(None),
+            }
+        }
+    }
+}
+
+impl Activations<'_> {
+    fn row(&self, row: usize) -> &[f32] {
+        &self.x[row * self.cols..(row + 1) * self.cols]
+    }
+
+    #[inline(always)]
+    unsafe fn panels<S: Simd, const BF16: bool>(&self) {
+        let depth = if BF16 {
+            self.cols.div_ceil(2)
+        } else {
+            self.cols
+        };
+        let mut first = self.rows.start;
+        while first < self.rows.end {
+            let n = group_rows::<S>(self.all - first);
+            // SAFETY: a group belongs to one chunk.
+            let group = unsafe { self.to.part(first * depth..(first + n) * depth) };
+            for i in 0..n {
+                let row = self.row(first + i);
+                let to = group.iter_mut().skip(i).step_by(n);
+                if BF16 {
+                    // SAFETY: as the caller promises, see `isa`.
+                    unsafe { pairs::<S>(row, to) };
+                } else {
+                    for (to, v) in to.zip(row) {
+                        *to = v.to_bits();
+                    }
+                }
+            }
+            first += n;
+        }
+    }
+
+    /// `offset`: the factor of an i32 correction; none for the f32 one.
+    #[inline(always)]
+    unsafe fn blocks<S: Simd>(&self, offset: Option<i32>) {
+        for r in self.rows.clone() {
+            for (b, v) in self.row(r).chunks_exact(32).enumerate() {
+                let at = (b * self.all + r) * BLOCK_DWORDS;
+                // SAFETY: a row belongs to one chunk.
+                let to = unsafe { self.to.part(at..at + BLOCK_DWORDS) };
+                // SAFETY: as the caller promises, see `isa`; `v` has 32 values, `to` begins with 32 bytes.
+                unsafe {
+                    let (a, b) = (S::load(v.as_ptr()), S::load(v.as_ptr().add(16)));
+                    let max = f32::from_bits(S::abs_bits(a, b));
+                    let (inverse, scale) = if !max.is_finite() {
+                        (0.0, f32::NAN)
+                    } else if max > TINY {
+                        (127.0 / max, max / 127.0)
+                    } else {
+                        (0.0, 0.0)
+                    };
+                    let (factor, bytes) = (S::splat(inverse), to.as_mut_ptr().cast::<i8>());
+                    let zero = S::splat(0.0);
+                    let a = S::if_less(zero, factor, S::mul(a, factor), zero);
+                    let b = S::if_less(zero, factor, S::mul(b, factor), zero);
+                    let sum = S::store_i8(bytes, a) + S::store_i8(bytes.add(16), b);
+                    to[8] = match offset {
+                        None => (scale * sum as f32).to_bits(),
+                        Some(offset) => (offset * sum) as u32,
+                    };
+                    to[9] = scale.to_bits();
+                }
+            }
+        }
+    }
+}
+
+/// Rounds a row to bf16, two values a dword, the last perhaps with a 0.
+#[inline(always)]
+unsafe fn pairs<'a, S: Simd>(row: &[f32], mut to: impl Iterator<Item = &'a mut u32>) {
+    let mut rounded = [0u16; 16];
+    for v in row.chunks(16) {
+        // SAFETY: as the caller promises, see `isa`; `v` has 1 to 16 values.
+        unsafe {
+            let v = S::load_part(v.as_ptr(), v.len());
+            S::store_bf16(rounded.as_mut_ptr(), v);
+        }
+        for pair in rounded[..v.len().next_multiple_of(2)].chunks_exact(2) {
+            if let Some(to) = to.next() {
+                *to = u32::from(pair[0]) | u32::from(pair[1]) << 16;
+            }
+        }
+    }
+}
