@@ -1,0 +1,1 @@
+"""The manga-shop demo data: sentence families, splits, data sets, and what trains on them."""
