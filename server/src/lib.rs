@@ -9,11 +9,13 @@
 
 mod app;
 mod error;
+pub mod metrics;
 mod observe;
 mod routes;
 mod state;
 
 pub use app::app;
 pub use error::ApiError;
+pub use metrics::Metrics;
 pub use observe::{Finished, Observer, Silent};
 pub use state::{AppState, ServedModel, ServerLimits, Slot};
