@@ -49,6 +49,21 @@ impl Tokenizer {
         mark_special(&mut inner, &[&config, &specials]).map_err(refuse)?;
         Self::new(inner, path)
     }
+
+    /// The tokenizer in `json`, the contents of a `tokenizer.json` with nothing beside it.
+    ///
+    /// # Errors
+    /// [`LoadError::Tokenizer`] as for [`Tokenizer::from_file`].
+    pub fn from_json(json: &[u8]) -> Result<Self, LoadError> {
+        let path = Path::new("tokenizer.json");
+        let refuse = |reason: String| LoadError::Tokenizer {
+            path: path.to_owned(),
+            reason,
+        };
+        let inner = Inner::from_bytes(json).map_err(|e| refuse(e.to_string()))?;
+        refuse_dropout(&inner).map_err(refuse)?;
+        Self::new(inner, path)
+    }
 }
 
 /// The file `name` in the folder of `path`; null if there is none.
