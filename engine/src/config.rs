@@ -1,5 +1,6 @@
 //! [`EngineConfig`]: one model's limits, resolved before the engine starts and never changed after.
 
+use crate::StartError;
 use koma_models::kernels::{Class, KvDtype};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,5 +47,31 @@ impl Default for EngineConfig {
             hung_after: Duration::from_secs(60),
             dump_dir: None,
         }
+    }
+}
+
+impl EngineConfig {
+    /// # Errors
+    /// The first setting that is out of range.
+    pub(crate) fn validate(&self) -> Result<(), StartError> {
+        let refuse = |field, message: String| Err(StartError::Config { field, message });
+        for (field, value) in [
+            ("max_running", self.max_running),
+            ("max_waiting", self.max_waiting),
+            ("max_batch_tokens", self.max_batch_tokens),
+            ("block_size", self.block_size),
+        ] {
+            if value == 0 || value > 1 << 30 {
+                return refuse(field, format!("must be from 1 to 2^30, but is {value}"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.watermark) {
+            let message = format!("must be from 0 to below 1, but is {}", self.watermark);
+            return refuse("watermark", message);
+        }
+        if self.hung_after.is_zero() {
+            return refuse("hung_after", "must be above 0".to_owned());
+        }
+        Ok(())
     }
 }

@@ -138,9 +138,6 @@ impl EventStream {
 pub(crate) struct Cancelled([AtomicU64; 2]);
 
 impl Cancelled {
-    /// Most continuations of a request.
-    pub(crate) const CHILDREN: u32 = 128;
-
     fn set(&self, child: u32) {
         if let Some(word) = self.0.get(child as usize / 64) {
             word.fetch_or(1 << (child % 64), Ordering::Release);

@@ -1,12 +1,15 @@
 //! [`EngineHandle`]: the cheap, cloneable client of an engine.
 
+use crate::engine_core::{self, Command, CoreParts, Submission};
+use crate::monitor::Monitor;
 use crate::{
     EngineConfig, EventStream, PoolingParams, SamplingParams, StartError, Stats, StepRecord,
-    SubmitError,
+    SubmitError, admission, budget,
 };
-use koma_models::kernels::{Isa, Team};
-use koma_models::{ChatAssets, Head, Identity, Limits, Loaded, Tokenizer};
+use koma_models::kernels::{Cx, Isa, Team};
+use koma_models::{ChatAssets, Head, HeadKind, Identity, Limits, Loaded, Model, Tokenizer};
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 /// What a model can be asked.
@@ -94,7 +97,8 @@ pub struct Health {
     pub since_progress: Duration,
 }
 
-/// A client of one model's engine. Clones share the engine.
+/// A client of one model's engine. Clones share the engine; when the last one is dropped, the engine ends and fails what
+/// it has not finished.
 #[derive(Clone)]
 pub struct EngineHandle {
     shared: Arc<Shared>,
@@ -103,6 +107,8 @@ pub struct EngineHandle {
 struct Shared {
     info: ModelInfo,
     tokenizer: Arc<Tokenizer>,
+    commands: Sender<Command>,
+    monitor: Arc<Monitor>,
 }
 
 impl EngineHandle {
@@ -116,8 +122,36 @@ impl EngineHandle {
         team: Arc<Team>,
         isa: Isa,
     ) -> Result<Self, StartError> {
-        let _ = (loaded, config, team, isa);
-        unimplemented!("contract")
+        config.validate()?;
+        let groups = match &loaded.model {
+            Model::Decoder(decoder) => decoder.cache_groups(),
+            Model::Encoder(_) => Vec::new(),
+        };
+        let name = &loaded.identity.name;
+        let blocks = budget::blocks(&groups, &config, loaded.limits.max_len, name)?;
+        let info = ModelInfo {
+            tasks: tasks(&loaded),
+            identity: loaded.identity.clone(),
+            limits: loaded.limits,
+            head: loaded.head.clone(),
+            chat: loaded.chat.clone(),
+            config: config.clone(),
+            weight_bytes: loaded.weight_bytes,
+            blocks,
+        };
+        let tokenizer = Arc::clone(&loaded.tokenizer);
+        let cx = Cx::new(team, config.class, isa);
+        let core = CoreParts::new(loaded, &config, &groups, blocks, cx)?;
+        let (commands, received) = channel();
+        let monitor = engine_core::spawn(core, &info, received)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                info,
+                tokenizer,
+                commands,
+                monitor,
+            }),
+        })
     }
 
     /// Facts about the model.
@@ -135,34 +169,74 @@ impl EngineHandle {
     /// # Errors
     /// If the request can never be served, or not now; nothing of it is queued then.
     pub fn submit(&self, request: NewRequest) -> Result<EventStream, SubmitError> {
-        let _ = request;
-        unimplemented!("contract")
+        let Shared {
+            info,
+            commands,
+            monitor,
+            ..
+        } = &*self.shared;
+        monitor.check_open()?;
+        let max_total = admission::check(&request, info)?;
+        let children = match &request.task {
+            Task::Generate(params) => params.n(),
+            Task::Pool(_) => 1,
+        };
+        let (client, stream) = monitor.enter(info.config.max_waiting, children)?;
+        let submission = Submission {
+            request,
+            max_total,
+            client,
+            submitted: Instant::now(),
+        };
+        // Refused only by a thread that has ended; the submission comes back and is dropped.
+        match commands.send(Command::Submit(Box::new(submission))) {
+            Ok(()) => Ok(stream),
+            Err(_) => Err(monitor
+                .check_open()
+                .err()
+                .unwrap_or(SubmitError::EngineDead)),
+        }
     }
 
     /// Numbers of now. Never waits for the engine thread.
     pub fn stats(&self) -> Stats {
-        unimplemented!("contract")
+        self.shared.monitor.steps.stats()
     }
 
     /// Health of now. Never waits for the engine thread.
     pub fn health(&self) -> Health {
-        unimplemented!("contract")
+        self.shared.monitor.health()
     }
 
     /// The newest `last` step records, oldest first. Never waits for a step.
     pub fn steps(&self, last: usize) -> Vec<StepRecord> {
-        let _ = last;
-        unimplemented!("contract")
+        self.shared.monitor.steps.last(last)
     }
 
     /// Refuses new requests from now on; those admitted go on.
     pub fn drain(&self) {
-        unimplemented!("contract")
+        self.shared.monitor.drain();
     }
 
-    /// Drains, waits for what is admitted until `deadline`, fails the rest, ends the thread.
+    /// Drains, waits for what is admitted until `deadline`, fails the rest, ends the thread. Returns when the thread has
+    /// ended: a step that is in progress at the deadline is waited for.
     pub async fn shutdown(&self, deadline: Instant) {
-        let _ = deadline;
-        unimplemented!("contract")
+        self.drain();
+        // A thread that has ended already hears nothing and needs nothing.
+        let _ = self.shared.commands.send(Command::Shutdown(deadline));
+        self.shared.monitor.ended().await;
     }
+}
+
+fn tasks(loaded: &Loaded) -> Vec<TaskKind> {
+    let kind = match (&loaded.model, loaded.head.as_ref().map(|head| &head.kind)) {
+        (Model::Decoder(_), _) => TaskKind::Generate,
+        (Model::Encoder(_), Some(HeadKind::Score { .. })) => TaskKind::Score,
+        (Model::Encoder(_), Some(HeadKind::Embed { .. }) | None) => TaskKind::Embed,
+        (
+            Model::Encoder(_),
+            Some(HeadKind::SingleLabel | HeadKind::MultiLabel | HeadKind::Regression),
+        ) => TaskKind::Classify,
+    };
+    vec![kind]
 }

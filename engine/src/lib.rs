@@ -7,18 +7,30 @@
 //! request's output does not depend on the company it keeps.
 #![forbid(unsafe_code)]
 
+mod admission;
+mod budget;
 mod cache;
 mod config;
+mod engine_core;
 mod error;
 mod event;
 mod handle;
+mod logits;
+mod monitor;
 mod params;
 mod plan;
 mod request;
+mod runner;
+mod sampler;
 mod scheduler;
 mod stats;
+mod steps;
 mod stop;
+#[cfg(any(test, feature = "toy"))]
+pub mod toy;
+mod watchdog;
 
+pub use budget::{Budget, BudgetError, Machine, ModelBudget, ModelNeed, plan as plan_budget};
 pub use config::EngineConfig;
 pub use error::{ParamError, RequestError, StartError, SubmitError};
 pub use event::{Event, EventStream, FinishReason, StopReason, Timings, TokenLogprob, Usage};

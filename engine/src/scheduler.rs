@@ -172,16 +172,14 @@ impl Scheduler {
         while at < self.running.len() && plan.tokens < self.config.max_batch_tokens {
             let id = self.running[at];
             let count = self.chunk(&self.requests[id], plan);
-            while !self.grow(id, count) {
-                let Some(victim) = self.victim() else { return };
+            if self.grow(id, count) {
+                self.plan_entry(id, count, false, plan);
+                at += 1;
+            } else if let Some(victim) = self.victim() {
+                // It may be this one, or one that has its tokens already: then these go back to the budget.
                 let was_at = self.preempt(victim, plan);
-                if victim == id {
-                    return;
-                }
                 at -= usize::from(was_at < at);
             }
-            self.plan_entry(id, count, false, plan);
-            at += 1;
         }
     }
 

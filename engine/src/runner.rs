@@ -1,0 +1,217 @@
+//! [`ModelRunner`]: from a plan to a packed batch, through the model, to sampled tokens.
+//!
+//! Owns: the model, the cache's memory, the batch and activation buffers (reused from step to step). Must not know: why
+//! the plan is as it is, who listens.
+//!
+//! Invariant: what a request gets does not depend on the other entries of the plan.
+
+use crate::plan::{PlanEntry, Row, StepOutput, StepPlan};
+use crate::request::{Request, Requests, Work};
+use crate::sampler::{Noise, Sampler};
+use crate::{SamplingParams, TokenLogprob, logits};
+use koma_models::kernels::{Cx, GroupKind, KvCache};
+use koma_models::{Batch, GroupSlots, Head, Model, Workspace};
+
+/// Why a step gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    /// The device.
+    #[error(transparent)]
+    Kernels(#[from] koma_models::kernels::Error),
+    /// The model gave another number of rows than it was asked for.
+    #[error("the model gave {got} rows of {width} values for {expected}")]
+    Output {
+        /// Rows given.
+        got: usize,
+        /// Values per row.
+        width: usize,
+        /// Rows asked for.
+        expected: usize,
+    },
+}
+
+/// Runs one model.
+pub(crate) struct ModelRunner {
+    /// The model.
+    pub(crate) model: Model,
+    /// What an encoder's rows mean.
+    pub(crate) head: Option<Head>,
+    /// Ids that end a generation.
+    pub(crate) eos_ids: Vec<u32>,
+    /// Team, class and CPU path.
+    pub(crate) cx: Cx,
+    /// The cache's memory.
+    pub(crate) cache: KvCache,
+    /// Kinds of its groups.
+    pub(crate) kinds: Vec<GroupKind>,
+    /// Tokens per block.
+    pub(crate) block_size: usize,
+    /// Buffers.
+    pub(crate) buffers: Buffers,
+}
+
+/// What is reused from step to step.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    batch: Batch,
+    work: Workspace,
+    sampler: Sampler,
+    output: StepOutput,
+}
+
+impl ModelRunner {
+    /// Copies blocks, fills the batch, runs the model. Logits or pooled rows stay in the buffers.
+    ///
+    /// # Errors
+    /// If the device failed, or the model gave the wrong number of rows.
+    pub(crate) fn forward(
+        &mut self,
+        plan: &StepPlan,
+        requests: &Requests,
+    ) -> Result<(), StepError> {
+        // First and without fail: they belong to forks that need not be in this plan.
+        for copy in &plan.copies {
+            self.cache
+                .copy_block(copy.group, copy.from as usize, copy.to as usize);
+        }
+        let Buffers { batch, work, .. } = &mut self.buffers;
+        batch.clear(self.kinds.len());
+        for entry in &plan.entries {
+            push(batch, entry, &requests[entry.id]);
+            for (g, slots) in batch.groups.iter_mut().enumerate() {
+                push_slots(slots, g, entry, &requests[entry.id], self.block_size);
+            }
+        }
+        fill_type_ids(batch, plan, requests);
+        match &self.model {
+            Model::Decoder(model) => model.forward(&self.cx, batch, &mut self.cache, work)?,
+            Model::Encoder(model) => model.forward(&self.cx, batch, work)?,
+        }
+        let (got, width, expected) = (work.output.rows(), work.output.width(), plan.rows());
+        if got != expected || (width == 0 && expected > 0) {
+            return Err(StepError::Output {
+                got,
+                width,
+                expected,
+            });
+        }
+        Ok(())
+    }
+
+    /// Turns the rows of the last [`ModelRunner::forward`] into tokens or results.
+    pub(crate) fn sample(&mut self, plan: &StepPlan, requests: &Requests) -> &mut StepOutput {
+        let Buffers {
+            work,
+            sampler,
+            output,
+            ..
+        } = &mut self.buffers;
+        output.rows.clear();
+        let sampled = plan.entries.iter().filter(|entry| entry.samples > 0);
+        for (i, entry) in sampled.enumerate() {
+            let row = work.output.row_mut(i);
+            let request = &requests[entry.id];
+            if !logits::is_finite(row) {
+                output
+                    .rows
+                    .extend((0..entry.samples).map(|_| Row::NotFinite));
+                continue;
+            }
+            match &request.work {
+                Work::Generate(params) => {
+                    logits_to_tokens(
+                        row,
+                        request,
+                        entry,
+                        (params, &self.eos_ids),
+                        sampler,
+                        output,
+                    );
+                }
+                Work::Pool(params) => {
+                    if let Some(head) = self.head.as_ref().filter(|_| !params.raw) {
+                        head.activate(row);
+                    }
+                    output.rows.push(Row::Pooled(row.to_vec()));
+                }
+            }
+        }
+        output
+    }
+}
+
+/// One row gives a token to each continuation that starts from it.
+fn logits_to_tokens(
+    row: &mut [f32],
+    request: &Request,
+    entry: &PlanEntry,
+    (params, eos_ids): (&SamplingParams, &[u32]),
+    sampler: &mut Sampler,
+    output: &mut StepOutput,
+) {
+    let raw = params.logprobs.map(|top| sampler.logprobs(row, top));
+    let position = request.outputs();
+    logits::mask(row, params, eos_ids, position);
+    for i in 0..entry.samples {
+        let noise = Noise {
+            seed: params.seed,
+            child: request.order.child + i,
+            position: position as u64,
+        };
+        let id = sampler.sample(row, params, noise);
+        let logprob = raw.as_ref().map(|raw| TokenLogprob {
+            logprob: raw.of(row[id as usize]),
+            top: raw.top.clone(),
+        });
+        output.rows.push(Row::Token { id, logprob });
+    }
+}
+
+fn push(batch: &mut Batch, entry: &PlanEntry, request: &Request) {
+    let (start, end) = (
+        request.num_computed,
+        request.num_computed + entry.num_scheduled,
+    );
+    batch.ids.extend_from_slice(&request.tokens[start..end]);
+    batch.positions.extend(start as u32..end as u32);
+    batch.cu_seqlens.push(batch.ids.len() as u32);
+    batch.kv_lens.push(end as u32);
+    if entry.samples > 0 {
+        batch.logit_rows.push(batch.ids.len() as u32 - 1);
+    }
+}
+
+fn push_slots(
+    slots: &mut GroupSlots,
+    group: usize,
+    entry: &PlanEntry,
+    request: &Request,
+    block_size: usize,
+) {
+    if let Some(state) = request.cache.state(group) {
+        slots.states.push(state);
+        return;
+    }
+    let table = request.cache.table(group);
+    let start = request.num_computed;
+    let slot = |at: usize| table[at / block_size] * block_size as u32 + (at % block_size) as u32;
+    slots
+        .slot_mapping
+        .extend((start..start + entry.num_scheduled).map(slot));
+    slots.tables.push(table.iter().copied());
+}
+
+/// Segments, where any request of the step has them.
+fn fill_type_ids(batch: &mut Batch, plan: &StepPlan, requests: &Requests) {
+    let of = |entry: &PlanEntry| &requests[entry.id].type_ids;
+    if plan.entries.iter().all(|entry| of(entry).is_empty()) {
+        return;
+    }
+    for entry in &plan.entries {
+        let ids = of(entry).iter().copied().chain(std::iter::repeat(0));
+        let start = requests[entry.id].num_computed;
+        batch
+            .type_ids
+            .extend(ids.skip(start).take(entry.num_scheduled));
+    }
+}

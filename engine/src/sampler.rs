@@ -1,0 +1,286 @@
+//! [`Sampler`]: from a row of logits to a token.
+//!
+//! Owns: buffers that are reused from row to row. Must not know: requests, batches.
+//!
+//! Invariants: a choice is a function of the row, the parameters and the [`Noise`] alone; the noise is a function of
+//! seed, continuation and position alone. So a request's tokens do not depend on the company it keeps. No step over a row
+//! takes memory once the buffers have grown.
+
+use crate::SamplingParams;
+use std::cmp::Ordering;
+
+/// Where a random number belongs; it is the same whenever and wherever it is drawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Noise {
+    /// The request's seed.
+    pub(crate) seed: u64,
+    /// Which continuation.
+    pub(crate) child: u32,
+    /// Which output, from 0.
+    pub(crate) position: u64,
+}
+
+impl Noise {
+    /// A number from 0 to below 1.
+    fn uniform(self) -> f64 {
+        // The finaliser of SplitMix64 (Steele, Lea, Flood 2014), once per part.
+        fn mix(z: u64) -> u64 {
+            let z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+        let bits = mix(mix(mix(self.seed) ^ u64::from(self.child)) ^ self.position);
+        (bits >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// A row of logits as probabilities before temperature and truncation, as far as a client asks for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RawLogprobs {
+    log_sum: f32,
+    /// The most probable tokens, best first.
+    pub(crate) top: Vec<(u32, f32)>,
+}
+
+impl RawLogprobs {
+    /// Log-probability of a token with this logit.
+    pub(crate) fn of(&self, logit: f32) -> f32 {
+        logit - self.log_sum
+    }
+}
+
+/// Chooses tokens. One per engine.
+#[derive(Debug, Default)]
+pub(crate) struct Sampler {
+    /// Best tokens: logit and id.
+    best: Vec<(f32, u32)>,
+    /// Mass of each part of the row.
+    masses: Vec<f64>,
+}
+
+/// Tokens per part of the row that is summed at once.
+const PART: usize = 512;
+
+impl Sampler {
+    /// Chooses a token of `row` (`[vocab]`, not NaN). Temperature first, then top-k, top-p, min-p. Equal logits: the lower
+    /// id is the better one.
+    pub(crate) fn sample(&mut self, row: &[f32], params: &SamplingParams, noise: Noise) -> u32 {
+        let (best, max) = argmax(row);
+        if params.temperature <= 0.0 || max == f32::NEG_INFINITY {
+            return best;
+        }
+        let scale = Scale {
+            max,
+            temperature: params.temperature,
+        };
+        let top_k = if params.top_k == 0 {
+            row.len()
+        } else {
+            params.top_k.min(row.len())
+        };
+        if top_k == row.len() && params.top_p >= 1.0 {
+            return self.sample_all(row, scale, params.min_p, noise);
+        }
+        self.truncate(row, scale, top_k, params);
+        let mass: f64 = self.best.iter().map(|c| scale.weight(c.0) as f64).sum();
+        let mut left = noise.uniform() * mass;
+        for &(logit, id) in &self.best {
+            left -= scale.weight(logit) as f64;
+            if left < 0.0 {
+                return id;
+            }
+        }
+        self.best.last().map_or(best, |last| last.1)
+    }
+
+    /// Log-probabilities of `row` and its `top` best tokens.
+    pub(crate) fn logprobs(&mut self, row: &[f32], top: usize) -> RawLogprobs {
+        let (_, max) = argmax(row);
+        let scale = Scale {
+            max,
+            temperature: 1.0,
+        };
+        let log_sum = max + self.mass(row, scale, 0.0).ln() as f32;
+        self.select(row, top);
+        let top = self.best.iter().map(|&(x, id)| (id, x - log_sum));
+        RawLogprobs {
+            log_sum,
+            top: top.collect(),
+        }
+    }
+
+    /// Chooses among all tokens with at least `min_p` of the best one's probability, by walking the row.
+    fn sample_all(&mut self, row: &[f32], scale: Scale, min_p: f32, noise: Noise) -> u32 {
+        let mut left = noise.uniform() * self.mass(row, scale, min_p);
+        let mut last = 0;
+        for (part, &mass) in row.chunks(PART).zip(&self.masses) {
+            if mass <= left {
+                left -= mass;
+                last += part.len();
+                continue;
+            }
+            let mut chosen = last;
+            for (i, &logit) in part.iter().enumerate() {
+                let weight = scale.weight_above(logit, min_p) as f64;
+                if weight > 0.0 {
+                    chosen = last + i;
+                    if left < weight {
+                        break;
+                    }
+                    left -= weight;
+                }
+            }
+            return chosen as u32;
+        }
+        // Rounding has eaten the last bit of the mass: the best token.
+        argmax(row).0
+    }
+
+    /// Leaves the tokens in `self.best` that top-k, top-p and min-p keep, best first.
+    fn truncate(&mut self, row: &[f32], scale: Scale, top_k: usize, params: &SamplingParams) {
+        if top_k < row.len() {
+            self.select(row, top_k);
+            let mass = self.best.iter().map(|c| scale.weight(c.0) as f64).sum();
+            self.keep_mass(scale, params.top_p, mass);
+        } else {
+            let mass = self.mass(row, scale, 0.0);
+            let mut count = 64;
+            loop {
+                self.select(row, count);
+                if self.keep_mass(scale, params.top_p, mass) || count >= row.len() {
+                    break;
+                }
+                count *= 8;
+            }
+        }
+        let kept = self
+            .best
+            .partition_point(|c| scale.weight(c.0) >= params.min_p);
+        self.best.truncate(kept.max(1));
+    }
+
+    /// Cuts `self.best` after the token that makes it hold `top_p` of `mass`. False: it does not hold as much.
+    fn keep_mass(&mut self, scale: Scale, top_p: f32, mass: f64) -> bool {
+        if top_p >= 1.0 {
+            return true;
+        }
+        let mut sum = 0.0;
+        for i in 0..self.best.len() {
+            sum += scale.weight(self.best[i].0) as f64;
+            if sum >= top_p as f64 * mass {
+                self.best.truncate(i + 1);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The `count` best tokens of `row`, best first, in `self.best`.
+    fn select(&mut self, row: &[f32], count: usize) {
+        let better = |a: &(f32, u32), b: &(f32, u32)| -> Ordering {
+            b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+        };
+        let best = &mut self.best;
+        best.clear();
+        let count = count.min(row.len());
+        if count == 0 {
+            return;
+        }
+        // Anything not above the worst of the `count` best so far is out; ids ascend, so an equal one is out too.
+        let mut bar = None;
+        for (part, start) in row.chunks(64).zip((0u32..).step_by(64)) {
+            if bar.is_some_and(|bar| part.iter().all(|&x| x <= bar)) {
+                continue;
+            }
+            for (&x, id) in part.iter().zip(start..) {
+                if bar.is_none_or(|bar| x > bar) {
+                    best.push((x, id));
+                }
+            }
+            if best.len() >= 2 * count + 64 {
+                best.select_nth_unstable_by(count - 1, better);
+                best.truncate(count);
+                bar = best.last().map(|worst| worst.0);
+            }
+        }
+        best.sort_unstable_by(better);
+        best.truncate(count);
+    }
+
+    /// Sum of the weights of `row` that are at least `min_p`; `self.masses` has the parts.
+    fn mass(&mut self, row: &[f32], scale: Scale, min_p: f32) -> f64 {
+        self.masses.clear();
+        self.masses
+            .extend(row.chunks(PART).map(|part| scale.mass(part, min_p)));
+        self.masses.iter().sum()
+    }
+}
+
+/// The best token and its logit; the lowest id of equal ones.
+fn argmax(row: &[f32]) -> (u32, f32) {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let parts = row.chunks_exact(16);
+    let rest = parts.remainder().iter().copied();
+    let rest = rest.fold(f32::NEG_INFINITY, f32::max);
+    for part in parts {
+        for (lane, &x) in lanes.iter_mut().zip(part) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    let max = lanes.into_iter().fold(rest, f32::max);
+    let id = row.iter().position(|&x| x == max).unwrap_or(0);
+    (id as u32, max)
+}
+
+/// Logits to weights: the best token of the row has weight 1.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    max: f32,
+    temperature: f32,
+}
+
+impl Scale {
+    fn weight(self, logit: f32) -> f32 {
+        exp((logit - self.max) / self.temperature)
+    }
+
+    fn weight_above(self, logit: f32, min: f32) -> f32 {
+        let weight = self.weight(logit);
+        if weight < min { 0.0 } else { weight }
+    }
+
+    fn mass(self, part: &[f32], min: f32) -> f64 {
+        let mut lanes = [0.0; 8];
+        let eights = part.chunks_exact(8);
+        let rest = eights.remainder().iter();
+        let rest: f32 = rest.map(|&x| self.weight_above(x, min)).sum();
+        for eight in eights {
+            for (lane, &x) in lanes.iter_mut().zip(eight) {
+                *lane += self.weight_above(x, min);
+            }
+        }
+        lanes.into_iter().map(f64::from).sum::<f64>() + f64::from(rest)
+    }
+}
+
+/// e^x for x <= 0, within 2 units in the last place; 0 below -87. Only additions and multiplications, so that the compiler
+/// can take many at once, and the same bits on every machine. Coefficients: Cephes `expf` (Moshier).
+fn exp(x: f32) -> f32 {
+    /// 1.5 * 2^23: adding it rounds to a whole number, which is then in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = if x > -87.0 { x } else { -87.0 };
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
+    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 0.166_666_65;
+    let p = p * r + 0.5;
+    let y = p * (r * r) + r + 1.0;
+    let exponent = (rounded.to_bits().wrapping_sub(ROUND.to_bits())).wrapping_add(127) << 23;
+    let value = y * f32::from_bits(exponent);
+    if x > -87.0 { value } else { 0.0 }
+}
