@@ -84,6 +84,8 @@ pub struct Workspace {
     pub attended: Rows,
     /// Inside of the MLP.
     pub inner: Rows,
+    /// One part of a product whose parts have different formats; embeddings to be added.
+    pub side: Rows,
     /// Rotary cosines and sines.
     pub angles: Rows,
     /// The result: a decoder's logits `[logit_rows, vocab]`; an encoder's head or pooled output, one row per request,

@@ -6,17 +6,25 @@
 //! Invariant: a model either loads exactly (every tensor used or on its architecture's list of ignorable ones, every
 //! configured behaviour reproduced) or loading ends in a [`LoadError`] that names the file, field or tensor.
 
+mod arch;
 mod batch;
+mod config;
 mod error;
 pub mod gguf;
 mod head;
+mod layers;
+mod load;
 mod loaded;
+mod registry;
+mod source;
 pub mod tokenizer;
+mod weights;
 
 pub use batch::{Batch, GroupSlots, StateSlots, Workspace};
 pub use error::LoadError;
 pub use head::{Head, HeadKind};
 pub use koma_kernels as kernels;
+pub use load::load;
 pub use loaded::{
     ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
     Model, Source,

@@ -1,1 +1,4 @@
-//! Helpers that the test targets of this package share.
+//! Helpers that the test targets of this package share: golden cases, and models driven without the engine.
+
+pub mod forward;
+pub mod golden;

@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
     /// Reads magic and version.
     pub(super) fn magic(&mut self) -> Result<(), LoadError> {
         if self.bytes.get(..4) != Some(b"GGUF") {
-            return Err(self.error("not a GGUF file (it does not begin with `GGUF`)".to_owned()));
+            return Err(self.error("not a GGUF file: its magic is not `GGUF`".to_owned()));
         }
         self.at = 4;
         match self.u32("version")? {

@@ -1,0 +1,7 @@
+//! The architectures, one file each: configuration, names of tensors, the order of the layers.
+//!
+//! Each file has a `build` that [`crate::registry`] names in one line.
+
+pub(crate) mod bert;
+pub(crate) mod distilbert;
+pub(crate) mod llama;

@@ -1,0 +1,127 @@
+//! Rotary embedding: from config.json (`rope_parameters`, or `rope_theta` and `rope_scaling` in older files) to frequencies.
+
+use super::Json;
+use crate::LoadError;
+use koma_kernels::RopeTable;
+use serde_json::Value;
+
+/// How frequencies are stretched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Scaling {
+    /// Not at all.
+    None,
+    /// All divided by a factor (position interpolation, arXiv:2306.15595).
+    Linear(f64),
+    /// Low frequencies divided by `factor`, high ones kept, a smooth part between (Llama 3.1).
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
+}
+
+/// Base and scaling of a rotary embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Rope {
+    pub(crate) theta: f64,
+    pub(crate) scaling: Scaling,
+}
+
+impl Rope {
+    /// Reads either spelling.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] for a scaling type that is not implemented, by its name, or a bad number.
+    pub(crate) fn read(config: &Json) -> Result<Self, LoadError> {
+        config.expect_only("partial_rotary_factor", &Value::from(1.0))?;
+        let theta = config.positive_or("rope_theta", 10_000.0)?;
+        if let Some(parameters) = config.find_inner("rope_parameters")? {
+            parameters.expect_only("partial_rotary_factor", &Value::from(1.0))?;
+            return Ok(Self {
+                theta: parameters.positive_or("rope_theta", theta)?,
+                scaling: Scaling::read(&parameters)?,
+            });
+        }
+        let scaling = match config.find_inner("rope_scaling")? {
+            Some(scaling) => Scaling::read(&scaling)?,
+            None => Scaling::None,
+        };
+        Ok(Self { theta, scaling })
+    }
+
+    /// Inverse frequencies for heads of `dim` rotated values: `theta^(-2i/dim)`, then scaled, in f32 where transformers
+    /// computes in f32 (`modeling_rope_utils.py`).
+    pub(crate) fn table(&self, dim: usize, interleaved: bool) -> RopeTable {
+        let inv_freq = (0..dim / 2).map(|i| {
+            let exponent = (2 * i) as f32 / dim as f32;
+            let plain = 1.0 / self.theta.powf(f64::from(exponent)) as f32;
+            self.scaling.apply(plain)
+        });
+        RopeTable {
+            inv_freq: inv_freq.collect(),
+            scale: 1.0,
+            interleaved,
+        }
+    }
+}
+
+impl Scaling {
+    fn read(json: &Json) -> Result<Self, LoadError> {
+        let field = if json.value("rope_type").is_some() {
+            "rope_type"
+        } else {
+            "type"
+        };
+        match json.find_str(field)? {
+            None | Some("default") => Ok(Self::None),
+            Some("linear") => Ok(Self::Linear(json.positive("factor")?)),
+            Some("llama3") => {
+                let (low, high) = (
+                    json.positive("low_freq_factor")?,
+                    json.positive("high_freq_factor")?,
+                );
+                if low >= high {
+                    let reason = format!("{high} must be above low_freq_factor, which is {low}");
+                    return Err(json.error("high_freq_factor", reason));
+                }
+                Ok(Self::Llama3 {
+                    factor: json.positive("factor")?,
+                    low,
+                    high,
+                    original: json.positive("original_max_position_embeddings")?,
+                })
+            }
+            Some(other) => {
+                let reason =
+                    format!("`{other}` is not supported; supported are default, linear, llama3");
+                Err(json.error(field, reason))
+            }
+        }
+    }
+
+    fn apply(self, inv_freq: f32) -> f32 {
+        match self {
+            Self::None => inv_freq,
+            Self::Linear(factor) => inv_freq / factor as f32,
+            Self::Llama3 {
+                factor,
+                low,
+                high,
+                original,
+            } => {
+                let (factor, low, high) = (factor as f32, low as f32, high as f32);
+                let wavelength = 2.0 * std::f32::consts::PI / inv_freq;
+                let turns = original as f32 / wavelength;
+                if turns < low {
+                    inv_freq / factor
+                } else if turns > high {
+                    inv_freq
+                } else {
+                    let smooth = (turns - low) / (high - low);
+                    (1.0 - smooth) * inv_freq / factor + smooth * inv_freq
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Fields, ranges, and the two spellings.

@@ -1,0 +1,182 @@
+//! [`load`]: from a [`Source`] to a [`Loaded`] model.
+
+use crate::config::Json;
+use crate::config::chat::TokenFiles;
+use crate::config::modules;
+use crate::gguf::GgufMeta;
+use crate::registry::{self, Built, Checkpoint, Kind};
+use crate::source;
+use crate::weights::Weights;
+use crate::{ChatAssets, Identity, LoadError, LoadOptions, Loaded, Source, Tokenizer};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Loads a model: finds its files, builds its architecture, checks that every tensor was used.
+///
+/// Nothing in a model folder is executed; a `code/` folder (SageMaker's place for scripts) is ignored with a warning.
+///
+/// # Errors
+/// See [`LoadError`]; each names the file, field or tensor.
+pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    match source {
+        Source::Folder(folder) => load_folder(folder, options),
+        Source::Gguf(path) => load_gguf(path, options),
+        Source::Hub { repo, revision } => {
+            let folder = source::download(repo, revision.as_deref(), options)?;
+            load_folder(&folder, options)
+        }
+    }
+}
+
+fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    if folder.join("code").is_dir() {
+        tracing::warn!(folder = %folder.display(), "the folder `code` in it is ignored: nothing in a model folder is run");
+    }
+    let path = folder.join("config.json");
+    let json = Json::read(&path)?;
+    if json.value("auto_map").is_some() {
+        tracing::warn!(file = %path.display(), "`auto_map` is ignored: nothing in a model folder is run");
+    }
+    if json.value("quantization_config").is_some() {
+        return Err(json.error(
+            "quantization_config",
+            "quantized safetensors are not supported",
+        ));
+    }
+    let names = json.find_array("architectures")?.unwrap_or_default();
+    let Some(name) = names.first().and_then(Value::as_str) else {
+        return Err(json.error(
+            "architectures",
+            "expected a list with the name of an architecture",
+        ));
+    };
+    let (architecture, kind, build) = registry::find(name)?;
+    let mut checkpoint = Checkpoint {
+        kind,
+        gguf: None,
+        weights: Weights::folder(folder, options)?,
+        folder: Some((folder.to_owned(), json.clone())),
+    };
+    let mut built = build(&mut checkpoint)?;
+    checkpoint.weights.finish(built.ignorable)?;
+
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+    let files = TokenFiles::read(folder)?;
+    if tokenizer.vocab_size() > built.limits.vocab {
+        return Err(LoadError::Tokenizer {
+            path: folder.join("tokenizer.json"),
+            reason: format!(
+                "has ids up to {}, but vocab_size of config.json is {}",
+                tokenizer.vocab_size() - 1,
+                built.limits.vocab
+            ),
+        });
+    }
+    let chat = if kind == Kind::Decoder {
+        files.chat(folder, &json, &tokenizer, built.limits.vocab)?
+    } else {
+        let named = modules::max_length(folder, files.tokenizer.as_ref())?;
+        let limit = match named {
+            Some(limit) => Some(limit),
+            None => files.max_length()?,
+        };
+        built.limits.max_len = built.limits.max_len.min(limit.unwrap_or(usize::MAX));
+        ChatAssets::default()
+    };
+    assemble(
+        built,
+        architecture,
+        tokenizer,
+        chat,
+        &checkpoint.weights,
+        options,
+    )
+}
+
+fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    let gguf = Weights::gguf_head(path)?;
+    let (architecture, kind, build) = registry::find_gguf(gguf.meta.get("general.architecture")?)?;
+    let weights = Weights::gguf(path, &gguf, options)?;
+    let tokenizer = Tokenizer::from_gguf(&gguf.meta)?;
+    let vocab = gguf.meta.get::<&[String]>("tokenizer.ggml.tokens")?.len();
+    let chat = gguf_chat(&gguf.meta, vocab)?;
+    let mut checkpoint = Checkpoint {
+        kind,
+        gguf: Some(gguf.meta),
+        folder: None,
+        weights,
+    };
+    let built = build(&mut checkpoint)?;
+    checkpoint.weights.finish(built.ignorable)?;
+    if vocab != built.limits.vocab {
+        let reason = format!(
+            "{vocab} tokens for {} rows of the embedding",
+            built.limits.vocab
+        );
+        return Err(LoadError::Config {
+            path: path.to_owned(),
+            field: "tokenizer.ggml.tokens".to_owned(),
+            reason,
+        });
+    }
+    assemble(
+        built,
+        architecture,
+        tokenizer,
+        chat,
+        &checkpoint.weights,
+        options,
+    )
+}
+
+/// Template, tokens and end ids of a GGUF file.
+fn gguf_chat(meta: &GgufMeta, vocab: usize) -> Result<ChatAssets, LoadError> {
+    let tokens: &[String] = meta.get("tokenizer.ggml.tokens")?;
+    let id = |key: &str| match meta.find::<u32>(key)? {
+        Some(id) if id as usize >= vocab => {
+            Err(meta.error(key, format!("{id} is not below the vocabulary's {vocab}")))
+        }
+        found => Ok(found),
+    };
+    let text = |id: Option<u32>| id.map_or_else(String::new, |id| tokens[id as usize].clone());
+    let bos = id("tokenizer.ggml.bos_token_id")?;
+    let eos = id("tokenizer.ggml.eos_token_id")?;
+    let mut eos_ids: Vec<u32> = eos.into_iter().collect();
+    for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+        eos_ids.extend(id(key)?.filter(|id| !eos_ids.contains(id)));
+    }
+    Ok(ChatAssets {
+        template: meta
+            .find::<&str>("tokenizer.chat_template")?
+            .map(str::to_owned),
+        bos_token: text(bos),
+        eos_token: text(eos),
+        eos_ids,
+    })
+}
+
+fn assemble(
+    built: Built,
+    architecture: &str,
+    tokenizer: Tokenizer,
+    chat: ChatAssets,
+    weights: &Weights,
+    options: &LoadOptions,
+) -> Result<Loaded, LoadError> {
+    Ok(Loaded {
+        model: built.model,
+        tokenizer: Arc::new(tokenizer),
+        identity: Identity {
+            name: options.name.clone(),
+            architecture: architecture.to_owned(),
+            format: weights.format(),
+            parameters: weights.parameters(),
+            weights_hash: weights.hash()?,
+        },
+        limits: built.limits,
+        chat,
+        head: built.head,
+        weight_bytes: weights.memory(),
+    })
+}

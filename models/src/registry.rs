@@ -1,0 +1,132 @@
+//! The architectures: one table, and what they all are given and give back.
+//!
+//! A new architecture is one file in `arch/` and one line in [`TABLE`] (one more in [`GGUF_NAMES`] if GGUF files of it are read).
+
+use crate::arch::{bert, distilbert, llama};
+use crate::config::Json;
+use crate::gguf::GgufMeta;
+use crate::weights::Weights;
+use crate::{Head, Limits, LoadError, Model};
+use rayon::prelude::*;
+use std::path::PathBuf;
+
+/// What an architecture is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Generates.
+    Decoder,
+    /// Makes a vector of a text.
+    Embedder,
+    /// Gives labels or a score to a text or a pair.
+    Classifier,
+}
+
+type Build = fn(&mut Checkpoint) -> Result<Built, LoadError>;
+
+/// Names as in config.json's `architectures`.
+const TABLE: &[(&str, Kind, Build)] = &[
+    ("LlamaForCausalLM", Kind::Decoder, llama::build),
+    ("BertModel", Kind::Embedder, bert::build),
+    (
+        "BertForSequenceClassification",
+        Kind::Classifier,
+        bert::build,
+    ),
+    ("DistilBertModel", Kind::Embedder, distilbert::build),
+    (
+        "DistilBertForSequenceClassification",
+        Kind::Classifier,
+        distilbert::build,
+    ),
+];
+
+/// GGUF's `general.architecture` and the name that it has in [`TABLE`].
+const GGUF_NAMES: &[(&str, &str)] = &[("llama", "LlamaForCausalLM")];
+
+/// A checkpoint that is being built.
+pub(crate) struct Checkpoint {
+    /// What it is for.
+    pub(crate) kind: Kind,
+    /// Metadata, if it is a GGUF file.
+    pub(crate) gguf: Option<GgufMeta>,
+    /// The folder and its config.json, if it is a folder.
+    pub(crate) folder: Option<(PathBuf, Json)>,
+    pub(crate) weights: Weights,
+}
+
+impl Checkpoint {
+    /// Folder and config.json, for architectures that are read from folders only.
+    pub(crate) fn folder(&self) -> Result<(PathBuf, Json), LoadError> {
+        self.folder.clone().ok_or_else(|| LoadError::File {
+            path: self.weights.path().to_owned(),
+            reason: "this architecture is read from a Hugging Face folder only".to_owned(),
+        })
+    }
+}
+
+/// What an architecture's `build` gives back.
+pub(crate) struct Built {
+    pub(crate) model: Model,
+    /// Tensors that may be in a checkpoint and are not used ([`Weights::finish`]).
+    pub(crate) ignorable: &'static [&'static str],
+    /// Meaning of the output rows (encoders).
+    pub(crate) head: Option<Head>,
+    /// `max_len` being the position table or the trained context.
+    pub(crate) limits: Limits,
+}
+
+/// Largest sizes that a configuration may name: far above any model, low enough that no product of two overflows.
+pub(crate) struct Max {
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) layers: usize,
+    pub(crate) vocab: usize,
+    pub(crate) positions: usize,
+}
+
+/// See [`Max`].
+pub(crate) const MAX: Max = Max {
+    width: 1 << 20,
+    heads: 1 << 12,
+    head_dim: 1 << 12,
+    layers: 1 << 12,
+    vocab: 1 << 26,
+    positions: 1 << 30,
+};
+
+/// The line of the table for a name of config.json.
+pub(crate) fn find(name: &str) -> Result<(&'static str, Kind, Build), LoadError> {
+    let line = TABLE.iter().find(|(known, ..)| *known == name);
+    line.copied().ok_or_else(|| LoadError::UnknownArchitecture {
+        name: name.to_owned(),
+        known: TABLE
+            .iter()
+            .map(|(n, ..)| *n)
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}
+
+/// The line of the table for a name of GGUF metadata.
+pub(crate) fn find_gguf(name: &str) -> Result<(&'static str, Kind, Build), LoadError> {
+    match GGUF_NAMES.iter().find(|(known, _)| *known == name) {
+        Some((_, architecture)) => find(architecture),
+        None => Err(LoadError::UnknownArchitecture {
+            name: name.to_owned(),
+            known: GGUF_NAMES
+                .iter()
+                .map(|(n, _)| *n)
+                .collect::<Vec<_>>()
+                .join(", "),
+        }),
+    }
+}
+
+/// Layers `0..count`, read in parallel.
+pub(crate) fn collect_layers<T: Send>(
+    count: usize,
+    layer: impl Fn(usize) -> Result<T, LoadError> + Sync + Send,
+) -> Result<Vec<T>, LoadError> {
+    (0..count).into_par_iter().map(layer).collect()
+}

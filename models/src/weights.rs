@@ -1,0 +1,309 @@
+//! [`Weights`]: the tensors of a checkpoint by name, handed out in the form that kernels want, each checked and accounted for.
+//!
+//! Owns: safetensors and GGUF tensor data, the one memory map, conversion to the wanted precision, the record of what was
+//! used. Must not know: what a tensor is for.
+//!
+//! Invariant: one copy of the weights. A tensor's bytes are mapped only while it is converted. After loading, every
+//! tensor was used or is on the architecture's list of ignorable ones.
+
+mod files;
+mod identity;
+
+use crate::gguf::Gguf;
+use crate::{Dtype, LoadError, LoadOptions, LoadProgress};
+use candle_core::{DType as CandleDtype, Device, Tensor};
+use files::Files;
+use koma_kernels::{Format, PackedWeight};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// How a file stores the values of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stored {
+    /// As kernels read it.
+    As(Format),
+    /// 8 bytes a value.
+    F64,
+    /// Something no weight is made of; only for tensors that are ignored.
+    Other(String),
+}
+
+impl Stored {
+    fn name(&self) -> &str {
+        match self {
+            Self::As(format) => format.name(),
+            Self::F64 => "F64",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// A tensor in a file.
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    range: std::ops::Range<usize>,
+    /// Outermost first.
+    shape: Vec<usize>,
+    stored: Stored,
+    used: AtomicBool,
+}
+
+/// The names under which a file may hold the tensor that an architecture calls by its own name, the likeliest first.
+pub(crate) type Spellings = fn(&str) -> Vec<String>;
+
+/// The tensors of a checkpoint. See the module.
+pub(crate) struct Weights {
+    /// The GGUF file, or the folder of the safetensors.
+    path: PathBuf,
+    files: Files,
+    entries: BTreeMap<String, Entry>,
+    spellings: Spellings,
+    options: LoadOptions,
+    done: AtomicU64,
+    total: u64,
+    memory: AtomicUsize,
+}
+
+impl Weights {
+    /// The safetensors of a folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+    ///
+    /// # Errors
+    /// [`LoadError::File`] if there are none (and why pickle files are no substitute), or a file is damaged.
+    pub(crate) fn folder(folder: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        let (files, entries) = files::open_folder(folder)?;
+        Ok(Self::new(folder, files, entries, options))
+    }
+
+    /// The tensors of a GGUF file whose head was read from it.
+    pub(crate) fn gguf(path: &Path, gguf: &Gguf, options: &LoadOptions) -> Result<Self, LoadError> {
+        let files = Files::open([path.to_owned()])?;
+        let entry = |t: &crate::gguf::GgufTensor| Entry {
+            file: 0,
+            range: t.range.clone(),
+            shape: t.shape.clone(),
+            stored: Stored::As(t.format),
+            used: AtomicBool::new(false),
+        };
+        let entries = gguf.tensors.iter().map(|(n, t)| (n.clone(), entry(t)));
+        Ok(Self::new(path, files, entries.collect(), options))
+    }
+
+    fn new(
+        path: &Path,
+        files: Files,
+        entries: BTreeMap<String, Entry>,
+        options: &LoadOptions,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            files,
+            total: entries.values().map(|e| e.range.len() as u64).sum(),
+            entries,
+            spellings: |name| vec![name.to_owned()],
+            options: options.clone(),
+            done: AtomicU64::new(0),
+            memory: AtomicUsize::new(0),
+        }
+    }
+
+    /// Reads the head of a GGUF file.
+    pub(crate) fn gguf_head(path: &Path) -> Result<Gguf, LoadError> {
+        let files = Files::open([path.to_owned()])?;
+        Gguf::parse(path, &files.map_all(0)?)
+    }
+
+    /// Sets how the architecture's names are spelled in this checkpoint.
+    pub(crate) fn spelled(&mut self, spellings: Spellings) {
+        self.spellings = spellings;
+    }
+
+    /// Whether there is a tensor `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        (self.spellings)(name)
+            .iter()
+            .any(|n| self.entries.contains_key(n))
+    }
+
+    /// The matrix `name` of shape `[rows, cols]`, in the precision that was asked for.
+    ///
+    /// # Errors
+    /// [`LoadError::MissingTensor`], or [`LoadError::Tensor`] for another shape or type, or if the kernels refuse it.
+    pub(crate) fn matrix(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<PackedWeight, LoadError> {
+        let (name, entry) = self.entry(name, &[rows, cols])?;
+        let bytes = self.files.map(entry.file, entry.range.clone())?;
+        let kernel = |e: koma_kernels::Error| self.tensor_error(name, e.to_string());
+        let wanted = self.wanted(name, &entry.stored)?;
+        let packed = if entry.stored == Stored::As(wanted) {
+            PackedWeight::from_bytes(rows, cols, wanted, &bytes)
+        } else {
+            let values = self.values(name, entry, &bytes)?;
+            PackedWeight::from_f32(rows, cols, wanted, &values)
+        }
+        .map_err(kernel)?;
+        self.account(entry, packed.bytes());
+        Ok(packed)
+    }
+
+    /// The vector `name` of `len` values (norms, biases), always in f32.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+        let (name, entry) = self.entry(name, &[len])?;
+        let bytes = self.files.map(entry.file, entry.range.clone())?;
+        let values = self.values(name, entry, &bytes)?;
+        self.account(entry, values.len() * 4);
+        Ok(values)
+    }
+
+    /// Ends the loading: every tensor was used or matches `ignorable` (a `*` at the start or end of a pattern stands for
+    /// any text).
+    ///
+    /// # Errors
+    /// [`LoadError::UnusedTensors`].
+    pub(crate) fn finish(&self, ignorable: &[&str]) -> Result<(), LoadError> {
+        let unused = self.entries.iter().filter(|(_, e)| !e.used.load(Relaxed));
+        let (ignored, unknown): (Vec<_>, Vec<_>) = unused
+            .map(|(name, _)| name.as_str())
+            .partition(|name| ignorable.iter().any(|pattern| matches(pattern, name)));
+        if !ignored.is_empty() {
+            tracing::info!(path = %self.path.display(), tensors = ?ignored, "tensors that this task does not use");
+        }
+        if unknown.is_empty() {
+            self.report(self.total - self.done.load(Relaxed));
+            return Ok(());
+        }
+        const SHOWN: usize = 8;
+        let mut names = unknown[..unknown.len().min(SHOWN)].join(", ");
+        if unknown.len() > SHOWN {
+            names += &format!(" and {} more", unknown.len() - SHOWN);
+        }
+        Err(LoadError::UnusedTensors {
+            names,
+            path: self.path.clone(),
+        })
+    }
+
+    /// Bytes handed out so far, as they are held in memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory.load(Relaxed)
+    }
+
+    /// The file or folder, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&str, &Entry), LoadError> {
+        let names = (self.spellings)(name);
+        let found = names.iter().find_map(|n| self.entries.get_key_value(n));
+        let Some((name, entry)) = found else {
+            let name = names.into_iter().next().unwrap_or_else(|| name.to_owned());
+            return Err(LoadError::MissingTensor {
+                name,
+                path: self.path.clone(),
+            });
+        };
+        if entry.shape != shape {
+            let reason = format!("has shape {:?}, expected {shape:?}", entry.shape);
+            return Err(self.tensor_error(name, reason));
+        }
+        Ok((name, entry))
+    }
+
+    /// The format that a matrix stored as `stored` is computed with.
+    fn wanted(&self, name: &str, stored: &Stored) -> Result<Format, LoadError> {
+        match (self.options.dtype, stored) {
+            (_, Stored::Other(_)) => Err(self.not_a_weight(name, stored)),
+            (Dtype::Auto, Stored::As(format)) => Ok(*format),
+            (Dtype::F32, _) | (Dtype::Auto, Stored::F64) => Ok(Format::F32),
+            (Dtype::Bf16, _) => Ok(Format::Bf16),
+        }
+    }
+
+    fn not_a_weight(&self, name: &str, stored: &Stored) -> LoadError {
+        let reason = format!(
+            "has type {}, which weights cannot have here (F64, F32, F16, BF16)",
+            stored.name()
+        );
+        self.tensor_error(name, reason)
+    }
+
+    /// The values of a tensor in f32. Plain types go through candle, block formats through the kernels' own
+    /// dequantization, which is bit-equal to the reference.
+    fn values(&self, name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
+        let plain = |dtype| {
+            Tensor::from_raw_buffer(bytes, dtype, &entry.shape, &Device::Cpu)
+                .and_then(|t| {
+                    t.to_dtype(CandleDtype::F32)?
+                        .flatten_all()?
+                        .to_vec1::<f32>()
+                })
+                .map_err(|e| self.tensor_error(name, e.to_string()))
+        };
+        match &entry.stored {
+            Stored::F64 => plain(CandleDtype::F64),
+            Stored::As(Format::F32) => plain(CandleDtype::F32),
+            Stored::As(Format::F16) => plain(CandleDtype::F16),
+            Stored::As(Format::Bf16) => plain(CandleDtype::BF16),
+            Stored::As(format) => {
+                let cols = entry.shape.last().copied().unwrap_or(0);
+                let rows = entry.shape.iter().product::<usize>() / cols.max(1);
+                let packed = PackedWeight::from_bytes(rows, cols, *format, bytes)
+                    .map_err(|e| self.tensor_error(name, e.to_string()))?;
+                let mut values = vec![0.0; rows * cols];
+                for (row, out) in values.chunks_exact_mut(cols).enumerate() {
+                    packed.dequantize_row(row, out);
+                }
+                Ok(values)
+            }
+            Stored::Other(_) => Err(self.not_a_weight(name, &entry.stored)),
+        }
+    }
+
+    fn account(&self, entry: &Entry, memory: usize) {
+        self.memory.fetch_add(memory, Relaxed);
+        if !entry.used.swap(true, Relaxed) {
+            self.report(entry.range.len() as u64);
+        }
+    }
+
+    fn report(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Relaxed) + bytes;
+        if let Some(progress) = &self.options.progress {
+            progress(LoadProgress {
+                done,
+                total: self.total,
+            });
+        }
+    }
+
+    fn tensor_error(&self, name: &str, reason: String) -> LoadError {
+        LoadError::Tensor {
+            name: name.to_owned(),
+            path: self.path.clone(),
+            reason,
+        }
+    }
+}
+
+/// Whether `name` is what `pattern` means; `*` may stand at its start, at its end, or both.
+fn matches(pattern: &str, name: &str) -> bool {
+    let inner = pattern.trim_matches('*');
+    match (pattern.starts_with('*'), pattern.ends_with('*')) {
+        (true, true) => name.contains(inner),
+        (true, false) => name.ends_with(inner),
+        (false, true) => name.starts_with(inner),
+        (false, false) => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests;

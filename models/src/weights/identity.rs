@@ -1,0 +1,57 @@
+//! What a checkpoint's weights are, in short: a hash, a count, the prevailing format.
+
+use super::Weights;
+use crate::LoadError;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bytes of each tensor's start and end that go into the hash.
+const SAMPLE: usize = 4096;
+
+impl Weights {
+    /// Hexadecimal sha256 over names, shapes, formats, and the first and last [`SAMPLE`] bytes of each tensor as stored,
+    /// in the order of names. A fine-tuned or requantized checkpoint differs; a resharded one does not.
+    pub(crate) fn hash(&self) -> Result<String, LoadError> {
+        let mut hash = Sha256::new();
+        for (name, entry) in &self.entries {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update((entry.shape.len() as u64).to_le_bytes());
+            for size in &entry.shape {
+                hash.update((*size as u64).to_le_bytes());
+            }
+            hash.update(entry.stored.name());
+            let range = entry.range.clone();
+            if range.is_empty() {
+                continue;
+            }
+            let head = range.start..range.end.min(range.start + SAMPLE);
+            let tail = range.start.max(range.end.saturating_sub(SAMPLE))..range.end;
+            hash.update(&*self.files.map(entry.file, head)?);
+            hash.update(&*self.files.map(entry.file, tail)?);
+        }
+        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// Values in the tensors that the model used.
+    pub(crate) fn parameters(&self) -> u64 {
+        let used = self.entries.values().filter(|e| e.used.load(Relaxed));
+        used.map(|e| e.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// The format that most values of the model are computed with.
+    pub(crate) fn format(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (name, entry) in &self.entries {
+            if entry.used.load(Relaxed) && entry.shape.len() == 2 {
+                if let Ok(format) = self.wanted(name, &entry.stored) {
+                    *counts.entry(format.name()).or_default() +=
+                        entry.shape.iter().product::<usize>();
+                }
+            }
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        most.map_or_else(String::new, |(name, _)| name.to_owned())
+    }
+}

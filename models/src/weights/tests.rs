@@ -1,0 +1,1 @@
+//! Conversion, accounting and damaged files.

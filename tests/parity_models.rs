@@ -1,0 +1,51 @@
+//! Models against their references: every golden case of `golden/`, with a negative control beside each tolerance.
+//!
+//! "Within 1e-4" means the largest difference as a share of the largest expected value of the same tensor
+//! (`golden::worst`).
+
+#[path = "parity_models/decoders.rs"]
+mod decoders;
+#[path = "parity_models/encoders.rs"]
+mod encoders;
+#[path = "parity_models/files.rs"]
+mod files;
+#[path = "parity_models/real.rs"]
+mod real;
+
+use koma_models::{Dtype, LoadError, LoadOptions, Loaded, Source, load};
+use std::path::Path;
+
+/// Loads a folder or a GGUF file.
+fn open(path: &Path, dtype: Dtype) -> Result<Loaded, LoadError> {
+    let options = LoadOptions {
+        name: "test".to_owned(),
+        dtype,
+        ..LoadOptions::default()
+    };
+    let source = Source::parse(path.to_str().expect("UTF-8"))?;
+    load(&source, &options)
+}
+
+/// A copy of a model folder in which `edit` changed config.json.
+fn edited(model: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    copy_folder(model, copy.path());
+    let path = copy.path().join("config.json");
+    let mut config = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    edit(&mut config);
+    std::fs::write(&path, config.to_string()).unwrap();
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

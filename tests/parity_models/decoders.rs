@@ -1,0 +1,204 @@
+//! Llama from folders and from GGUF files of every block type.
+
+use crate::{edited, open};
+use koma_kernels::{KvDtype, PackedWeight};
+use koma_models::gguf::Gguf;
+use koma_models::{Dtype, Loaded, Workspace};
+use koma_tests::forward::{Sequence, decoder};
+use koma_tests::golden::{Case, ids, worst};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+const LOGITS: f32 = 1e-4;
+const FOLDERS: [&str; 5] = [
+    "llama",
+    "llama_old",
+    "llama_head_dim",
+    "llama3_rope",
+    "llama_linear_rope",
+];
+
+fn sequence<'a>(loaded: &'a Loaded, prompt: &[u32]) -> Sequence<'a> {
+    Sequence::new(decoder(loaded), KvDtype::F32, prompt.len() + 64)
+}
+
+/// The largest difference of the last logits over all prompts.
+fn last_logits(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) -> f32 {
+    let prompts = fields["prompts"].as_array().unwrap().iter().enumerate();
+    let each = prompts.map(|(i, prompt)| {
+        let prompt = ids(&prompt["ids"]);
+        let logits = sequence(loaded, &prompt).feed_chunks(&prompt, prompt.len());
+        worst(&logits, &case.tensor(&format!("{prefix}logits.{i}")).values)
+    });
+    each.fold(0.0, f32::max)
+}
+
+/// Logits, greedy tokens, hidden states, chunks and end ids of one decoder.
+fn check(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) {
+    let off = last_logits(loaded, case, fields, prefix);
+    assert!(off <= LOGITS, "{prefix}: logits are off by {off:e}");
+    assert_eq!(loaded.chat.eos_ids, ids(&fields["stop_ids"]), "end ids");
+
+    for prompt in fields["prompts"].as_array().unwrap() {
+        let (prompt, greedy) = (ids(&prompt["ids"]), ids(&prompt["greedy"]));
+        let mut whole = sequence(loaded, &prompt);
+        let logits = whole.feed_chunks(&prompt, prompt.len());
+        assert_eq!(
+            whole.greedy(greedy.len()),
+            greedy,
+            "{prefix}: greedy tokens"
+        );
+        for chunk in [1, 3, 16] {
+            let chunked = sequence(loaded, &prompt).feed_chunks(&prompt, chunk);
+            assert!(
+                same_bits(&logits, &chunked),
+                "chunks of {chunk} give other bits"
+            );
+        }
+    }
+
+    let which = fields["hidden_states_of"].as_u64().unwrap() as usize;
+    assert_eq!(fields["all_logits_of"].as_u64().unwrap() as usize, which);
+    let prompt = ids(&fields["prompts"][which]["ids"]);
+    let mut traced = sequence(loaded, &prompt);
+    traced.work = Workspace {
+        trace: Some(Vec::new()),
+        ..Workspace::default()
+    };
+    let off = worst(
+        traced.feed(&prompt, true).as_slice(),
+        &case.tensor(&format!("{prefix}all_logits")).values,
+    );
+    assert!(
+        off <= LOGITS,
+        "{prefix}: logits of all tokens are off by {off:e}"
+    );
+    let states = traced.work.trace.take().unwrap();
+    for (layer, state) in states.iter().enumerate() {
+        let expected = case.tensor(&format!("{prefix}hidden.{layer}"));
+        let off = worst(state.as_slice(), &expected.values);
+        assert!(off <= LOGITS, "{prefix}: layer {layer} is off by {off:e}");
+    }
+    let expected = &case.tensor(&format!("{prefix}hidden.norm")).values;
+    let off = worst(traced.work.normed.as_slice(), expected);
+    assert!(off <= LOGITS, "{prefix}: the last norm is off by {off:e}");
+}
+
+pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+#[test]
+fn llama_folders_match_transformers() {
+    for name in FOLDERS {
+        let case = Case::read(name);
+        let loaded = open(&case.model(), Dtype::F32).unwrap();
+        assert_eq!(loaded.identity.format, "F32");
+        check(&loaded, &case, &case.json, "");
+        let stored = open(&case.model(), Dtype::Auto).unwrap();
+        assert!(stored.weight_bytes <= loaded.weight_bytes, "{name}");
+    }
+}
+
+/// The negative control: another base of the rotation or another epsilon is far outside of the tolerance.
+#[test]
+fn a_wrong_rotation_or_epsilon_is_noticed() {
+    let cases = [
+        (
+            "llama",
+            "rope_parameters",
+            serde_json::json!({"rope_type": "default", "rope_theta": 9000.0}),
+        ),
+        ("llama", "rms_norm_eps", 1e-4.into()),
+        ("llama_old", "rope_theta", 9000.0.into()),
+        (
+            "llama_linear_rope",
+            "rope_scaling",
+            serde_json::json!({"type": "linear", "factor": 2.6}),
+        ),
+        (
+            "llama3_rope",
+            "rope_parameters",
+            serde_json::json!({"rope_type": "default", "rope_theta": 10000.0}),
+        ),
+    ];
+    for (name, field, value) in cases {
+        let case = Case::read(name);
+        let folder = edited(&case.model(), |config| config[field] = value);
+        let loaded = open(folder.path(), Dtype::F32).unwrap();
+        let off = last_logits(&loaded, &case, &case.json, "");
+        assert!(
+            off > 10.0 * LOGITS,
+            "{name}: {field} moves logits by {off:e} only"
+        );
+    }
+}
+
+#[test]
+fn gguf_files_match_transformers_on_dequantized_weights() {
+    let case = Case::read("gguf_blocks");
+    for file in case.json["files"].as_array().unwrap() {
+        let path = case.folder.join(file["file"].as_str().unwrap());
+        let kind = file["type"].as_str().unwrap();
+        let exact = open(&path, Dtype::F32).unwrap();
+        check(&exact, &case, file, &format!("{kind}."));
+        let fast = open(&path, Dtype::Auto).unwrap();
+        assert_eq!(fast.identity.format, kind);
+        let off = last_logits(&fast, &case, file, &format!("{kind}."));
+        assert!(off < 0.1, "{kind}: packed weights move logits by {off:e}");
+    }
+}
+
+/// The negative control of the GGUF path: another base in the file's metadata.
+#[test]
+fn a_wrong_rotation_in_gguf_metadata_is_noticed() {
+    let case = Case::read("gguf_blocks");
+    let file = &case.json["files"][0];
+    let mut bytes = std::fs::read(case.folder.join(file["file"].as_str().unwrap())).unwrap();
+    let key = b"llama.rope.freq_base";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&9000f32.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let loaded = open(&path, Dtype::F32).unwrap();
+    let off = last_logits(&loaded, &case, file, "F32.");
+    assert!(off > 10.0 * LOGITS, "the base moves logits by {off:e} only");
+}
+
+/// Every tensor of every block type, dequantized as the `gguf` Python package does, bit for bit.
+#[test]
+fn gguf_blocks_dequantize_bit_equal() {
+    let case = Case::read("gguf_blocks");
+    for file in case.json["files"].as_array().unwrap() {
+        let path = case.folder.join(file["file"].as_str().unwrap());
+        let kind = file["type"].as_str().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let gguf = Gguf::parse(&path, &bytes).unwrap();
+        let hashes = file["sha256"].as_object().unwrap();
+        assert_eq!(hashes.len(), gguf.tensors.len());
+        for (name, expected) in hashes {
+            let tensor = &gguf.tensors[name];
+            let cols = *tensor.shape.last().unwrap();
+            let rows = tensor.shape.iter().product::<usize>() / cols;
+            let data = &bytes[tensor.range.clone()];
+            let hash = |data: &[u8]| {
+                let weight = PackedWeight::from_bytes(rows, cols, tensor.format, data).unwrap();
+                let mut row = vec![0.0; cols];
+                let mut hash = Sha256::new();
+                for r in 0..rows {
+                    weight.dequantize_row(r, &mut row);
+                    row.iter().for_each(|v| hash.update(v.to_le_bytes()));
+                }
+                let hash = hash.finalize();
+                hash.iter().map(|b| format!("{b:02x}")).collect::<String>()
+            };
+            let expected = expected.as_str().unwrap();
+            assert_eq!(hash(data), expected, "{kind} {name}");
+            // The control: one flipped bit of the data.
+            let mut flipped = data.to_vec();
+            *flipped.last_mut().unwrap() ^= 1;
+            assert_ne!(hash(&flipped), expected, "{kind} {name}");
+        }
+    }
+}

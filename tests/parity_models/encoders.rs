@@ -1,0 +1,209 @@
+//! BERT and DistilBERT: classifiers, cross-encoders, embedders.
+
+use crate::decoders::same_bits;
+use crate::{edited, open};
+use koma_models::{Dtype, HeadKind, Loaded, Workspace};
+use koma_tests::forward::{Input, encode, encode_traced, encoder};
+use koma_tests::golden::{Case, ids, worst};
+use serde_json::Value;
+
+/// Of hidden states and logits.
+const HIDDEN: f32 = 1e-4;
+const SCORES: f32 = 1e-5;
+const CLASSIFIERS: [&str; 9] = [
+    "bert_classify",
+    "bert_cross",
+    "bert_cross_now",
+    "bert_cross_old",
+    "bert_gelu_tanh",
+    "bert_multilabel",
+    "bert_regression",
+    "distilbert_classify",
+    "distilbert_multilabel",
+];
+const EMBEDDERS: [&str; 5] = [
+    "bert_embed_cls",
+    "bert_embed_last",
+    "bert_embed_max",
+    "bert_embed_mean",
+    "distilbert_embed_mean",
+];
+
+fn inputs(case: &Case) -> Vec<Input> {
+    let inputs = case.json["inputs"].as_array().unwrap().iter();
+    inputs
+        .map(|i| (ids(&i["ids"]), ids(&i["type_ids"])))
+        .collect()
+}
+
+/// The inputs that fit: longer ones are there for other tests.
+fn fitting(case: &Case, loaded: &Loaded) -> Vec<(usize, Input)> {
+    let all = inputs(case).into_iter().enumerate();
+    all.filter(|(_, (ids, _))| ids.len() <= loaded.limits.max_len)
+        .collect()
+}
+
+/// The largest difference of raw rows and of final rows over all inputs, packed into one batch.
+fn rows_off(case: &Case, loaded: &Loaded, raw: Option<&str>, last: &str) -> (f32, f32) {
+    let inputs = fitting(case, loaded);
+    assert!(!inputs.is_empty());
+    let packed: Vec<Input> = inputs.iter().map(|(_, input)| input.clone()).collect();
+    let rows = encode(encoder(loaded), &packed);
+    let (mut worst_raw, mut worst_last) = (0f32, 0f32);
+    for ((i, _), mut row) in inputs.into_iter().zip(rows) {
+        if let Some(raw) = raw {
+            worst_raw = worst_raw.max(worst(&row, case.tensor(raw).row(i)));
+        }
+        loaded.head.as_ref().unwrap().activate(&mut row);
+        worst_last = worst_last.max(worst(&row, case.tensor(last).row(i)));
+    }
+    (worst_raw, worst_last)
+}
+
+fn hidden_states(case: &Case, loaded: &Loaded) {
+    let which = case.json["hidden_states_of"].as_u64().unwrap() as usize;
+    let work = Workspace {
+        trace: Some(Vec::new()),
+        ..Workspace::default()
+    };
+    let work = encode_traced(encoder(loaded), &inputs(case)[which..=which], work);
+    for (layer, state) in work.trace.unwrap().iter().enumerate() {
+        let off = worst(
+            state.as_slice(),
+            &case.tensor(&format!("hidden.{layer}")).values,
+        );
+        assert!(off <= HIDDEN, "layer {layer} is off by {off:e}");
+    }
+}
+
+/// Alone, in another order, and without segments where they are all 0: the same bits.
+fn batching(case: &Case, loaded: &Loaded) {
+    let inputs: Vec<Input> = fitting(case, loaded).into_iter().map(|(_, i)| i).collect();
+    let packed = encode(encoder(loaded), &inputs);
+    let turned: Vec<Input> = inputs.iter().rev().cloned().collect();
+    let turned = encode(encoder(loaded), &turned);
+    for (i, (ids, types)) in inputs.iter().enumerate() {
+        let alone = encode(encoder(loaded), &[(ids.clone(), types.clone())]);
+        assert!(same_bits(&alone[0], &packed[i]), "input {i} alone");
+        let other = &turned[inputs.len() - 1 - i];
+        assert!(same_bits(other, &packed[i]), "input {i} in another order");
+        if types.iter().all(|t| *t == 0) {
+            let bare = encode(encoder(loaded), &[(ids.clone(), Vec::new())]);
+            assert!(
+                same_bits(&bare[0], &packed[i]),
+                "input {i} without segments"
+            );
+        }
+    }
+}
+
+#[test]
+fn classifiers_match_transformers() {
+    for name in CLASSIFIERS {
+        let case = Case::read(name);
+        let loaded = open(&case.model(), Dtype::F32).unwrap();
+        let head = loaded.head.as_ref().unwrap();
+        let labels: Vec<&str> = case.json["labels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(head.labels, labels, "{name}");
+        assert_eq!(loaded.limits.max_len as u64, case.json["limit"], "{name}");
+        let (raw, scores) = rows_off(&case, &loaded, Some("logits"), "scores");
+        assert!(raw <= HIDDEN, "{name}: logits are off by {raw:e}");
+        assert!(scores <= SCORES, "{name}: scores are off by {scores:e}");
+        hidden_states(&case, &loaded);
+        batching(&case, &loaded);
+    }
+}
+
+#[test]
+fn embedders_match_sentence_transformers() {
+    for name in EMBEDDERS {
+        let case = Case::read(name);
+        let loaded = open(&case.model(), Dtype::F32).unwrap();
+        let normalize = case.json["normalize"].as_bool().unwrap();
+        assert_eq!(
+            loaded.head.as_ref().unwrap().kind,
+            HeadKind::Embed { normalize }
+        );
+        let limit = case.json["limit"].as_u64().unwrap() as usize;
+        assert_eq!(loaded.limits.max_len, limit, "{name}");
+        let (_, off) = rows_off(&case, &loaded, None, "embeddings");
+        assert!(off <= SCORES, "{name}: embeddings are off by {off:e}");
+        hidden_states(&case, &loaded);
+        batching(&case, &loaded);
+
+        let cut = ids(&case.json["too_long"]["truncated_ids"]);
+        assert_eq!(cut.len(), limit);
+        let mut row = encode(encoder(&loaded), &[(cut, Vec::new())]).remove(0);
+        loaded.head.as_ref().unwrap().activate(&mut row);
+        let off = worst(&row, &case.tensor("too_long").values);
+        assert!(
+            off <= SCORES,
+            "{name}: the text cut to the limit is off by {off:e}"
+        );
+    }
+}
+
+/// The negative control: the other form of GELU, another epsilon, another activation of the score.
+#[test]
+fn a_wrong_detail_is_noticed() {
+    let cases: [(&str, &str, Value); 6] = [
+        ("bert_classify", "hidden_act", "gelu_new".into()),
+        ("bert_gelu_tanh", "hidden_act", "gelu".into()),
+        ("distilbert_classify", "activation", "gelu_new".into()),
+        ("bert_classify", "layer_norm_eps", 1e-5.into()),
+        (
+            "bert_multilabel",
+            "problem_type",
+            "single_label_classification".into(),
+        ),
+        (
+            "bert_cross_old",
+            "sbert_ce_default_activation_function",
+            "torch.nn.Sigmoid".into(),
+        ),
+    ];
+    for (name, field, value) in cases {
+        let case = Case::read(name);
+        let folder = edited(&case.model(), |config| config[field] = value);
+        let loaded = open(folder.path(), Dtype::F32).unwrap();
+        let (_, off) = rows_off(&case, &loaded, Some("logits"), "scores");
+        assert!(
+            off > 3.0 * SCORES,
+            "{name}: {field} moves scores by {off:e} only"
+        );
+    }
+}
+
+/// The negative control of segments: a pair without them is another answer.
+#[test]
+fn segments_matter() {
+    let case = Case::read("bert_cross_old");
+    let loaded = open(&case.model(), Dtype::F32).unwrap();
+    let (ids, types) = inputs(&case).remove(0);
+    assert!(types.contains(&1));
+    let row = encode(encoder(&loaded), &[(ids, Vec::new())]).remove(0);
+    assert!(worst(&row, case.tensor("logits").row(0)) > 1e-2);
+}
+
+/// The negative control of pooling: the file's mode decides.
+#[test]
+fn another_pooling_is_noticed() {
+    let case = Case::read("bert_embed_mean");
+    let folder = edited(&case.model(), |_| {});
+    std::fs::write(
+        folder.path().join("1_Pooling/config.json"),
+        r#"{"pooling_mode": "cls"}"#,
+    )
+    .unwrap();
+    let loaded = open(folder.path(), Dtype::F32).unwrap();
+    let (_, off) = rows_off(&case, &loaded, None, "embeddings");
+    assert!(
+        off > 1e-2,
+        "another pooling moves embeddings by {off:e} only"
+    );
+}

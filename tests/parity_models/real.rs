@@ -1,0 +1,93 @@
+//! The demo models on their real weights.
+
+use crate::open;
+use koma_kernels::KvDtype;
+use koma_models::Dtype;
+use koma_tests::forward::{Input, Sequence, decoder, encode, encoder};
+use koma_tests::golden::{Case, argmax, chat_gguf, embed_dir, ids, worst};
+
+#[test]
+fn smollm2_in_exact_mode_equals_transformers() {
+    let case = Case::read("smollm2");
+    let loaded = open(&chat_gguf(), Dtype::F32).unwrap();
+    for (i, prompt) in case.json["prompts"].as_array().unwrap().iter().enumerate() {
+        let (input, greedy) = (ids(&prompt["ids"]), ids(&prompt["greedy"]));
+        let capacity = input.len() + greedy.len();
+        let mut sequence = Sequence::new(decoder(&loaded), KvDtype::F32, capacity);
+        let logits = sequence.feed_chunks(&input, input.len());
+        let top: Vec<f32> = ids(&prompt["top_ids"])
+            .iter()
+            .map(|id| logits[*id as usize])
+            .collect();
+        let off = worst(&top, &case.tensor(&format!("top_logits.{i}")).values);
+        assert!(
+            off <= 1e-4,
+            "prompt {i}: the best logits are off by {off:e}"
+        );
+        assert_eq!(sequence.greedy(greedy.len()), greedy, "prompt {i}");
+    }
+}
+
+#[test]
+fn smollm2_in_fast_mode_agrees_where_the_reference_is_sure() {
+    let case = Case::read("smollm2");
+    let loaded = open(&chat_gguf(), Dtype::Auto).unwrap();
+    let size = std::fs::metadata(chat_gguf()).unwrap().len();
+    assert!(
+        loaded.weight_bytes as u64 <= size,
+        "one copy of the weights"
+    );
+    assert_eq!(loaded.identity.format, "Q4_1");
+
+    let teacher = &case.json["teacher"];
+    let (input, top1) = (ids(&teacher["ids"]), ids(&teacher["top1"]));
+    let margins = &case.tensor("teacher.margins").values;
+    let mut sequence = Sequence::new(decoder(&loaded), KvDtype::Bf16, input.len());
+    let logits = sequence.feed(&input, true);
+    let mut equal = 0;
+    for (i, expected) in top1.iter().enumerate() {
+        let same = argmax(logits.row(i)) == *expected;
+        equal += usize::from(same);
+        assert!(
+            same || margins[i] < 0.5,
+            "position {i}, margin {}",
+            margins[i]
+        );
+    }
+    let share = equal as f64 / top1.len() as f64;
+    assert!(
+        share >= 0.97,
+        "{equal} of {} best ids are equal",
+        top1.len()
+    );
+}
+
+#[test]
+fn minilm_equals_sentence_transformers() {
+    let case = Case::read("minilm");
+    let loaded = open(&embed_dir(), Dtype::Auto).unwrap();
+    assert_eq!(loaded.limits.max_len, 256);
+    let inputs: Vec<Input> = case.json["inputs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| (ids(&i["ids"]), Vec::new()))
+        .collect();
+    let expected = case.tensor("embeddings");
+    let (mut least, mut off) = (f32::INFINITY, 0f32);
+    for (i, mut row) in encode(encoder(&loaded), &inputs).into_iter().enumerate() {
+        loaded.head.as_ref().unwrap().activate(&mut row);
+        let cosine: f32 = row.iter().zip(expected.row(i)).map(|(a, b)| a * b).sum();
+        least = least.min(cosine);
+        off = off.max(worst(&row, expected.row(i)));
+    }
+    assert!(least >= 0.9999, "the least cosine is {least}");
+    assert!(off <= 1e-4, "values are off by {off:e}");
+    // The control: the two most alike sentences are further apart than that.
+    assert!(
+        case.json["controls"]["cosine of the two most alike sentences"]
+            .as_f64()
+            .unwrap()
+            < 0.9999
+    );
+}
