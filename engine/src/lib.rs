@@ -26,6 +26,7 @@ mod scheduler;
 mod stats;
 mod steps;
 mod stop;
+pub mod text;
 #[cfg(any(test, feature = "toy"))]
 pub mod toy;
 mod watchdog;

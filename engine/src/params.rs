@@ -1,6 +1,7 @@
 //! Raw options become validated parameters once, at the edge; the engine cannot be handed an invalid request.
 
 use crate::ParamError;
+use std::hash::{BuildHasher, RandomState};
 
 /// Decoding options as a client gives them; none means the default.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,9 +22,9 @@ pub struct SamplingOptions {
     pub min_p: Option<f64>,
     /// Seed of the noise, any i64; default: drawn per request.
     pub seed: Option<i64>,
-    /// Stop strings, at most 16, each non-empty.
+    /// Stop strings, at most 16, each of 1 to 1,024 bytes.
     pub stop: Vec<String>,
-    /// Stop ids, below the vocabulary.
+    /// Stop ids, below the vocabulary, at most 1,024.
     pub stop_token_ids: Vec<i64>,
     /// Whether end ids do not stop; default no.
     pub ignore_eos: bool,
@@ -54,8 +55,34 @@ impl SamplingParams {
     /// # Errors
     /// The first field that is not finite or out of range.
     pub fn new(options: &SamplingOptions, vocab: usize) -> Result<Self, ParamError> {
-        let _ = (options, vocab);
-        unimplemented!("contract")
+        let o = options;
+        let max_tokens = o.max_tokens.map(|m| integer("max_tokens", m, 1, MAX_COUNT));
+        let max_tokens = max_tokens.transpose()?.map(|m| m as usize);
+        let min_tokens = integer("min_tokens", o.min_tokens.unwrap_or(0), 0, MAX_COUNT)? as usize;
+        if let Some(max) = max_tokens.filter(|max| min_tokens > *max) {
+            let message = format!("must not be above max_tokens ({max}), got {min_tokens}");
+            return Err(error("min_tokens", message));
+        }
+        let top_p = number("top_p", o.top_p.unwrap_or(1.0), 0.0, 1.0)? as f32;
+        if top_p <= 0.0 {
+            return Err(error("top_p", "must be above 0, got 0".to_owned()));
+        }
+        let top_k = integer("top_k", o.top_k.unwrap_or(0), -1, MAX_COUNT)?;
+        let logprobs = o.logprobs.map(|k| integer("logprobs", k, 0, 20));
+        Ok(Self {
+            n: integer("n", o.n.unwrap_or(1), 1, 128)? as u32,
+            max_tokens,
+            min_tokens,
+            temperature: number("temperature", o.temperature.unwrap_or(1.0), 0.0, 2.0)? as f32,
+            top_k: top_k.max(0) as usize,
+            top_p,
+            min_p: number("min_p", o.min_p.unwrap_or(0.0), 0.0, 1.0)? as f32,
+            seed: o.seed.map_or_else(draw_seed, |seed| seed as u64),
+            stop: stop_strings(&o.stop)?,
+            stop_token_ids: stop_ids(&o.stop_token_ids, vocab)?,
+            ignore_eos: o.ignore_eos,
+            logprobs: logprobs.transpose()?.map(|k| k as usize),
+        })
     }
 
     /// Continuations.
@@ -79,9 +106,77 @@ impl SamplingParams {
     }
 }
 
+/// Counts above this are refused: no window is as long, and sums of them cannot overflow.
+const MAX_COUNT: i64 = i32::MAX as i64;
+const MAX_STOPS: usize = 16;
+/// Bytes of a stop string at most.
+const MAX_STOP_LEN: usize = 1024;
+const MAX_STOP_IDS: usize = 1024;
+
+fn error(field: &'static str, message: String) -> ParamError {
+    ParamError { field, message }
+}
+
+fn integer(field: &'static str, value: i64, min: i64, max: i64) -> Result<i64, ParamError> {
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    let message = format!("must be from {min} to {max}, got {value}");
+    Err(error(field, message))
+}
+
+fn number(field: &'static str, value: f64, min: f64, max: f64) -> Result<f64, ParamError> {
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    let message = format!("must be from {min} to {max}, got {value:?}");
+    Err(error(field, message))
+}
+
+fn stop_strings(stop: &[String]) -> Result<Vec<String>, ParamError> {
+    let refuse = |message: String| Err(error("stop", message));
+    if stop.len() > MAX_STOPS {
+        return refuse(format!("at most {MAX_STOPS} strings, got {}", stop.len()));
+    }
+    for (i, string) in stop.iter().enumerate() {
+        if string.is_empty() {
+            return refuse(format!("string {i} is empty"));
+        }
+        if string.len() > MAX_STOP_LEN {
+            let len = string.len();
+            return refuse(format!(
+                "string {i} has {len} bytes, more than {MAX_STOP_LEN}"
+            ));
+        }
+    }
+    Ok(stop.to_vec())
+}
+
+fn stop_ids(ids: &[i64], vocab: usize) -> Result<Vec<u32>, ParamError> {
+    let refuse = |message: String| error("stop_token_ids", message);
+    if ids.len() > MAX_STOP_IDS {
+        let len = ids.len();
+        return Err(refuse(format!("at most {MAX_STOP_IDS} ids, got {len}")));
+    }
+    ids.iter()
+        .map(|&id| match u32::try_from(id) {
+            Ok(id) if (id as usize) < vocab => Ok(id),
+            _ => Err(refuse(format!("ids are from 0 to below {vocab}, got {id}"))),
+        })
+        .collect()
+}
+
+/// A seed that nobody can foresee: the standard library draws the keys of its hash maps from the system.
+fn draw_seed() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}
+
 /// Parameters of a pooling request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolingParams {
     /// Leave the head's activation (softmax, sigmoid, normalisation) out.
     pub raw: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ mod tests;
 use crate::LoadError;
 use pieces::Pieces;
 use std::path::Path;
+use tokenizers::utils::truncation::truncate_encodings;
+use tokenizers::{Encoding, PostProcessor, TruncationParams, TruncationStrategy};
 
 /// Ids of one or two texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +25,15 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Segment of each token: 1 for the second text of a pair where the tokenizer says so.
     pub type_ids: Vec<u32>,
+}
+
+impl Encoded {
+    /// Keeps the last `count` tokens, as `truncate_prompt_tokens` of vLLM does with prompts of decoders.
+    pub fn keep_last(&mut self, count: usize) {
+        for list in [&mut self.ids, &mut self.type_ids] {
+            list.drain(..list.len().saturating_sub(count));
+        }
+    }
 }
 
 /// A tokenizer and the byte form of its tokens.
@@ -61,6 +72,44 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<Encoded, String> {
         take(self.inner.encode_fast((first, second), true))
+    }
+
+    /// Ids of one or two texts with the tokenizer's template, cut so that all together are at most `max_len`. The texts are
+    /// cut at their ends, the longer of two first, and the template's tokens stay, as transformers does with
+    /// `truncation=True`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; if `max_len` does not hold the template's own tokens.
+    pub fn encode_within(
+        &self,
+        first: &str,
+        second: Option<&str>,
+        max_len: usize,
+    ) -> Result<Encoded, String> {
+        let template = self.inner.get_post_processor();
+        let added = template.map_or(0, |template| template.added_tokens(second.is_some()));
+        let room = max_len
+            .checked_sub(added)
+            .ok_or_else(|| format!("{max_len} tokens do not hold the {added} special tokens"))?;
+        let encode = |text| {
+            self.inner
+                .encode_fast(text, false)
+                .map_err(|e| e.to_string())
+        };
+        let params = TruncationParams {
+            max_length: room,
+            strategy: TruncationStrategy::LongestFirst,
+            ..TruncationParams::default()
+        };
+        let (mut first, mut second) =
+            truncate_encodings(encode(first)?, second.map(encode).transpose()?, &params)
+                .map_err(|e| e.to_string())?;
+        // The parts cut off would be paired each with each.
+        first.take_overflowing();
+        if let Some(second) = &mut second {
+            second.take_overflowing();
+        }
+        take(self.inner.post_process(first, second, true))
     }
 
     /// Text of `ids`. Invalid UTF-8 becomes U+FFFD; `skip_special` leaves special tokens out; ids without a token add
@@ -130,7 +179,7 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-fn take(encoding: tokenizers::Result<tokenizers::Encoding>) -> Result<Encoded, String> {
+fn take(encoding: tokenizers::Result<Encoding>) -> Result<Encoded, String> {
     let encoding = encoding.map_err(|e| e.to_string())?;
     Ok(Encoded {
         ids: encoding.get_ids().to_vec(),

@@ -1,7 +1,7 @@
 //! Tokenizers against the golden fixtures, the library's own decoder and tables of odd files.
 
-use super::Tokenizer;
 use super::gguf::known_pre;
+use super::{Encoded, Tokenizer};
 use crate::LoadError;
 use crate::gguf::{Gguf, GgufMeta, Value as Meta};
 use serde_json::{Value, json};
@@ -117,6 +117,71 @@ fn gguf_files_give_the_ids_of_the_reference() {
             "a special token has no bytes"
         );
         assert!(tokenizer.is_special(1));
+    }
+}
+
+#[test]
+fn texts_are_cut_as_transformers_cuts_them() {
+    for name in ["bert_embed_mean", "bert_embed_cls", "distilbert_embed_mean"] {
+        let tokenizer = Tokenizer::from_file(&golden(name).join("model/tokenizer.json")).unwrap();
+        let case = case(name);
+        let limit = case["limit"].as_u64().unwrap() as usize;
+        let text = case["too_long"]["text"].as_str().unwrap();
+        let cut = tokenizer.encode_within(text, None, limit).unwrap();
+        assert_eq!(cut.ids, ids(&case["too_long"]["truncated_ids"]), "{name}");
+        assert_eq!(cut.type_ids, vec![0; limit], "{name}");
+        let whole = tokenizer.encode("manga", true).unwrap();
+        assert_eq!(
+            tokenizer.encode_within("manga", None, limit).unwrap(),
+            whole
+        );
+    }
+}
+
+#[test]
+fn the_longer_text_of_a_pair_is_cut_first() {
+    let tokenizer = Tokenizer::from_file(&golden("bert_cross/model/tokenizer.json")).unwrap();
+    let text = |words: usize| vec!["manga"; words].join(" ");
+    for (first, second, max_len, expected) in [
+        (3, 4, 10, (3, 4)),
+        (3, 9, 10, (3, 4)),
+        (9, 3, 10, (4, 3)),
+        (9, 9, 10, (3, 4)),
+        (9, 8, 10, (4, 3)),
+        (9, 0, 10, (7, 0)),
+        (2, 2, 3, (0, 0)),
+    ] {
+        let cut = tokenizer
+            .encode_within(&text(first), Some(&text(second)), max_len)
+            .unwrap();
+        let second_segment = cut.type_ids.iter().filter(|t| **t == 1).count();
+        let got = (cut.ids.len() - second_segment - 2, second_segment - 1);
+        assert_eq!(got, expected, "{first} and {second} words in {max_len}");
+        let ends = tokenizer.encode_pair("", "").unwrap().ids;
+        assert_eq!((cut.ids[0], cut.ids[cut.ids.len() - 1]), (ends[0], ends[2]));
+    }
+    let error = tokenizer.encode_within("a", Some("b"), 2).unwrap_err();
+    assert!(error.contains("3 special tokens"), "{error}");
+    let whole = tokenizer.encode_pair("manga", "story").unwrap();
+    assert_eq!(
+        tokenizer.encode_within("manga", Some("story"), 64).unwrap(),
+        whole
+    );
+}
+
+#[test]
+fn prompts_keep_their_end() {
+    let encoded = Encoded {
+        ids: vec![1, 2, 3],
+        type_ids: vec![0, 0, 0],
+    };
+    for (count, expected) in [(0, &[][..]), (2, &[2, 3]), (3, &[1, 2, 3]), (9, &[1, 2, 3])] {
+        let mut cut = encoded.clone();
+        cut.keep_last(count);
+        assert_eq!(
+            (cut.ids.as_slice(), cut.type_ids.len()),
+            (expected, expected.len())
+        );
     }
 }
 
