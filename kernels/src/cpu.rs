@@ -17,3 +17,4 @@ pub(crate) mod pack;
 pub(crate) mod quantize;
 pub(crate) mod rope;
 pub(crate) mod shared;
+pub(crate) mod tile;

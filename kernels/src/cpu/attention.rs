@@ -8,12 +8,13 @@
 use super::activation::exp;
 use super::isa::{Kernel, Simd};
 use super::shared::Shared;
-use crate::cache::{Store, View};
+use super::tile;
+use crate::cache::View;
 use crate::{AttnSpec, HeadLayout, Rows};
 use std::ops::Range;
 
 /// Tokens whose scores are computed at a time; keys and values of a tile fit the first-level cache.
-const TILE: usize = 64;
+pub(crate) const TILE: usize = 64;
 /// Tokens that are summed up from nothing; the unit of work that can go to another chunk.
 pub(crate) const SPLIT: usize = 512;
 /// The largest score before there is one; finite, so that differences are.
@@ -73,7 +74,7 @@ pub(crate) fn state_len(layout: &HeadLayout) -> usize {
     padded(layout.v_dim) + 2
 }
 
-fn padded(dim: usize) -> usize {
+pub(crate) fn padded(dim: usize) -> usize {
     dim.next_multiple_of(16)
 }
 
@@ -283,8 +284,8 @@ fn gather<S: Simd>(task: &Task<'_>, to: &mut [f32]) {
         for i in 0..n {
             let (row, head) = place(task, first + i);
             let query = layout.query(task.qkv.row(row), head);
-            for (to, q) in to.iter_mut().skip(i).step_by(n).zip(query) {
-                *to = *q;
+            for (to, q) in to.chunks_exact_mut(n).zip(query) {
+                to[i] = *q;
             }
         }
         first += n;
@@ -303,7 +304,7 @@ unsafe fn add_tile<S: Simd>(
     let group = group(layout);
     let in_tile = tokens.start - start..tokens.end - start;
     // SAFETY: as the caller promises, see `isa`.
-    unsafe { load_tile::<S>(task, work, start, tokens) };
+    unsafe { tile::load::<S>(task, (work.keys, work.values), start, tokens) };
     let (queries, mut first) = (task.queries(), 0);
     while first < queries {
         let n = query_group::<S>(queries - first);
@@ -372,27 +373,24 @@ unsafe fn soften<S: Simd>(
     let s = s.as_mut_ptr();
     // SAFETY: as the caller promises, see `isa`; `s` has a tile's scores, as has `NUMBERS`.
     unsafe {
-        let (start, end) = (
-            S::splat(seen.start as f32 - 0.5),
-            S::splat(seen.end as f32 - 0.5),
-        );
-        let (lowest, zero) = (S::splat(LOWEST), S::splat(0.0));
-        let mut v = [zero; TILE / 16];
-        let mut largest = lowest;
+        let bounds = (seen.start as f32 - 0.5, seen.end as f32 - 0.5);
+        let hidden = seen != (0..TILE);
+        let mut v = [S::splat(0.0); TILE / 16];
+        let mut largest = S::splat(LOWEST);
         for (i, v) in v.iter_mut().enumerate() {
-            let number = S::load(NUMBERS.as_ptr().add(16 * i));
-            let score = S::mul(S::load(s.add(16 * i)), S::splat(scale));
-            let score = S::if_less(number, end, score, lowest);
-            *v = S::if_less(number, start, lowest, score);
+            *v = S::mul(S::load(s.add(16 * i)), S::splat(scale));
+            if hidden {
+                *v = keep_seen::<S>(*v, i, bounds, LOWEST);
+            }
             largest = S::max(*v, largest);
         }
         let top = limits[0].max(S::largest(largest));
-        let mut sums = [zero; 2];
+        let mut sums = [S::splat(0.0); 2];
         for (i, v) in v.iter().enumerate() {
-            let number = S::load(NUMBERS.as_ptr().add(16 * i));
-            let p = exp::<S>(S::sub(*v, S::splat(top)));
-            let p = S::if_less(number, end, p, zero);
-            let p = S::if_less(number, start, zero, p);
+            let mut p = exp::<S>(S::sub(*v, S::splat(top)));
+            if hidden {
+                p = keep_seen::<S>(p, i, bounds, 0.0);
+            }
             S::store(s.add(16 * i), p);
             sums[i % 2] = S::add(sums[i % 2], p);
         }
@@ -400,6 +398,17 @@ unsafe fn soften<S: Simd>(
         limits[1] = limits[1] * shrink + S::sum(S::add(sums[0], sums[1]));
         limits[0] = top;
         shrink
+    }
+}
+
+/// `v` of the tokens `16 * i..` of a tile where they lie between the bounds, `other` elsewhere.
+#[inline(always)]
+unsafe fn keep_seen<S: Simd>(v: S::F, i: usize, (start, end): (f32, f32), other: f32) -> S::F {
+    // SAFETY: as the caller promises, see `isa`; there are `TILE` numbers.
+    unsafe {
+        let number = S::load(NUMBERS.as_ptr().add(16 * i));
+        let v = S::if_less(number, S::splat(end), v, S::splat(other));
+        S::if_less(number, S::splat(start), S::splat(other), v)
     }
 }
 
@@ -500,71 +509,5 @@ impl Kernel for Merge<'_> {
             unsafe { merge::<S>(total, part) };
         }
         divide(total, self.out);
-    }
-}
-
-/// Keys (transposed) and values of `tokens`, widened, to where they lie in the tile that begins at `start`.
-#[inline(always)]
-unsafe fn load_tile<S: Simd>(
-    task: &Task<'_>,
-    work: &mut Work<'_>,
-    start: usize,
-    tokens: Range<usize>,
-) {
-    let layout = &task.spec.layout;
-    let width = padded(layout.v_dim);
-    match task.context {
-        Context::Packed { start: first } => {
-            for t in tokens {
-                let row = task.qkv.row(first + t);
-                let keys = work.keys.iter_mut().skip(t - start).step_by(TILE);
-                for (to, k) in keys.zip(layout.key(row, task.kv_head)) {
-                    *to = *k;
-                }
-                let to = (t - start) * width;
-                work.values[to..to + layout.v_dim].copy_from_slice(layout.value(row, task.kv_head));
-            }
-        }
-        Context::Paged { view, table } => {
-            let View { places, store } = view;
-            let size = places.block_size;
-            let mut t = tokens.start;
-            while t < tokens.end {
-                let (block, offset) = (table[t / size] as usize, t % size);
-                let run = (size - offset).min(tokens.end - t);
-                let keys = places.keys(block, task.kv_head) + offset;
-                let values = places.values(block, task.kv_head) + offset * layout.v_dim;
-                for d in 0..layout.k_dim {
-                    let to = &mut work.keys[d * TILE + t - start..][..run];
-                    // SAFETY: as the caller promises, see `isa`.
-                    unsafe { widen::<S>(store, keys + d * size, to) };
-                }
-                for i in 0..run {
-                    let to = &mut work.values[(t - start + i) * width..][..layout.v_dim];
-                    // SAFETY: as the caller promises, see `isa`.
-                    unsafe { widen::<S>(store, values + i * layout.v_dim, to) };
-                }
-                t += run;
-            }
-        }
-    }
-}
-
-/// Values of a cache layer from `at` on, as f32.
-#[inline(always)]
-unsafe fn widen<S: Simd>(store: &Store, at: usize, to: &mut [f32]) {
-    let whole = to.len() / 16 * 16;
-    match store {
-        Store::F32(from) => to.copy_from_slice(&from[at..at + to.len()]),
-        Store::Bf16(from) => {
-            let from = &from[at..at + to.len()];
-            for i in (0..whole).step_by(16) {
-                // SAFETY: as the caller promises, see `isa`; `i + 16 <= len` of both.
-                unsafe { S::store(to.as_mut_ptr().add(i), S::load_bf16(from.as_ptr().add(i))) };
-            }
-            for (to, v) in to[whole..].iter_mut().zip(&from[whole..]) {
-                *to = f32::from_bits(u32::from(*v) << 16);
-            }
-        }
     }
 }

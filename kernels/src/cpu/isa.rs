@@ -13,7 +13,7 @@ mod avx512;
 mod portable;
 
 use crate::Isa;
-use portable::Portable;
+pub(crate) use portable::Portable;
 
 /// Sixteen lanes of one CPU path. `F` holds f32, `I` i32, `B` sixteen groups of 4 bytes.
 pub(crate) trait Simd: Copy {

@@ -76,7 +76,7 @@ impl Activations<'_> {
             let group = unsafe { self.to.part(first * depth..(first + n) * depth) };
             for i in 0..n {
                 let row = self.row(first + i);
-                let to = group.iter_mut().skip(i).step_by(n);
+                let to = group.chunks_exact_mut(n).map(|to| &mut to[i]);
                 if BF16 {
                     // SAFETY: as the caller promises, see `isa`.
                     unsafe { pairs::<S>(row, to) };

@@ -1,0 +1,191 @@
+//! How fast the kernels are, at the shapes of the models that matter: `cargo bench -p koma-benches --bench kernels`.
+//! Items are multiply-adds counted as two operations; bytes are weights or cache read. `KOMA_ISA` and `KOMA_THREADS` are
+//! the server's; here they are `ISAS` and all cores.
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use koma_benches::{Llama, Random, cx, paged_batch};
+use koma_kernels::{
+    AttnSpec, Class, Epilogue, Format, HeadLayout, Isa, PackedWeight, Rows, Team, Then, layer_norm,
+    linear, paged, rms_norm, varlen,
+};
+
+fn main() {
+    divan::main();
+}
+
+/// What a region costs that does nothing.
+#[divan::bench(args = [1, 2, 16])]
+fn empty_region(bencher: Bencher<'_, '_>, chunks: usize) {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let team = Team::new(threads);
+    bencher.bench_local(|| {
+        team.run(Class::Throughput, chunks, &|chunk| {
+            black_box(chunk);
+        });
+    });
+}
+
+/// A matrix of a model: name, outputs, inputs, what follows.
+#[derive(Debug, Clone, Copy)]
+struct Shape(&'static str, usize, usize, Then);
+
+const SHAPES: [Shape; 6] = [
+    Shape("smollm2 qkv", 960, 576, Then::Store),
+    Shape("smollm2 gate, up", 3072, 576, Then::SiluMul),
+    Shape("smollm2 down", 576, 1536, Then::Add),
+    Shape("smollm2 head", 49_152, 576, Then::Store),
+    Shape("minilm up", 1536, 384, Then::GeluErf),
+    Shape("square 2048", 2048, 2048, Then::Store),
+];
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}x{}", self.0, self.1, self.2)
+    }
+}
+
+fn product(bencher: Bencher<'_, '_>, isa: Isa, format: Format, rows: usize, shape: Shape) {
+    let Shape(_, n, k, then) = shape;
+    let mut random = Random::new(1);
+    let weight = random.weight(n, k, format);
+    let x = random.rows(rows, k);
+    let mut out = Rows::new();
+    out.reset(rows, n);
+    out.as_mut_slice().fill(0.0);
+    let cx = cx(isa);
+    bencher
+        .counter(BytesCount::new(weight.bytes()))
+        .counter(ItemsCount::new(2 * n * k * rows))
+        .bench_local(|| linear(&cx, &x, &weight, Epilogue::then(then), &mut out));
+}
+
+macro_rules! products {
+    ($($name:ident = $format:ident),*) => {$(
+        #[divan::bench(args = SHAPES, consts = [1, 16, 512], max_time = 0.5)]
+        fn $name<const ROWS: usize>(bencher: Bencher<'_, '_>, shape: Shape) {
+            product(bencher, Isa::detect(), Format::$format, ROWS, shape);
+        }
+    )*};
+}
+
+products!(
+    linear_q4_1 = Q4_1,
+    linear_q4_0 = Q4_0,
+    linear_q8_0 = Q8_0,
+    linear_bf16 = Bf16,
+    linear_f32 = F32
+);
+
+/// The same product on every path.
+#[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
+fn paths_q4_1<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
+    product(bencher, isa, Format::Q4_1, ROWS, SHAPES[1]);
+}
+
+#[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
+fn paths_f32<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
+    product(bencher, isa, Format::F32, ROWS, SHAPES[4]);
+}
+
+const SMOLLM2: HeadLayout = HeadLayout {
+    q_heads: 9,
+    kv_heads: 3,
+    k_dim: 64,
+    v_dim: 64,
+};
+
+/// Attention of `rows` new tokens each of `requests` requests with `context` tokens.
+#[divan::bench(args = [(1, 1, 128), (1, 1, 2048), (1, 1, 16_384), (16, 1, 512), (1, 512, 512), (1, 512, 2048)], max_time = 0.5)]
+fn paged_attention(bencher: Bencher<'_, '_>, (requests, rows, context): (usize, usize, usize)) {
+    let batch = paged_batch(SMOLLM2, requests, rows, context);
+    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
+    let mut kv = batch.kv;
+    let spec = AttnSpec {
+        layout: SMOLLM2,
+        scale: 0.125,
+        causal: true,
+        window: None,
+    };
+    // Scores and values, half of the square of a prompt.
+    let pairs = requests * rows * (context - rows / 2);
+    bencher
+        .counter(ItemsCount::new(pairs * SMOLLM2.q_heads * 2 * 128))
+        .counter(BytesCount::new(
+            requests * context * SMOLLM2.kv_heads * 128 * 2,
+        ))
+        .bench_local(|| {
+            let meta = koma_kernels::AttnMeta {
+                cu_seqlens: &batch.cu_seqlens,
+                kv_lens: &batch.kv_lens,
+                tables: &batch.tables,
+            };
+            paged(&cx, &batch.qkv, kv.layer(0, 0), &meta, &spec, &mut out);
+        });
+}
+
+/// MiniLM's attention: sequences and their length.
+#[divan::bench(args = [(1, 20), (32, 128), (4, 512)], max_time = 0.5)]
+fn varlen_attention(bencher: Bencher<'_, '_>, (sequences, len): (usize, usize)) {
+    let layout = HeadLayout {
+        q_heads: 12,
+        kv_heads: 12,
+        k_dim: 32,
+        v_dim: 32,
+    };
+    let qkv = Random::new(2).rows(sequences * len, layout.qkv_width());
+    let cu: Vec<u32> = (0..=sequences).map(|i| (i * len) as u32).collect();
+    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
+    let spec = AttnSpec {
+        layout,
+        scale: 0.177,
+        causal: false,
+        window: None,
+    };
+    bencher
+        .counter(ItemsCount::new(
+            sequences * len * len * layout.q_heads * 2 * 64,
+        ))
+        .bench_local(|| varlen(&cx, &qkv, &cu, &spec, &mut out));
+}
+
+#[divan::bench(args = [1, 512])]
+fn rms_norm_576(bencher: Bencher<'_, '_>, rows: usize) {
+    let x = Random::new(3).rows(rows, 576);
+    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
+    bencher.bench_local(|| rms_norm(&cx, &x, &[1.0; 576], 1e-5, &mut out));
+}
+
+#[divan::bench(args = [1, 512])]
+fn layer_norm_384(bencher: Bencher<'_, '_>, rows: usize) {
+    let mut x = Random::new(4).rows(rows, 384);
+    let cx = cx(Isa::detect());
+    bencher.bench_local(|| layer_norm(&cx, &mut x, &[1.0; 384], &[0.0; 384], 1e-5));
+}
+
+/// A whole step of a model shaped like SmolLM2-135M: (new tokens, context). Items are tokens.
+#[divan::bench(args = [(1, 128), (1, 2048), (512, 512)], max_time = 3)]
+fn smollm2_q4_1_step(bencher: Bencher<'_, '_>, (rows, context): (usize, usize)) {
+    step(bencher, Format::Q4_1, rows, context);
+}
+
+#[divan::bench(args = [(1, 128), (512, 512)], max_time = 3)]
+fn smollm2_bf16_step(bencher: Bencher<'_, '_>, (rows, context): (usize, usize)) {
+    step(bencher, Format::Bf16, rows, context);
+}
+
+fn step(bencher: Bencher<'_, '_>, format: Format, rows: usize, context: usize) {
+    let mut model = Llama::smollm2(format, rows, context);
+    bencher
+        .counter(ItemsCount::new(rows))
+        .bench_local(|| model.step());
+}
+
+/// Packing a file's bytes into the kernel's layout.
+#[divan::bench(args = [Format::Q4_1, Format::Q8_0, Format::F32], max_time = 1)]
+fn pack(bencher: Bencher<'_, '_>, format: Format) {
+    let bytes = Random::new(5).bytes(4096, 2048, format);
+    bencher
+        .counter(BytesCount::new(bytes.len()))
+        .bench_local(|| PackedWeight::from_bytes(4096, 2048, format, &bytes));
+}
