@@ -1,4 +1,4 @@
-//! [`ApiError`]: the one table from what went wrong to a status, a code and OpenAI's error envelope.
+//! [`ApiError`]: the one table from what went wrong to a status, a code and `OpenAI`'s error envelope.
 //!
 //! Owns: statuses, `type` and `code` words, `Retry-After`. Must not know: routes, models. Invariant: no message carries
 //! a path, a pointer or the text of a panic; what is ours is logged and answered in general words.
@@ -78,7 +78,16 @@ impl ApiError {
         self
     }
 
-    /// OpenAI's `type` word.
+    /// The same error, in the field `param` unless it names one already; for refusals that know no field, only a limit.
+    #[must_use]
+    pub fn about(mut self, param: impl Into<String>) -> Self {
+        if self.param.is_none() && self.status == StatusCode::BAD_REQUEST {
+            self.param = Some(param.into());
+        }
+        self
+    }
+
+    /// `OpenAI`'s `type` word.
     fn kind(&self) -> &'static str {
         if self.status.is_client_error() {
             "invalid_request_error"
@@ -121,7 +130,7 @@ impl From<ParamError> for ApiError {
     }
 }
 
-/// A full queue is answered with 1 second here; [`crate::state::ServedModel::submit`] knows better from the running work.
+/// A full queue is answered with 1 second here; [`crate::ServedModel::refusal`] knows better from the running work.
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         let message = error.to_string();

@@ -8,11 +8,18 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod call;
+mod encode;
 mod error;
+mod exchange;
+mod generation;
 pub mod metrics;
 mod observe;
+mod pool;
 mod routes;
+mod sse;
 mod state;
+mod wire;
 
 pub use app::app;
 pub use error::ApiError;

@@ -5,7 +5,8 @@
 
 use crate::{ApiError, Observer};
 use axum::http::StatusCode;
-use koma_engine::{EngineHandle, EventStream, NewRequest, SubmitError, TaskKind};
+use koma_engine::text::{ChatTemplate, TemplateError};
+use koma_engine::{EngineHandle, SubmitError, TaskKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,7 +33,7 @@ impl Default for ServerLimits {
             inputs: 1024,
             documents: 1000,
             messages: 4096,
-            hung_after: Duration::from_secs(60),
+            hung_after: Duration::from_mins(1),
         }
     }
 }
@@ -41,6 +42,8 @@ impl Default for ServerLimits {
 pub struct ServedModel {
     /// Its engine.
     pub handle: EngineHandle,
+    /// Its chat template, if it has one.
+    pub template: Option<ChatTemplate>,
     /// Where it came from, as the user gave it (`root` in `/v1/models`).
     pub root: String,
     /// Unix seconds of its start.
@@ -53,11 +56,17 @@ impl ServedModel {
     /// # Errors
     /// If its chat template is not valid; the message says where.
     pub fn new(handle: EngineHandle, root: impl Into<String>) -> Result<Self, String> {
+        let template = match ChatTemplate::of(&handle.info().chat) {
+            Ok(template) => Some(template),
+            Err(TemplateError::Missing) => None,
+            Err(error) => return Err(error.to_string()),
+        };
         let created = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_secs());
         Ok(Self {
             handle,
+            template,
             root: root.into(),
             created,
         })
@@ -68,24 +77,25 @@ impl ServedModel {
         &self.handle.info().identity.name
     }
 
+    /// The first 12 digits of its weights' hash.
+    pub fn short_hash(&self) -> &str {
+        let hash = &self.handle.info().identity.weights_hash;
+        hash.get(..12).unwrap_or(hash)
+    }
+
     /// Whether it does `task`.
     pub fn serves(&self, task: TaskKind) -> bool {
         self.handle.info().tasks.contains(&task)
     }
 
-    /// Queues `request`; a full queue says how many seconds the running work suggests to wait.
-    ///
-    /// # Errors
-    /// If the engine refuses it.
-    pub fn submit(&self, request: NewRequest) -> Result<EventStream, ApiError> {
-        self.handle.submit(request).map_err(|error| {
-            let full = matches!(error, SubmitError::QueueFull { .. });
-            let mut error = ApiError::from(error);
-            if full {
-                error.retry_after = Some(self.retry_after());
-            }
-            error
-        })
+    /// The answer to a request that the engine refused; a full queue says how long the running work suggests to wait.
+    pub fn refusal(&self, error: SubmitError) -> ApiError {
+        let full = matches!(error, SubmitError::QueueFull { .. });
+        let mut error = ApiError::from(error);
+        if full {
+            error.retry_after = Some(self.retry_after());
+        }
+        error
     }
 
     /// Seconds until what waits now has likely started: waiting requests times the recent time per finished request,
@@ -255,7 +265,8 @@ impl AppState {
         let Some((_, slot)) = self.models().find(|(n, _)| *n == name) else {
             let known: Vec<_> = self.models().map(|(n, _)| format!("`{n}`")).collect();
             let message = format!(
-                "the model `{name}` does not exist; this server has {}",
+                "the model `{}` does not exist; this server has {}",
+                clip(name),
                 known.join(", ")
             );
             return Err(
@@ -263,17 +274,15 @@ impl AppState {
             );
         };
         let model = answering(name, slot)?;
-        match tasks.iter().find(|task| model.serves(**task)) {
-            Some(task) => Ok((model, *task)),
-            None => {
-                let message = format!(
-                    "model: the model `{name}` does not serve {}; it serves {}",
-                    task_list(tasks),
-                    model.task_names()
-                );
-                Err(ApiError::new(StatusCode::BAD_REQUEST, "wrong_task", message).in_field("model"))
-            }
+        if let Some(task) = tasks.iter().find(|task| model.serves(**task)) {
+            return Ok((model, *task));
         }
+        let message = format!(
+            "model: the model `{name}` does not serve {}; it serves {}",
+            task_list(tasks),
+            model.task_names()
+        );
+        Err(ApiError::new(StatusCode::BAD_REQUEST, "wrong_task", message).in_field("model"))
     }
 
     /// A model that is still loading might serve the task, and then it would be the answer: so it is waited for (503),
@@ -310,6 +319,11 @@ fn answering(name: &str, slot: Slot) -> Result<Arc<ServedModel>, ApiError> {
             60,
         )),
     }
+}
+
+/// The beginning of a text from outside, short enough for a message.
+fn clip(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 fn task_list(tasks: &[TaskKind]) -> String {

@@ -1,0 +1,117 @@
+//! Pooling: inputs to ids on a blocking thread, all of them submitted, all of their rows awaited.
+//!
+//! Owns: encoding and cutting of encoder inputs, the order of rows. Must not know: what the rows mean.
+
+use crate::call::Call;
+use crate::wire::inputs::Inputs;
+use crate::wire::{Admission, UsageReply};
+use crate::{ApiError, AppState, Finished, Observer, ServedModel, encode};
+use koma_engine::{
+    Event, EventStream, FinishReason, PoolingParams, RequestError, SubmitError, Task, TaskKind,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One pooling job over a model.
+pub(crate) struct Pool<'a> {
+    call: &'a Call,
+    model: Arc<ServedModel>,
+    observer: Arc<dyn Observer>,
+    task: TaskKind,
+    admission: Admission,
+    /// Whether the head's activation is left out.
+    pub(crate) raw: bool,
+}
+
+impl<'a> Pool<'a> {
+    /// A job of `task` over `model`, with the head's activation.
+    pub(crate) fn new(
+        state: &AppState,
+        call: &'a Call,
+        model: &Arc<ServedModel>,
+        task: TaskKind,
+        admission: Admission,
+    ) -> Self {
+        Self {
+            call,
+            model: Arc::clone(model),
+            observer: Arc::clone(state.observer()),
+            task,
+            admission,
+            raw: false,
+        }
+    }
+
+    /// One row per input, in order, and the counts. The first failure ends all of it.
+    pub(crate) async fn run(
+        &self,
+        inputs: Inputs,
+    ) -> Result<(Vec<Vec<f32>>, UsageReply), ApiError> {
+        let encoded = encode::encoder_inputs(&self.model, inputs).await?;
+        let mut rows = Vec::with_capacity(encoded.len());
+        let mut usage = UsageReply::default();
+        let mut pending: VecDeque<EventStream> = VecDeque::new();
+        for (name, encoded) in encoded {
+            let task = Task::Pool(PoolingParams { raw: self.raw });
+            let request = self
+                .call
+                .request(encoded.ids, encoded.type_ids, task, &self.admission);
+            loop {
+                match self.model.handle.submit(request.clone()) {
+                    Ok(stream) => break pending.push_back(stream),
+                    // The queue is full of this job's own inputs: it goes on as they end.
+                    Err(SubmitError::QueueFull { .. }) if !pending.is_empty() => {
+                        self.take_first(&mut pending, &mut rows, &mut usage).await?;
+                    }
+                    Err(error) => return Err(self.refused(self.model.refusal(error)).about(name)),
+                }
+            }
+        }
+        while !pending.is_empty() {
+            self.take_first(&mut pending, &mut rows, &mut usage).await?;
+        }
+        Ok((rows, usage))
+    }
+
+    async fn take_first(
+        &self,
+        pending: &mut VecDeque<EventStream>,
+        rows: &mut Vec<Vec<f32>>,
+        usage: &mut UsageReply,
+    ) -> Result<(), ApiError> {
+        let Some(mut stream) = pending.pop_front() else {
+            return Ok(());
+        };
+        match stream.next().await {
+            Some(Event::Pooled {
+                values,
+                usage: counts,
+                timings,
+            }) => {
+                usage.add_prompt(counts);
+                rows.push(values);
+                self.observer.finished(&Finished {
+                    model: self.model.name(),
+                    task: self.task,
+                    reason: FinishReason::Stop,
+                    usage: counts,
+                    timings,
+                    elapsed: self.call.arrived.elapsed(),
+                    n: 1,
+                    max_tokens: None,
+                });
+                Ok(())
+            }
+            Some(Event::Failed(error)) => Err(self.refused(error.into())),
+            Some(Event::Token { .. } | Event::Finished { .. }) | None => {
+                Err(self.refused(RequestError::EngineDead.into()))
+            }
+        }
+    }
+
+    fn refused(&self, error: ApiError) -> ApiError {
+        let code = error.code.unwrap_or_default();
+        self.observer.refused(self.model.name(), code);
+        error
+    }
+}

@@ -1,0 +1,58 @@
+//! `/v1/rerank` and `/rerank`.
+
+use crate::call::{Call, fresh_id};
+use crate::pool::Pool;
+use crate::routes::answer;
+use crate::wire::Fields;
+use crate::wire::inputs::{Input, Inputs};
+use crate::wire::rerank::{Document, RerankReply, RerankRequest, rank};
+use crate::{ApiError, AppState};
+use axum::extract::State;
+use axum::response::Response;
+use koma_engine::TaskKind;
+use std::sync::Arc;
+
+/// The documents, best first.
+pub(crate) async fn rerank(
+    State(state): State<AppState>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let request = RerankRequest::parse(Fields::body(&call.body)?, state.limits().documents)?;
+    order(&state, &call, request).await
+}
+
+/// Answers a request that is read already: one pair of texts per document.
+pub(crate) async fn order(
+    state: &AppState,
+    call: &Call,
+    request: RerankRequest,
+) -> Result<Response, ApiError> {
+    let model = state.lookup(request.model.as_deref(), TaskKind::Score)?;
+    let mut pool = Pool::new(state, call, &model, TaskKind::Score, request.admission);
+    pool.raw = request.raw;
+    let documents = request.documents.iter();
+    let pair = |document: &String| Input::Pair(Arc::clone(&request.query), document.clone());
+    let inputs = Inputs {
+        field: request.field,
+        list: documents.map(pair).collect(),
+        cut: request.cut,
+    };
+    let (rows, usage) = pool.run(inputs).await?;
+    let scores = rows.into_iter().map(|row| row.first().copied());
+    let scores: Option<Vec<f32>> = scores.collect();
+    let scores = scores.ok_or_else(|| ApiError::internal("a score without a value"))?;
+    let mut results = rank(scores, request.top_n);
+    if request.return_documents {
+        for result in &mut results {
+            let text = request.documents.get(result.index).cloned();
+            result.document = text.map(|text| Document { text });
+        }
+    }
+    let reply = RerankReply {
+        id: format!("rerank-{}", fresh_id()),
+        model: model.name().to_owned(),
+        results,
+        usage,
+    };
+    Ok(answer(&model, &reply))
+}
