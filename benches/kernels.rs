@@ -1,6 +1,5 @@
 //! How fast the kernels are, at the shapes of the models that matter: `cargo bench -p koma-benches --bench kernels`.
-//! Items are multiply-adds counted as two operations; bytes are weights or cache read. `KOMA_ISA` and `KOMA_THREADS` are
-//! the server's; here they are `ISAS` and all cores.
+//! Items are multiply-adds counted as two operations; bytes are weights or cache read. All cores work.
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -124,7 +123,7 @@ fn paged_attention(bencher: Bencher<'_, '_>, (requests, rows, context): (usize, 
         });
 }
 
-/// MiniLM's attention: sequences and their length.
+/// Attention of `MiniLM`: sequences and their length.
 #[divan::bench(args = [(1, 20), (32, 128), (4, 512)], max_time = 0.5)]
 fn varlen_attention(bencher: Bencher<'_, '_>, (sequences, len): (usize, usize)) {
     let layout = HeadLayout {
@@ -163,7 +162,7 @@ fn layer_norm_384(bencher: Bencher<'_, '_>, rows: usize) {
     bencher.bench_local(|| layer_norm(&cx, &mut x, &[1.0; 384], &[0.0; 384], 1e-5));
 }
 
-/// A whole step of a model shaped like SmolLM2-135M: (new tokens, context). Items are tokens.
+/// A whole step of a model shaped like `SmolLM2-135M`: (new tokens, context). Items are tokens.
 #[divan::bench(args = [(1, 128), (1, 2048), (512, 512)], max_time = 3)]
 fn smollm2_q4_1_step(bencher: Bencher<'_, '_>, (rows, context): (usize, usize)) {
     step(bencher, Format::Q4_1, rows, context);

@@ -18,7 +18,7 @@ use std::ops::Range;
 const ROWS: usize = 48;
 /// Steps over K after which a panel's sums are added to the total: a shorter chain loses less.
 const SEGMENT: usize = 256;
-/// How far ahead of a lone row the weights are asked for, bytes.
+/// How far ahead of a few rows the weights of block formats are asked for, bytes; panels come faster unasked.
 const AHEAD: usize = 8192;
 
 const Q8_0: u8 = 0;
@@ -220,10 +220,6 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
             let mut c = [[S::splat(0.0); 2]; R];
             for step in first..end {
                 let (w, a) = (w.add(step * stride), a.add(step * R));
-                if R <= 2 {
-                    S::prefetch(w.wrapping_add(AHEAD));
-                    S::prefetch(w.wrapping_add(AHEAD + 64));
-                }
                 if F == BF16 {
                     for (r, c) in c.iter_mut().enumerate() {
                         c[0] = S::dot2_bf16(c[0], w, *a.add(r));
