@@ -5,7 +5,9 @@
 
 use koma_engine::models::kernels::{Isa, Team};
 use koma_engine::models::{Dtype, LoadOptions, Source, load};
-use koma_engine::{EngineConfig, EngineHandle, Event, NewRequest, SamplingOptions, SamplingParams, Task};
+use koma_engine::{
+    EngineConfig, EngineHandle, Event, NewRequest, SamplingOptions, SamplingParams, Task,
+};
 use koma_tests::golden;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -40,11 +42,23 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_token_allocates_nothing() {
-    let options = LoadOptions { name: "llama".to_owned(), dtype: Dtype::Auto, ..LoadOptions::default() };
-    let mut loaded = load(&Source::Folder(golden("llama").join("model")), &options).expect("a golden model loads");
+    let options = LoadOptions {
+        name: "llama".to_owned(),
+        dtype: Dtype::Auto,
+        ..LoadOptions::default()
+    };
+    let mut loaded = load(
+        &Source::Folder(golden::root().join("llama").join("model")),
+        &options,
+    )
+    .expect("a golden model loads");
     loaded.limits.max_len = loaded.limits.max_len.min(1024);
-    let config = EngineConfig { cache_bytes: 16 << 20, ..EngineConfig::default() };
-    let engine = EngineHandle::start(loaded, config, Arc::new(Team::new(2)), Isa::detect()).expect("the engine starts");
+    let config = EngineConfig {
+        cache_bytes: 16 << 20,
+        ..EngineConfig::default()
+    };
+    let engine = EngineHandle::start(loaded, config, Arc::new(Team::new(2)), Isa::detect())
+        .expect("the engine starts");
 
     let (warm_up, measured) = (64, 320);
     let sampling = SamplingOptions {
@@ -76,7 +90,13 @@ fn a_token_allocates_nothing() {
     take(measured);
     let during = ALLOCATIONS.load(Ordering::Relaxed) - before;
     // One page of the event channel per 32 tokens, and a block table or index that doubles now and then.
-    assert!(during <= measured as usize / 16, "{during} allocations in {measured} tokens");
+    assert!(
+        during <= measured as usize / 16,
+        "{during} allocations in {measured} tokens"
+    );
     drop(Box::new(during));
-    assert!(ALLOCATIONS.load(Ordering::Relaxed) > before + during, "the allocator counts");
+    assert!(
+        ALLOCATIONS.load(Ordering::Relaxed) > before + during,
+        "the allocator counts"
+    );
 }

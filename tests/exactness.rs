@@ -3,27 +3,42 @@
 
 use koma_engine::models::kernels::{Class, Isa, KvDtype, Team};
 use koma_engine::models::{Dtype, LoadOptions, Source, load};
-use koma_engine::{EngineConfig, EngineHandle, Event, EventStream, NewRequest, PoolingParams, SamplingOptions, SamplingParams, Task};
+use koma_engine::{
+    EngineConfig, EngineHandle, Event, EventStream, NewRequest, PoolingParams, SamplingOptions,
+    SamplingParams, Task,
+};
 use koma_tests::golden;
 use std::sync::Arc;
 
 const MAX_LEN_BLOCKS: usize = 40;
 
 fn start(case: &str, dtype: Dtype, config: EngineConfig) -> EngineHandle {
-    let options = LoadOptions { name: case.to_owned(), dtype, ..LoadOptions::default() };
-    let source = Source::Folder(golden(case).join("model"));
+    let options = LoadOptions {
+        name: case.to_owned(),
+        dtype,
+        ..LoadOptions::default()
+    };
+    let source = Source::Folder(golden::root().join(case).join("model"));
     let mut loaded = load(&source, &options).expect("a golden model loads");
     loaded.limits.max_len = loaded.limits.max_len.min(MAX_LEN_BLOCKS * 16);
-    EngineHandle::start(loaded, config, Arc::new(Team::new(2)), Isa::detect()).expect("the engine starts")
+    EngineHandle::start(loaded, config, Arc::new(Team::new(2)), Isa::detect())
+        .expect("the engine starts")
 }
 
 fn config() -> EngineConfig {
-    EngineConfig { cache_bytes: 64 << 20, kv_dtype: KvDtype::Bf16, class: Class::Throughput, ..EngineConfig::default() }
+    EngineConfig {
+        cache_bytes: 64 << 20,
+        kv_dtype: KvDtype::Bf16,
+        class: Class::Throughput,
+        ..EngineConfig::default()
+    }
 }
 
 /// A generation request: prompts of many lengths, sampled with a seed of their own, some with shared prefixes.
 fn prompt(i: usize) -> NewRequest {
-    let shared: Vec<u32> = (0..(i % 4) * 24).map(|t| (t as u32 * 7) % 200 + 5).collect();
+    let shared: Vec<u32> = (0..(i % 4) * 24)
+        .map(|t| (t as u32 * 7) % 200 + 5)
+        .collect();
     let own = (0..=(i * 11) % 70).map(|t| ((t * 13 + i * 29) as u32) % 200 + 5);
     let options = SamplingOptions {
         max_tokens: Some(20 + i as i64 % 13),
@@ -34,11 +49,22 @@ fn prompt(i: usize) -> NewRequest {
         logprobs: Some(3),
         ..SamplingOptions::default()
     };
-    request(shared.into_iter().chain(own).collect(), Task::Generate(SamplingParams::new(&options, 256).expect("valid options")))
+    request(
+        shared.into_iter().chain(own).collect(),
+        Task::Generate(SamplingParams::new(&options, 256).expect("valid options")),
+    )
 }
 
 fn request(prompt: Vec<u32>, task: Task) -> NewRequest {
-    NewRequest { prompt, type_ids: Vec::new(), task, priority: 0, queue_deadline: None, deadline: None, cache_salt: [0; 32] }
+    NewRequest {
+        prompt,
+        type_ids: Vec::new(),
+        task,
+        priority: 0,
+        queue_deadline: None,
+        deadline: None,
+        cache_salt: [0; 32],
+    }
 }
 
 /// Everything a request heard, as bits, without its times and cache counts.
@@ -52,7 +78,10 @@ fn outcome(mut events: EventStream) -> Vec<String> {
                 format!("{child} {id} {:08x} {top:x?}", l.logprob.to_bits())
             }
             Event::Finished { child, reason, .. } => format!("{child} {reason:?}"),
-            Event::Pooled { values, .. } => values.iter().map(|v| format!("{:08x}", v.to_bits())).collect(),
+            Event::Pooled { values, .. } => values
+                .iter()
+                .map(|v| format!("{:08x}", v.to_bits()))
+                .collect(),
             Event::Failed(error) => panic!("a request failed: {error}"),
         });
     }
@@ -61,11 +90,17 @@ fn outcome(mut events: EventStream) -> Vec<String> {
 }
 
 fn one_at_a_time(engine: &EngineHandle, requests: &[NewRequest]) -> Vec<Vec<String>> {
-    requests.iter().map(|r| outcome(engine.submit(r.clone()).expect("admitted"))).collect()
+    requests
+        .iter()
+        .map(|r| outcome(engine.submit(r.clone()).expect("admitted")))
+        .collect()
 }
 
 fn together(engine: &EngineHandle, requests: &[NewRequest]) -> Vec<Vec<String>> {
-    let streams: Vec<_> = requests.iter().map(|r| engine.submit(r.clone()).expect("admitted")).collect();
+    let streams: Vec<_> = requests
+        .iter()
+        .map(|r| engine.submit(r.clone()).expect("admitted"))
+        .collect();
     streams.into_iter().map(outcome).collect()
 }
 
@@ -73,24 +108,52 @@ fn together(engine: &EngineHandle, requests: &[NewRequest]) -> Vec<Vec<String>> 
 fn generation_has_the_same_bits_in_any_company() {
     let requests: Vec<_> = (0..24).map(prompt).collect();
     for dtype in [Dtype::F32, Dtype::Bf16] {
-        let alone = one_at_a_time(&start("llama", dtype, EngineConfig { prefix_cache: false, ..config() }), &requests);
+        let alone = one_at_a_time(
+            &start(
+                "llama",
+                dtype,
+                EngineConfig {
+                    prefix_cache: false,
+                    ..config()
+                },
+            ),
+            &requests,
+        );
 
         let engine = start("llama", dtype, config());
         assert_eq!(together(&engine, &requests), alone, "in a batch");
         let hits = engine.stats().prefix_hits;
         assert_eq!(together(&engine, &requests), alone, "after prefix hits");
-        assert!(engine.stats().prefix_hits > hits, "the second round hits the prefix cache");
+        assert!(
+            engine.stats().prefix_hits > hits,
+            "the second round hits the prefix cache"
+        );
 
         for max_batch_tokens in [1, 5, 16, 33] {
-            let engine = start("llama", dtype, EngineConfig { max_batch_tokens, ..config() });
-            assert_eq!(together(&engine, &requests), alone, "in steps of {max_batch_tokens} tokens");
+            let engine = start(
+                "llama",
+                dtype,
+                EngineConfig {
+                    max_batch_tokens,
+                    ..config()
+                },
+            );
+            assert_eq!(
+                together(&engine, &requests),
+                alone,
+                "in steps of {max_batch_tokens} tokens"
+            );
         }
 
         let block_bytes = {
             let info = engine.info();
             info.config.cache_bytes / info.blocks
         };
-        let tight = EngineConfig { cache_bytes: block_bytes * (MAX_LEN_BLOCKS + 1), watermark: 0.0, ..config() };
+        let tight = EngineConfig {
+            cache_bytes: block_bytes * (MAX_LEN_BLOCKS + 1),
+            watermark: 0.0,
+            ..config()
+        };
         let engine = start("llama", dtype, tight);
         assert_eq!(together(&engine, &requests), alone, "with preemption");
         assert!(engine.stats().preemptions > 0, "the tight cache preempts");
@@ -100,7 +163,10 @@ fn generation_has_the_same_bits_in_any_company() {
 #[test]
 fn different_work_gives_different_bits() {
     let engine = start("llama", Dtype::F32, config());
-    let (a, b) = (outcome(engine.submit(prompt(1)).expect("admitted")), outcome(engine.submit(prompt(2)).expect("admitted")));
+    let (a, b) = (
+        outcome(engine.submit(prompt(1)).expect("admitted")),
+        outcome(engine.submit(prompt(2)).expect("admitted")),
+    );
     assert_ne!(a, b, "the comparison would see a difference");
 }
 
@@ -117,31 +183,77 @@ fn children_compute_their_prompt_once() {
         ..SamplingOptions::default()
     };
     let params = SamplingParams::new(&options, 256).expect("valid options");
-    let heard = outcome(engine.submit(request((5..5 + length).collect(), Task::Generate(params))).expect("admitted"));
+    let heard = outcome(
+        engine
+            .submit(request((5..5 + length).collect(), Task::Generate(params)))
+            .expect("admitted"),
+    );
     let computed = engine.stats().computed_tokens;
-    assert_eq!(computed, u64::from(length) + (children * (output - 1)) as u64);
+    assert_eq!(
+        computed,
+        u64::from(length) + (children * (output - 1)) as u64
+    );
     let texts: std::collections::BTreeSet<_> = (0..children)
-        .map(|c| heard.iter().filter(|h| h.starts_with(&format!("{c} "))).map(|h| &h[2..]).collect::<Vec<_>>())
+        .map(|c| {
+            heard
+                .iter()
+                .filter(|h| h.starts_with(&format!("{c} ")))
+                .map(|h| &h[2..])
+                .collect::<Vec<_>>()
+        })
         .collect();
     assert!(texts.len() > 1, "children have noise of their own");
 }
 
 #[test]
 fn encoders_have_the_same_bits_in_any_batch() {
-    for case in ["bert_classify", "bert_cross", "distilbert_classify", "bert_embed_mean", "bert_embed_cls"] {
+    for case in [
+        "bert_classify",
+        "bert_cross",
+        "distilbert_classify",
+        "bert_embed_mean",
+        "bert_embed_cls",
+    ] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let requests: Vec<_> = (0..20)
                 .map(|i| {
-                    let ids: Vec<u32> = (0..1 + (i * 7) % 60).map(|t| ((t * 31 + i * 17) % 290) as u32 + 5).collect();
-                    let types = ids.iter().enumerate().map(|(t, _)| u32::from(case == "bert_cross" && t > 8)).collect();
-                    NewRequest { type_ids: types, ..request(ids, Task::Pool(PoolingParams::default())) }
+                    let ids: Vec<u32> = (0..1 + (i * 7) % 60)
+                        .map(|t| ((t * 31 + i * 17) % 290) as u32 + 5)
+                        .collect();
+                    let types = ids
+                        .iter()
+                        .enumerate()
+                        .map(|(t, _)| u32::from(case == "bert_cross" && t > 8))
+                        .collect();
+                    NewRequest {
+                        type_ids: types,
+                        ..request(ids, Task::Pool(PoolingParams::default()))
+                    }
                 })
                 .collect();
-            let engine = start(case, dtype, EngineConfig { class: Class::Latency, ..config() });
+            let engine = start(
+                case,
+                dtype,
+                EngineConfig {
+                    class: Class::Latency,
+                    ..config()
+                },
+            );
             let alone = one_at_a_time(&engine, &requests);
             assert_eq!(together(&engine, &requests), alone, "{case} in a batch");
-            let small = start(case, dtype, EngineConfig { max_batch_tokens: 64, ..config() });
-            assert_eq!(together(&small, &requests), alone, "{case} in small batches");
+            let small = start(
+                case,
+                dtype,
+                EngineConfig {
+                    max_batch_tokens: 64,
+                    ..config()
+                },
+            );
+            assert_eq!(
+                together(&small, &requests),
+                alone,
+                "{case} in small batches"
+            );
             assert_ne!(alone[0], alone[1], "{case} tells inputs apart");
         }
     }
