@@ -3,6 +3,11 @@
 //! "Within 1e-4" means the largest difference as a share of the largest expected value of the same tensor
 //! (`golden::worst`).
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a fixture that is not as its README says ends the test"
+)]
+
 #[path = "parity_models/decoders.rs"]
 mod decoders;
 #[path = "parity_models/encoders.rs"]

@@ -5,3 +5,6 @@
 pub(crate) mod bert;
 pub(crate) mod distilbert;
 pub(crate) mod llama;
+
+#[cfg(test)]
+mod bert_oracle;

@@ -37,14 +37,18 @@ impl Head {
         match self.kind {
             HeadKind::SingleLabel => softmax(row),
             HeadKind::MultiLabel | HeadKind::Score { sigmoid: true } => {
-                row.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp()));
+                for x in row {
+                    *x = 1.0 / (1.0 + (-*x).exp());
+                }
             }
             HeadKind::Regression
             | HeadKind::Score { sigmoid: false }
             | HeadKind::Embed { normalize: false } => {}
             HeadKind::Embed { normalize: true } => {
                 let length = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-                row.iter_mut().for_each(|x| *x /= length);
+                for x in row {
+                    *x /= length;
+                }
             }
         }
     }
@@ -52,7 +56,47 @@ impl Head {
 
 fn softmax(row: &mut [f32]) {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|x| *x = (*x - max).exp());
+    for x in &mut *row {
+        *x = (*x - max).exp();
+    }
     let sum: f32 = row.iter().sum();
-    row.iter_mut().for_each(|x| *x /= sum);
+    for x in row {
+        *x /= sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn activated(kind: HeadKind, row: &[f32]) -> Vec<f32> {
+        let mut row = row.to_vec();
+        let labels = Vec::new();
+        Head { kind, labels }.activate(&mut row);
+        row
+    }
+
+    #[test]
+    fn each_head_keeps_its_promise() {
+        let huge = activated(HeadKind::SingleLabel, &[-1e30, 3e30, 1e30]);
+        assert_eq!(huge, [0.0, 1.0, 0.0]);
+        let row = [0.0, 2f32.ln()];
+        let softmax = activated(HeadKind::SingleLabel, &row);
+        assert!((softmax[0] - 1.0 / 3.0).abs() < 1e-6 && (softmax[1] - 2.0 / 3.0).abs() < 1e-6);
+        let sigmoid = activated(HeadKind::MultiLabel, &row);
+        assert!((sigmoid[0] - 0.5).abs() < 1e-6 && (sigmoid[1] - 2.0 / 3.0).abs() < 1e-6);
+        let extreme = activated(HeadKind::Score { sigmoid: true }, &[-1e30, 1e30]);
+        assert_eq!(extreme, [0.0, 1.0]);
+        let same = [
+            HeadKind::Regression,
+            HeadKind::Score { sigmoid: false },
+            HeadKind::Embed { normalize: false },
+        ];
+        for kind in same {
+            assert_eq!(activated(kind, &[3.0, -4.0]), [3.0, -4.0]);
+        }
+        let normalize = HeadKind::Embed { normalize: true };
+        assert_eq!(activated(normalize.clone(), &[3.0, -4.0]), [0.6, -0.8]);
+        assert_eq!(activated(normalize, &[0.0, 0.0]), [0.0, 0.0]);
+    }
 }

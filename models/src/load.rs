@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Loads a model: finds its files, builds its architecture, checks that every tensor was used.
 ///
-/// Nothing in a model folder is executed; a `code/` folder (SageMaker's place for scripts) is ignored with a warning.
+/// Nothing in a model folder is executed; a `code/` folder (`SageMaker`'s place for scripts) is ignored with a warning.
 ///
 /// # Errors
 /// See [`LoadError`]; each names the file, field or tensor.

@@ -21,12 +21,13 @@ impl Source {
             return Ok(Self::Folder(path));
         }
         if path.is_file() {
-            return match is_gguf {
-                true => Ok(Self::Gguf(path)),
-                false => Err(error(
+            return if is_gguf {
+                Ok(Self::Gguf(path))
+            } else {
+                Err(error(
                     text,
                     "is a file, but not a .gguf file; a model is a folder or a .gguf file",
-                )),
+                ))
             };
         }
         let (repo, revision) = match text.split_once('@') {

@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+/// Tensors that an error names before it counts the rest.
+const SHOWN: usize = 8;
+
 /// How a file stores the values of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stored {
@@ -180,11 +183,12 @@ impl Weights {
             self.report(self.total - self.done.load(Relaxed));
             return Ok(());
         }
-        const SHOWN: usize = 8;
-        let mut names = unknown[..unknown.len().min(SHOWN)].join(", ");
-        if unknown.len() > SHOWN {
-            names += &format!(" and {} more", unknown.len() - SHOWN);
-        }
+        let (shown, rest) = unknown.split_at(unknown.len().min(SHOWN));
+        let more = match rest.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let names = shown.join(", ") + &more;
         Err(LoadError::UnusedTensors {
             names,
             path: self.path.clone(),

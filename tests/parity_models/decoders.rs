@@ -188,10 +188,13 @@ fn gguf_blocks_dequantize_bit_equal() {
                 let mut hash = Sha256::new();
                 for r in 0..rows {
                     weight.dequantize_row(r, &mut row);
-                    row.iter().for_each(|v| hash.update(v.to_le_bytes()));
+                    for value in &row {
+                        hash.update(value.to_le_bytes());
+                    }
                 }
-                let hash = hash.finalize();
-                hash.iter().map(|b| format!("{b:02x}")).collect::<String>()
+                let digits = hash.finalize().into_iter().flat_map(|b| [b >> 4, b & 15]);
+                let digits = digits.filter_map(|d| char::from_digit(d.into(), 16));
+                digits.collect::<String>()
             };
             let expected = expected.as_str().unwrap();
             assert_eq!(hash(data), expected, "{kind} {name}");

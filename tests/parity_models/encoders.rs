@@ -1,4 +1,4 @@
-//! BERT and DistilBERT: classifiers, cross-encoders, embedders.
+//! BERT and `DistilBERT`: classifiers, cross-encoders, embedders.
 
 use crate::decoders::same_bits;
 use crate::{edited, open};

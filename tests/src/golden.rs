@@ -113,7 +113,7 @@ pub fn argmax(row: &[f32]) -> u32 {
     (0..row.len()).reduce(better).unwrap_or(0) as u32
 }
 
-/// The demo chat model, SmolLM2-135M-Instruct as Q4_1 GGUF.
+/// The demo chat model, SmolLM2-135M-Instruct as `Q4_1` GGUF.
 pub fn chat_gguf() -> PathBuf {
     real_model("chat.gguf")
 }

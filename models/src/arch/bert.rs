@@ -149,7 +149,7 @@ fn layer(weights: &Weights, config: &Config, i: usize) -> Result<EncoderLayer, L
         qkv: Linear::load(
             weights,
             &Parts {
-                parts: &qkv,
+                outputs: &qkv,
                 cols: hidden,
                 bias: true,
             },

@@ -1,4 +1,4 @@
-//! DistilBERT (Sanh et al., arXiv:1910.01108): embedder or sequence classifier, from a Hugging Face folder. A BERT without
+//! `DistilBERT` (Sanh et al., arXiv:1910.01108): embedder or sequence classifier, from a Hugging Face folder. A BERT without
 //! segments and pooler, under names of its own.
 
 use crate::config::{Json, head, modules};
@@ -20,7 +20,7 @@ const IGNORABLE: &[&str] = &[
 /// The architecture's own constant; config.json does not name it.
 const NORM_EPS: f32 = 1e-12;
 
-/// The sizes of a DistilBERT.
+/// The sizes of a `DistilBERT`.
 struct Config {
     hidden: usize,
     inner: usize,
@@ -132,7 +132,7 @@ fn layer(weights: &Weights, config: &Config, i: usize) -> Result<EncoderLayer, L
         qkv: Linear::load(
             weights,
             &Parts {
-                parts: &qkv,
+                outputs: &qkv,
                 cols: hidden,
                 bias: true,
             },

@@ -43,16 +43,13 @@ struct Layer {
 
 /// Builds the model. See [`crate::registry`].
 pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
-    let config = match &checkpoint.gguf {
-        Some(meta) => {
-            checkpoint.weights.spelled(gguf_spellings);
-            let tied = !checkpoint.weights.has("lm_head.weight");
-            Config::gguf(meta, tied)?
-        }
-        None => {
-            checkpoint.weights.spelled(folder_spellings);
-            Config::folder(&checkpoint.folder()?.1)?
-        }
+    let config = if let Some(meta) = &checkpoint.gguf {
+        checkpoint.weights.spelled(gguf_spellings);
+        let tied = !checkpoint.weights.has("lm_head.weight");
+        Config::gguf(meta, tied)?
+    } else {
+        checkpoint.weights.spelled(folder_spellings);
+        Config::folder(&checkpoint.folder()?.1)?
     };
     let weights = &checkpoint.weights;
     let mut rope = config
@@ -110,9 +107,16 @@ fn layer(weights: &Weights, config: &Config, i: usize) -> Result<Layer, LoadErro
     } = config.layout;
     let (q, kv) = (q_heads * k_dim, kv_heads * k_dim);
     let name = |part: &str| format!("model.layers.{i}.{part}");
-    let stack = |parts: &[(String, usize)], bias| {
+    let stack = |outputs: &[(String, usize)], bias| {
         let cols = config.hidden;
-        Linear::load(weights, &Parts { parts, cols, bias })
+        Linear::load(
+            weights,
+            &Parts {
+                outputs,
+                cols,
+                bias,
+            },
+        )
     };
     let qkv = [
         (name("self_attn.q_proj"), q),

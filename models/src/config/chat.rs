@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// The files that say something about a folder's tokens, each read once.
 pub(crate) struct TokenFiles {
-    /// tokenizer_config.json.
+    /// `tokenizer_config.json`.
     pub(crate) tokenizer: Option<Json>,
     generation: Option<Json>,
 }
@@ -20,7 +20,7 @@ impl TokenFiles {
         })
     }
 
-    /// tokenizer_config.json's `model_max_length`; none if absent or the huge number that stands for "no limit".
+    /// `tokenizer_config.json`'s `model_max_length`; none if absent or the huge number that stands for "no limit".
     pub(crate) fn max_length(&self) -> Result<Option<usize>, LoadError> {
         let Some(json) = &self.tokenizer else {
             return Ok(None);
@@ -33,7 +33,7 @@ impl TokenFiles {
         }
     }
 
-    /// Template, tokens and end ids of a decoder with `vocab` ids. End ids: generation_config.json, else config.json,
+    /// Template, tokens and end ids of a decoder with `vocab` ids. End ids: `generation_config.json`, else config.json,
     /// else the tokenizer's end token.
     pub(crate) fn chat(
         &self,
@@ -62,7 +62,7 @@ impl TokenFiles {
         })
     }
 
-    /// `chat_template.jinja`, else `chat_template.json`, else the field of tokenizer_config.json.
+    /// `chat_template.jinja`, else `chat_template.json`, else the field of `tokenizer_config.json`.
     fn template(&self, folder: &Path) -> Result<Option<String>, LoadError> {
         let jinja = folder.join("chat_template.jinja");
         if jinja.is_file() {

@@ -19,7 +19,7 @@ enum Activation {
 /// The task, as transformers' pipeline and sentence-transformers' `CrossEncoder` decide it:
 /// - `problem_type` `regression`: the number itself; `multi_label_classification`: a sigmoid for each label.
 /// - one label otherwise: a relevance score. Its activation is the one that is named (`sentence_transformers.activation_fn`
-///   or `sbert_ce_default_activation_function` in config.json, `activation_fn` in config_sentence_transformers.json), else a
+///   or `sbert_ce_default_activation_function` in config.json, `activation_fn` in `config_sentence_transformers.json`), else a
 ///   sigmoid, which is also what transformers' pipeline does with one label.
 /// - several labels: softmax; a sigmoid for each if the named activation is one.
 ///
@@ -81,15 +81,15 @@ fn labels(config: &Json) -> Result<Vec<String>, LoadError> {
 
 /// The activation that sentence-transformers wrote, in any of the three places that it used.
 fn activation(folder: &Path, config: &Json) -> Result<Option<Activation>, LoadError> {
-    if let Some(json) = Json::read_if_there(&folder.join("config_sentence_transformers.json"))? {
-        if let Some(activation) = named(&json, "activation_fn")? {
-            return Ok(Some(activation));
-        }
+    if let Some(json) = Json::read_if_there(&folder.join("config_sentence_transformers.json"))?
+        && let Some(activation) = named(&json, "activation_fn")?
+    {
+        return Ok(Some(activation));
     }
-    if let Some(inner) = config.find_inner("sentence_transformers")? {
-        if let Some(activation) = named(&inner, "activation_fn")? {
-            return Ok(Some(activation));
-        }
+    if let Some(inner) = config.find_inner("sentence_transformers")?
+        && let Some(activation) = named(&inner, "activation_fn")?
+    {
+        return Ok(Some(activation));
     }
     named(config, "sbert_ce_default_activation_function")
 }

@@ -8,6 +8,20 @@ use std::path::{Component, Path, PathBuf};
 
 const MODULES: &str = "modules.json";
 
+/// The flags of older pooling files: name, mode, what holds if the flag is absent.
+const FLAGS: [(&str, &str, bool); 6] = [
+    ("pooling_mode_cls_token", "cls", false),
+    ("pooling_mode_mean_tokens", "mean", true),
+    ("pooling_mode_max_tokens", "max", false),
+    ("pooling_mode_lasttoken", "lasttoken", false),
+    (
+        "pooling_mode_mean_sqrt_len_tokens",
+        "mean_sqrt_len_tokens",
+        false,
+    ),
+    ("pooling_mode_weightedmean_tokens", "weightedmean", false),
+];
+
 /// What a folder says about making one vector of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Embedding {
@@ -57,7 +71,7 @@ pub(crate) fn only_transformer(folder: &Path) -> Result<(), LoadError> {
     }
 }
 
-/// `max_seq_length` of sentence_bert_config.json, if it names one.
+/// `max_seq_length` of `sentence_bert_config.json`, if it names one.
 ///
 /// # Errors
 /// [`LoadError::Config`] also if texts must be lower-cased before a tokenizer that does not do so itself.
@@ -175,18 +189,6 @@ fn read_pooling(config: &Json, hidden: usize) -> Result<Pooling, LoadError> {
             _ => Err(config.error("pooling_mode", "expected the name of one mode")),
         };
     }
-    const FLAGS: [(&str, &str, bool); 6] = [
-        ("pooling_mode_cls_token", "cls", false),
-        ("pooling_mode_mean_tokens", "mean", true),
-        ("pooling_mode_max_tokens", "max", false),
-        ("pooling_mode_lasttoken", "lasttoken", false),
-        (
-            "pooling_mode_mean_sqrt_len_tokens",
-            "mean_sqrt_len_tokens",
-            false,
-        ),
-        ("pooling_mode_weightedmean_tokens", "weightedmean", false),
-    ];
     let mut on = Vec::new();
     for (field, name, default) in FLAGS {
         if config.bool_or(field, default)? {

@@ -1,1 +1,367 @@
 //! Fields, ranges, and the two spellings.
+
+use super::chat::TokenFiles;
+use super::modules::{Embedding, embedding, max_length, only_transformer};
+use super::rope::Rope;
+use super::{Json, head};
+use crate::layers::pooling::Pooling;
+use crate::{HeadKind, LoadError, Tokenizer};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn object(value: Value) -> Json {
+    match value {
+        Value::Object(map) => Json::new(Path::new("config.json"), map),
+        other => panic!("{other} is no object"),
+    }
+}
+
+/// A folder with these files.
+fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, value.to_string()).unwrap();
+    }
+    folder
+}
+
+/// The error names `field`.
+#[track_caller]
+fn fails<T>(result: Result<T, LoadError>, field: &str) {
+    let Err(error) = result else {
+        panic!("{field} was accepted")
+    };
+    let message = error.to_string();
+    assert!(message.contains(field), "`{field}` in: {message}");
+}
+
+#[test]
+fn fields_are_read_in_their_ranges() {
+    let config = object(json!({
+        "n": 4, "negative": -1, "fraction": 1.5, "text": "4", "huge": 1u64 << 62, "nothing": null, "zero": 0.0
+    }));
+    assert_eq!(config.size("n", 1..=4).unwrap(), 4);
+    assert_eq!(config.find_size("nothing", 1..=4).unwrap(), None);
+    for field in ["negative", "fraction", "text", "huge", "nothing", "absent"] {
+        fails(
+            config.size(field, 1..=1 << 20),
+            &format!("config.json: field `{field}`"),
+        );
+    }
+    fails(config.size("n", 1..=3), "from 1 to 3, got 4");
+    fails(config.positive("zero"), "`zero`");
+    fails(config.bool_or("n", true), "`n`");
+    fails(config.find_str("n"), "`n`");
+}
+
+#[test]
+fn both_spellings_of_rope_mean_the_same() {
+    let read = |value| Rope::read(&object(value));
+    let llama3 = json!({
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32
+    });
+    let with = |extra: Value| {
+        let mut all = llama3.clone();
+        all.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        all
+    };
+    let new = json!({"rope_parameters": with(json!({"rope_type": "llama3", "rope_theta": 500.0}))});
+    let old = json!({"rope_theta": 500.0, "rope_scaling": with(json!({"type": "llama3"}))});
+    let table = read(new).unwrap().table(16, false);
+    assert_eq!(table, read(old).unwrap().table(16, false));
+    let plain = read(json!({"rope_theta": 500.0, "rope_scaling": null}))
+        .unwrap()
+        .table(16, false);
+    assert_eq!(
+        table.inv_freq[0], plain.inv_freq[0],
+        "high frequencies stay"
+    );
+    assert_eq!(
+        table.inv_freq[7],
+        plain.inv_freq[7] / 8.0,
+        "low ones are divided"
+    );
+    assert_eq!(read(json!({})).unwrap().theta, 10_000.0);
+
+    fails(
+        read(json!({"rope_scaling": {"type": "yarn", "factor": 2.0}})),
+        "rope_scaling.type",
+    );
+    fails(
+        read(json!({"rope_parameters": {"rope_type": "linear"}})),
+        "rope_parameters.factor",
+    );
+    fails(
+        read(json!({"rope_parameters": {"partial_rotary_factor": 0.5}})),
+        "partial_rotary_factor",
+    );
+    fails(read(json!({"rope_theta": "much"})), "rope_theta");
+    let upside_down = with(json!({"type": "llama3", "low_freq_factor": 4.0}));
+    fails(
+        read(json!({"rope_scaling": upside_down})),
+        "rope_scaling.high_freq_factor",
+    );
+}
+
+#[test]
+fn the_head_follows_problem_type_labels_and_activation() {
+    let identity = "torch.nn.modules.linear.Identity";
+    let sigmoid = "torch.nn.modules.activation.Sigmoid";
+    let empty = folder(&[]);
+    let now = folder(&[(
+        "config_sentence_transformers.json",
+        json!({"activation_fn": identity}),
+    )]);
+    let score = |sigmoid| HeadKind::Score { sigmoid };
+    let one = json!({"0": "LABEL_0"});
+    let cases = [
+        (&empty, json!({}), HeadKind::SingleLabel),
+        (&empty, json!({"num_labels": 1}), score(true)),
+        (&empty, json!({"id2label": one}), score(true)),
+        (&now, json!({"id2label": one}), score(false)),
+        (
+            &empty,
+            json!({"id2label": one, "sbert_ce_default_activation_function": identity}),
+            score(false),
+        ),
+        (
+            &empty,
+            json!({"id2label": one, "sentence_transformers": {"activation_fn": identity}}),
+            score(false),
+        ),
+        (
+            &empty,
+            json!({"id2label": one, "sentence_transformers": {"activation_fn": sigmoid}}),
+            score(true),
+        ),
+        (
+            &empty,
+            json!({"id2label": one, "problem_type": "regression"}),
+            HeadKind::Regression,
+        ),
+        (
+            &empty,
+            json!({"sentence_transformers": {"activation_fn": sigmoid}}),
+            HeadKind::MultiLabel,
+        ),
+        (
+            &empty,
+            json!({"problem_type": "multi_label_classification"}),
+            HeadKind::MultiLabel,
+        ),
+        (
+            &empty,
+            json!({"problem_type": "single_label_classification"}),
+            HeadKind::SingleLabel,
+        ),
+    ];
+    for (folder, config, kind) in cases {
+        let head = head::read(folder.path(), &object(config.clone())).unwrap();
+        assert_eq!(head.kind, kind, "{config}");
+    }
+    let many = json!({"id2label": {"10": "k", "2": "c", "0": "a", "1": "b", "3": "d", "4": "e", "5": "f", "6": "g", "7": "h", "8": "i", "9": "j"}});
+    let labels = head::read(empty.path(), &object(many)).unwrap().labels;
+    assert_eq!(labels.concat(), "abcdefghijk", "by number, not by text");
+
+    for (config, field) in [
+        (json!({"problem_type": "guessing"}), "problem_type"),
+        (json!({"id2label": {"0": "a", "2": "b"}}), "id2label.2"),
+        (json!({"id2label": {"0": "a", "1": 5}}), "id2label.1"),
+        (json!({"id2label": {}}), "id2label"),
+        (json!({"id2label": one, "num_labels": 3}), "id2label"),
+        (
+            json!({"sbert_ce_default_activation_function": "torch.nn.Tanh"}),
+            "sbert_ce_default_activation_function",
+        ),
+    ] {
+        fails(head::read(empty.path(), &object(config)), field);
+    }
+}
+
+fn modules(kinds: &[&str]) -> Value {
+    let list = kinds.iter().enumerate().map(|(i, kind)| {
+        let path = if i == 0 { String::new() } else { format!("{i}_{kind}") };
+        json!({"idx": i, "name": "x", "path": path, "type": format!("sentence_transformers.models.{kind}")})
+    });
+    list.collect()
+}
+
+#[test]
+fn poolings_are_read_in_both_spellings() {
+    let bare = folder(&[]);
+    let default = embedding(bare.path(), 8).unwrap();
+    assert_eq!(
+        default,
+        Embedding {
+            pooling: Pooling::Mean,
+            normalize: false
+        }
+    );
+    for (config, pooling) in [
+        (
+            json!({"pooling_mode": "lasttoken", "embedding_dimension": 8}),
+            Pooling::Last,
+        ),
+        (json!({"pooling_mode": ["cls"]}), Pooling::Cls),
+        (json!({}), Pooling::Mean),
+        (
+            json!({"pooling_mode_mean_tokens": false, "pooling_mode_max_tokens": true}),
+            Pooling::Max,
+        ),
+    ] {
+        let files = [
+            (
+                "modules.json",
+                modules(&["Transformer", "Pooling", "Normalize"]),
+            ),
+            ("1_Pooling/config.json", config),
+        ];
+        let read = embedding(folder(&files).path(), 8).unwrap();
+        let normalize = true;
+        assert_eq!(read, Embedding { pooling, normalize });
+    }
+    for (config, field) in [
+        (json!({"pooling_mode": "cls+mean"}), "pooling_mode"),
+        (json!({"pooling_mode": ["cls", "mean"]}), "pooling_mode"),
+        (
+            json!({"pooling_mode_cls_token": true}),
+            "pooling_mode_mean_tokens",
+        ),
+        (json!({"pooling_mode_mean_tokens": false}), "pooling_mode"),
+        (
+            json!({"word_embedding_dimension": 4}),
+            "word_embedding_dimension",
+        ),
+    ] {
+        let files = [
+            ("modules.json", modules(&["Transformer", "Pooling"])),
+            ("1_Pooling/config.json", config),
+        ];
+        fails(embedding(folder(&files).path(), 8), field);
+    }
+}
+
+#[test]
+fn other_modules_are_named() {
+    for (kinds, named) in [
+        (&["Transformer", "Pooling", "Dense"][..], "Dense"),
+        (&["Transformer", "Pooling", "Normalize", "Dense"], "Dense"),
+        (&["Transformer", "WordWeights"], "WordWeights"),
+        (&["BoW"], "BoW"),
+        (&["Transformer"], "Pooling"),
+        (&[], "empty"),
+    ] {
+        let files = [
+            ("modules.json", modules(kinds)),
+            ("1_Pooling/config.json", json!({})),
+        ];
+        fails(embedding(folder(&files).path(), 8), named);
+    }
+    let extra = folder(&[("modules.json", modules(&["Transformer", "Dense"]))]);
+    fails(only_transformer(extra.path()), "Dense");
+    let outside = json!([
+        {"path": "", "type": "Transformer"}, {"path": "../other", "type": "Pooling"}
+    ]);
+    fails(
+        embedding(folder(&[("modules.json", outside)]).path(), 8),
+        "../other",
+    );
+    let files = [
+        ("modules.json", modules(&["Transformer", "Pooling"])),
+        ("1_Pooling/config.json", json!({})),
+        (
+            "config_sentence_transformers.json",
+            json!({"default_prompt_name": "query"}),
+        ),
+    ];
+    fails(embedding(folder(&files).path(), 8), "default_prompt_name");
+}
+
+#[test]
+fn length_limits() {
+    let limit = |value| max_length(folder(&[("sentence_bert_config.json", value)]).path(), None);
+    assert_eq!(
+        limit(json!({"max_seq_length": 256, "do_lower_case": false})).unwrap(),
+        Some(256)
+    );
+    assert_eq!(limit(json!({"max_seq_length": null})).unwrap(), None);
+    fails(limit(json!({"max_seq_length": 0})), "max_seq_length");
+    fails(limit(json!({"do_lower_case": true})), "do_lower_case");
+    for (value, expected) in [
+        (json!(512), Some(512)),
+        (json!(1e30), None),
+        (json!(null), None),
+    ] {
+        let files = folder(&[("tokenizer_config.json", json!({"model_max_length": value}))]);
+        let read = TokenFiles::read(files.path())
+            .unwrap()
+            .max_length()
+            .unwrap();
+        assert_eq!(read, expected);
+    }
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden")
+        .join(name)
+        .join("model")
+}
+
+#[test]
+fn templates_tokens_and_end_ids_come_from_any_of_their_files() {
+    let tokenizer = Tokenizer::from_file(&golden("llama").join("tokenizer.json")).unwrap();
+    let chat = |files: &[(&str, Value)], config: Value| {
+        let folder = folder(files);
+        let read = TokenFiles::read(folder.path())?;
+        read.chat(folder.path(), &object(config), &tokenizer, 320)
+    };
+    let named = json!([{"name": "tool", "template": "T"}, {"name": "default", "template": "D"}]);
+    let tokens = json!({"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": "<|im_end|>", "chat_template": named});
+    let both = chat(
+        &[
+            ("tokenizer_config.json", tokens.clone()),
+            ("generation_config.json", json!({"eos_token_id": [2, 0]})),
+        ],
+        json!({"eos_token_id": 5}),
+    )
+    .unwrap();
+    assert_eq!(
+        (both.bos_token.as_str(), both.eos_token.as_str()),
+        ("<s>", "<|im_end|>")
+    );
+    assert_eq!(
+        (both.template.as_deref(), both.eos_ids),
+        (Some("D"), vec![2, 0])
+    );
+    let file = chat(
+        &[
+            ("tokenizer_config.json", tokens.clone()),
+            ("chat_template.json", json!({"chat_template": "J"})),
+        ],
+        json!({"eos_token_id": 5}),
+    )
+    .unwrap();
+    assert_eq!(
+        (file.template.as_deref(), file.eos_ids),
+        (Some("J"), vec![5])
+    );
+    let token = chat(
+        &[("tokenizer_config.json", tokens)],
+        json!({"eos_token_id": null}),
+    )
+    .unwrap();
+    assert_eq!(token.eos_ids, [tokenizer.id("<|im_end|>").unwrap()]);
+
+    fails(chat(&[], json!({"eos_token_id": 320})), "eos_token_id");
+    fails(chat(&[], json!({"eos_token_id": "end"})), "eos_token_id");
+    let nameless = json!({"chat_template": [{"name": "tool", "template": "T"}]});
+    fails(
+        chat(&[("tokenizer_config.json", nameless)], json!({})),
+        "chat_template",
+    );
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// Where the parts of a [`Linear`] come from: names without `.weight` and `.bias`.
 pub(crate) struct Parts<'a> {
     /// Name and output rows of each part, from top to bottom.
-    pub(crate) parts: &'a [(String, usize)],
+    pub(crate) outputs: &'a [(String, usize)],
     /// Input columns.
     pub(crate) cols: usize,
     /// Whether the parts have biases.
@@ -30,17 +30,18 @@ struct Part {
 impl Linear {
     /// Reads and stacks the parts.
     pub(crate) fn load(weights: &Weights, from: &Parts<'_>) -> Result<Self, LoadError> {
-        let mut parts = Vec::with_capacity(from.parts.len());
-        for (name, rows) in from.parts {
+        let mut parts = Vec::with_capacity(from.outputs.len());
+        for (name, rows) in from.outputs {
             let weight = weights.matrix(&format!("{name}.weight"), *rows, from.cols)?;
-            let bias = match from.bias {
-                true => Some(weights.vector(&format!("{name}.bias"), *rows)?),
-                false => None,
+            let bias = if from.bias {
+                Some(weights.vector(&format!("{name}.bias"), *rows)?)
+            } else {
+                None
             };
             parts.push((weight, bias));
         }
         Self::stack(parts).map_err(|e| LoadError::Tensor {
-            name: from.parts[0].0.clone(),
+            name: from.outputs[0].0.clone(),
             path: weights.path().to_owned(),
             reason: e.to_string(),
         })
@@ -53,8 +54,15 @@ impl Linear {
         (rows, cols): (usize, usize),
         bias: bool,
     ) -> Result<Self, LoadError> {
-        let parts = &[(name.to_owned(), rows)];
-        Self::load(weights, &Parts { parts, cols, bias })
+        let outputs = &[(name.to_owned(), rows)];
+        Self::load(
+            weights,
+            &Parts {
+                outputs,
+                cols,
+                bias,
+            },
+        )
     }
 
     /// One weight that is shared with something else (a tied embedding), no bias.

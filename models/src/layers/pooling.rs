@@ -35,7 +35,9 @@ impl Pooling {
             }
             if self == Self::Mean {
                 let tokens = (end - start) as f32;
-                out.iter_mut().for_each(|o| *o /= tokens);
+                for o in out {
+                    *o /= tokens;
+                }
             }
         }
     }

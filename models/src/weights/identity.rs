@@ -31,7 +31,10 @@ impl Weights {
             hash.update(&*self.files.map(entry.file, head)?);
             hash.update(&*self.files.map(entry.file, tail)?);
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        let digits = hash.finalize().into_iter().flat_map(|b| [b >> 4, b & 15]);
+        Ok(digits
+            .filter_map(|d| char::from_digit(d.into(), 16))
+            .collect())
     }
 
     /// Values in the tensors that the model used.
@@ -44,11 +47,11 @@ impl Weights {
     pub(crate) fn format(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (name, entry) in &self.entries {
-            if entry.used.load(Relaxed) && entry.shape.len() == 2 {
-                if let Ok(format) = self.wanted(name, &entry.stored) {
-                    *counts.entry(format.name()).or_default() +=
-                        entry.shape.iter().product::<usize>();
-                }
+            if entry.used.load(Relaxed)
+                && entry.shape.len() == 2
+                && let Ok(format) = self.wanted(name, &entry.stored)
+            {
+                *counts.entry(format.name()).or_default() += entry.shape.iter().product::<usize>();
             }
         }
         let most = counts.into_iter().max_by_key(|(_, count)| *count);

@@ -23,6 +23,14 @@ pub(super) struct Config {
     pub(super) tied: bool,
 }
 
+/// The names of [`Heads`]' fields in config.json and in GGUF metadata.
+const FIELDS: [&str; 3] = ["num_attention_heads", "num_key_value_heads", "head_dim"];
+const KEYS: [&str; 3] = [
+    "llama.attention.head_count",
+    "llama.attention.head_count_kv",
+    "llama.attention.key_length",
+];
+
 /// Numbers of heads, and their size if it is given.
 struct Heads {
     q: usize,
@@ -70,7 +78,6 @@ impl Config {
                 .unwrap_or(q),
             dim: json.find_size("head_dim", 1..=MAX.head_dim)?,
         };
-        const FIELDS: [&str; 3] = ["num_attention_heads", "num_key_value_heads", "head_dim"];
         let layout = heads.layout(hidden);
         Ok(Self {
             hidden,
@@ -99,11 +106,6 @@ impl Config {
             kv: find_size(meta, "llama.attention.head_count_kv", MAX.heads)?.unwrap_or(q),
             dim: find_size(meta, "llama.attention.key_length", MAX.head_dim)?,
         };
-        const KEYS: [&str; 3] = [
-            "llama.attention.head_count",
-            "llama.attention.head_count_kv",
-            "llama.attention.key_length",
-        ];
         let layout = heads.layout(hidden);
         let layout = layout.map_err(|(key, reason)| meta.error(KEYS[key], reason))?;
         for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
