@@ -1,7 +1,7 @@
 //! Models against their references: every golden case of `golden/`, with a negative control beside each tolerance.
 //!
 //! "Within 1e-4" means the largest difference as a share of the largest expected value of the same tensor
-//! (`golden::worst`).
+//! (`golden::worst`); scores and embeddings are compared absolutely (`golden::apart`).
 
 #![expect(
     clippy::unwrap_used,

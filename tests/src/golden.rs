@@ -97,14 +97,22 @@ pub fn ids(value: &Value) -> Vec<u32> {
 /// # Panics
 /// If the lengths differ.
 pub fn worst(got: &[f32], want: &[f32]) -> f32 {
-    assert_eq!(got.len(), want.len(), "number of values");
     let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let apart = got.iter().zip(want).map(|(a, b)| (a - b).abs());
+    apart(got, want) / largest
+}
+
+/// The largest absolute difference; infinite if any value is not a number.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn apart(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len(), "number of values");
+    let differences = got.iter().zip(want).map(|(a, b)| (a - b).abs());
     // A NaN must not pass for "no difference".
-    apart.fold(
+    differences.fold(
         0f32,
         |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) },
-    ) / largest
+    )
 }
 
 /// The index of the largest value, the first of equals.
