@@ -1,0 +1,451 @@
+//! What was typed: flags, the environment, the file. The one place that reads the environment.
+//!
+//! Owns: names of flags, variables and file keys, help texts. Must not know: what a value means; that is `config`'s.
+//!
+//! Invariant: a setting is text and the place it came from until `config` reads it, so that each is read by one function
+//! and every message names the place.
+
+use clap::{Args, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The version, with the commit it was built from.
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("KOMA_COMMIT"), ")");
+
+const ABOUT: &str = "Serves a chatbot's own models side by side: chat, classify, embed, rerank.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  One chat model, named after its file:
+    koma serve SmolLM2-135M-Instruct.Q4_1.gguf
+  Four models under names of your choice; a request without `model` goes to the first that can do it:
+    koma serve chat=chat.gguf embed=./all-MiniLM-L6-v2 intent=./intent rerank=./rerank
+  From the Hugging Face hub, reachable from other machines:
+    koma serve --host 0.0.0.0 HuggingFaceTB/SmolLM2-135M-Instruct
+  From a file with settings for each model:
+    koma serve --config koma.toml
+
+Every setting can also be given as a variable (--max-model-len: KOMA_MAX_MODEL_LEN; models: KOMA_MODELS, separated by \
+commas) or as a key of the file (max-model-len). A flag wins over a variable, a variable over the file.";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  koma bench throughput chat.gguf --batch 8 --input-len 512 --output-len 128
+  koma bench throughput ./all-MiniLM-L6-v2 --batch 32 --input-len 128 --json result.json";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "koma", version = VERSION, about = ABOUT, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve models over HTTP.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Measure how many tokens a second a model computes, without HTTP: seeded random prompts, exact lengths.
+    #[command(after_help = BENCH_EXAMPLES)]
+    Throughput(ThroughputArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Models: a folder, a .gguf file or a hub id, optionally named. Without any: /opt/ml/model if it is there.
+    #[arg(value_name = "[NAME=]SOURCE")]
+    pub(crate) sources: Vec<String>,
+
+    /// File with settings and models [KOMA_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// Settings of the server.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServerArgs {
+    /// Address to listen on [default: 127.0.0.1; 0.0.0.0 with /opt/ml/model]
+    #[arg(long)]
+    host: Option<String>,
+    /// Port to listen on; 0 takes a free one [default: 8080]
+    #[arg(long)]
+    port: Option<String>,
+    /// Folder for what Koma writes: downloads, records of steps that hung [default: the hub's cache, the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Seconds that running requests get to finish after SIGTERM [default: 25]
+    #[arg(long, value_name = "SECONDS")]
+    drain_timeout: Option<String>,
+}
+
+/// Settings of a model; as flags and variables for all models, in the file also for one.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ModelArgs {
+    /// Weights and activations: auto (as stored), f32 (exact), bf16 [default: auto]
+    #[arg(long, value_name = "auto|f32|bf16")]
+    dtype: Option<String>,
+    /// Keys and values in the cache: auto (bf16; f32 with --dtype f32), f32, bf16 [default: auto]
+    #[arg(long, value_name = "auto|f32|bf16")]
+    kv_dtype: Option<String>,
+    /// Memory of each chat model's cache, such as 512M or 2GiB [default: a part of the memory that is free]
+    #[arg(long, value_name = "SIZE")]
+    kv_cache_memory: Option<String>,
+    /// Most tokens of a request, prompt and output together [default: the model's own]
+    #[arg(long, value_name = "N")]
+    max_model_len: Option<String>,
+    /// Most requests that run at once in a model [default: 128]
+    #[arg(long, value_name = "N")]
+    max_running: Option<String>,
+    /// Most tokens computed in one step of a model [default: 2048]
+    #[arg(long, value_name = "N")]
+    max_batch_tokens: Option<String>,
+}
+
+/// Settings of the process.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MachineArgs {
+    /// Threads that compute [default: the processors this process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+    /// CPU path: auto, portable, avx2, avx512 [default: auto]
+    #[arg(long, value_name = "PATH")]
+    isa: Option<String>,
+    /// Form of the log [default: text]
+    #[arg(long, value_name = "text|json")]
+    log_format: Option<String>,
+    /// What to log, such as warn or koma_engine=debug [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ThroughputArgs {
+    /// The model: a folder, a .gguf file or a hub id.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Requests that run together
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch: u32,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) input_len: u32,
+    /// Tokens each request generates [default: 64]; only for models that generate
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) output_len: Option<u32>,
+    /// Measured runs
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
+    /// Runs before the measured ones
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) warmup: u32,
+    /// Seed of the prompts
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Write everything measured to FILE; - is standard output, without the table
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// Where a value was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// `--max-running`
+    Flag(&'static str),
+    /// `KOMA_MAX_RUNNING`
+    Variable(String),
+    /// A key of the file, `model "chat": max-running`
+    File(PathBuf, String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(key) => write!(f, "--{key}"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File(path, key) => write!(f, "{}: {key}", path.display()),
+        }
+    }
+}
+
+/// A value as it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Typed {
+    pub(crate) text: String,
+    pub(crate) origin: Origin,
+}
+
+/// What one place says: values by key (`max-running`).
+pub(crate) type Layer = BTreeMap<&'static str, Typed>;
+
+/// Keys of a model's settings: allowed per model in the file.
+pub(crate) const MODEL_KEYS: [&str; 6] = [
+    "dtype",
+    "kv-dtype",
+    "kv-cache-memory",
+    "max-model-len",
+    "max-running",
+    "max-batch-tokens",
+];
+/// All other keys.
+pub(crate) const PROCESS_KEYS: [&str; 8] = [
+    "host",
+    "port",
+    "data-dir",
+    "drain-timeout",
+    "threads",
+    "isa",
+    "log-format",
+    "log",
+];
+
+impl ServerArgs {
+    pub(crate) fn layer(&self) -> Layer {
+        layer([
+            ("host", &self.host),
+            ("port", &self.port),
+            ("data-dir", &self.data_dir),
+            ("drain-timeout", &self.drain_timeout),
+        ])
+    }
+}
+
+impl ModelArgs {
+    pub(crate) fn layer(&self) -> Layer {
+        layer([
+            ("dtype", &self.dtype),
+            ("kv-dtype", &self.kv_dtype),
+            ("kv-cache-memory", &self.kv_cache_memory),
+            ("max-model-len", &self.max_model_len),
+            ("max-running", &self.max_running),
+            ("max-batch-tokens", &self.max_batch_tokens),
+        ])
+    }
+}
+
+impl MachineArgs {
+    pub(crate) fn layer(&self) -> Layer {
+        layer([
+            ("threads", &self.threads),
+            ("isa", &self.isa),
+            ("log-format", &self.log_format),
+            ("log", &self.log),
+        ])
+    }
+}
+
+fn layer<const N: usize>(flags: [(&'static str, &Option<String>); N]) -> Layer {
+    let given = flags
+        .into_iter()
+        .filter_map(|(key, text)| Some((key, text.clone()?)));
+    given
+        .map(|(key, text)| {
+            let origin = Origin::Flag(key);
+            (key, Typed { text, origin })
+        })
+        .collect()
+}
+
+/// The environment, read once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// The variables of this process that begin with `KOMA_`. One that is not Unicode is read with replacement
+    /// characters, and then refused by whoever reads its value.
+    pub(crate) fn of_process() -> Self {
+        let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+        let all = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+        Self::from_iter(all)
+    }
+
+    /// A variable that is set and not empty.
+    fn get(&self, name: &str) -> Option<&str> {
+        let value = self.variables.get(name)?;
+        (!value.is_empty()).then_some(value.as_str())
+    }
+
+    /// All settings.
+    pub(crate) fn layer(&self) -> Layer {
+        let keys = MODEL_KEYS.iter().chain(&PROCESS_KEYS);
+        keys.filter_map(|key| {
+            let name = variable(key);
+            let text = self.get(&name)?.to_owned();
+            let origin = Origin::Variable(name);
+            Some((*key, Typed { text, origin }))
+        })
+        .collect()
+    }
+
+    /// The models of `KOMA_MODELS`.
+    pub(crate) fn sources(&self) -> Vec<String> {
+        let list = self.get("KOMA_MODELS").unwrap_or_default();
+        let parts = list.split(',').map(str::trim);
+        parts
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The file of `KOMA_CONFIG`.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.get("KOMA_CONFIG").map(Path::new)
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(variables: T) -> Self {
+        let ours = variables
+            .into_iter()
+            .filter(|(name, _)| name.starts_with("KOMA_"));
+        Self {
+            variables: ours.collect(),
+        }
+    }
+}
+
+/// `max-running` is `KOMA_MAX_RUNNING`.
+fn variable(key: &str) -> String {
+    format!("KOMA_{}", key.replace('-', "_").to_uppercase())
+}
+
+/// What the file says.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct File {
+    pub(crate) settings: Layer,
+    pub(crate) models: Vec<FileModel>,
+}
+
+/// One `[[model]]`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct FileModel {
+    pub(crate) name: Option<Typed>,
+    pub(crate) source: Typed,
+    pub(crate) class: Option<Typed>,
+    pub(crate) settings: Layer,
+}
+
+impl File {
+    /// Reads `text`, the contents of `path`.
+    ///
+    /// # Errors
+    /// If it is not TOML, has a key that does not exist, or a value that is neither text nor number.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, String> {
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut file = Self::default();
+        for (key, value) in table {
+            let place = Origin::File(path.to_owned(), key.clone());
+            if key == "model" {
+                file.models = models(path, value)?;
+            } else if let Some(known) = find(&key, &[&MODEL_KEYS, &PROCESS_KEYS]) {
+                file.settings.insert(known, typed(place, &value)?);
+            } else {
+                return Err(unknown(&place, &[&PROCESS_KEYS, &MODEL_KEYS, &["model"]]));
+            }
+        }
+        Ok(file)
+    }
+}
+
+fn models(path: &Path, value: toml::Value) -> Result<Vec<FileModel>, String> {
+    let toml::Value::Array(tables) = value else {
+        let path = path.display();
+        return Err(format!(
+            "{path}: models are written as [[model]], one for each"
+        ));
+    };
+    let one = |(index, value)| file_model(path, index, value);
+    tables.into_iter().enumerate().map(one).collect()
+}
+
+fn file_model(path: &Path, index: usize, value: toml::Value) -> Result<FileModel, String> {
+    let toml::Value::Table(table) = value else {
+        let path = path.display();
+        return Err(format!("{path}: model {} is not a table", index + 1));
+    };
+    let title = table.get("name").and_then(toml::Value::as_str).map_or_else(
+        || format!("model {}", index + 1),
+        |name| format!("model `{name}`"),
+    );
+    let (mut name, mut source, mut class) = (None, None, None);
+    let mut settings = Layer::new();
+    for (key, value) in &table {
+        let place = Origin::File(path.to_owned(), format!("{title}: {key}"));
+        match (key.as_str(), find(key, &[&MODEL_KEYS])) {
+            ("name", _) => name = Some(typed(place, value)?),
+            ("source", _) => source = Some(typed(place, value)?),
+            ("class", _) => class = Some(typed(place, value)?),
+            (_, Some(known)) => {
+                settings.insert(known, typed(place, value)?);
+            }
+            _ => {
+                return Err(unknown(
+                    &place,
+                    &[&["name", "source", "class"], &MODEL_KEYS],
+                ));
+            }
+        }
+    }
+    let source = source.ok_or_else(|| {
+        let path = path.display();
+        format!("{path}: {title}: `source` is missing")
+    })?;
+    Ok(FileModel {
+        name,
+        source,
+        class,
+        settings,
+    })
+}
+
+fn find(key: &str, groups: &[&[&'static str]]) -> Option<&'static str> {
+    groups.concat().into_iter().find(|known| *known == key)
+}
+
+fn unknown(place: &Origin, groups: &[&[&'static str]]) -> String {
+    format!(
+        "{place}: no such key; there are {}",
+        groups.concat().join(", ")
+    )
+}
+
+fn typed(origin: Origin, value: &toml::Value) -> Result<Typed, String> {
+    let text = match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Float(number) => number.to_string(),
+        _ => {
+            let kind = value.type_str();
+            return Err(format!("{origin}: a {kind} is not possible here"));
+        }
+    };
+    Ok(Typed { text, origin })
+}
+
+/// Where to write what nobody gave a folder for.
+pub(crate) fn temporary_folder() -> PathBuf {
+    std::env::temp_dir().join("koma")
+}

@@ -1,0 +1,131 @@
+//! `koma bench throughput`: how many tokens a second one model computes, without HTTP.
+//!
+//! Owns: the load (seeded random prompts of exact length, all different, no prefix cache), the clock, the result. Must
+//! not know: how the engine schedules.
+//!
+//! Invariant: every number printed is made of raw samples that are in the JSON.
+
+mod environment;
+mod load;
+mod report;
+mod summary;
+
+use super::start;
+use crate::config::{BenchConfig, LogFormat};
+use crate::progress::{Progress, Unit};
+use anyhow::{Context, bail, ensure};
+use koma_engine::models::kernels::Team;
+use koma_engine::models::{Loaded, Model};
+use koma_engine::{EngineConfig, EngineHandle};
+use load::{Load, Run};
+use report::Report;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Output tokens of each request, unless said otherwise.
+const OUTPUT_LEN: usize = 64;
+
+/// Measures, and writes the result.
+///
+/// # Errors
+/// If the model cannot be loaded or is not for such a load, or the result cannot be written.
+pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
+    ensure!(
+        config.batch <= config.model.max_running,
+        "--batch: {} requests are more than run at once (--max-running is {})",
+        config.batch,
+        config.model.max_running
+    );
+    let mut loaded = start::load_model(&config.model, &config.process, None)?;
+    let load = fit(config, &mut loaded)?;
+    let engine_config = engine_config(config, &loaded, &load);
+    let team = Arc::new(Team::new(config.process.threads));
+    let engine = EngineHandle::start(loaded, engine_config, team, config.process.isa)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let runs = runtime.block_on(measure(config, &engine, &load))?;
+    let report = Report::new(config, engine.info(), &load, runs);
+    runtime.block_on(engine.shutdown(Instant::now()));
+    write(config.json.as_deref(), &report)
+}
+
+/// The load, if the model can take it. Cuts the model's window to what the load needs, so that the cache need not hold
+/// more.
+fn fit(config: &BenchConfig, loaded: &mut Loaded) -> anyhow::Result<Load> {
+    let output_len = match (&loaded.model, config.output_len) {
+        (Model::Decoder(_), asked) => Some(asked.unwrap_or(OUTPUT_LEN)),
+        (Model::Encoder(_), None) => None,
+        (Model::Encoder(_), Some(_)) => {
+            bail!(
+                "--output-len: the model `{}` does not generate",
+                config.model.name
+            )
+        }
+    };
+    let needed = config.input_len + output_len.unwrap_or(0);
+    let most = loaded.limits.max_len;
+    ensure!(
+        needed <= most,
+        "--input-len, --output-len: {needed} tokens are more than the model's limit of {most}"
+    );
+    loaded.limits.max_len = needed;
+    Ok(Load {
+        batch: config.batch,
+        input_len: config.input_len,
+        output_len,
+        vocab: loaded.limits.vocab,
+        seed: config.seed,
+    })
+}
+
+fn engine_config(config: &BenchConfig, loaded: &Loaded, load: &Load) -> EngineConfig {
+    let mut engine = start::engine_config(&config.model, loaded, 0);
+    engine.prefix_cache = false;
+    engine.watermark = 0.0;
+    if let Model::Decoder(decoder) = &loaded.model {
+        let groups = decoder.cache_groups();
+        let block: usize = groups
+            .iter()
+            .map(|group| group.block_bytes(engine.block_size, engine.kv_dtype))
+            .sum();
+        // A spare block each: nobody is preempted.
+        let blocks = loaded.limits.max_len.div_ceil(engine.block_size) + 1;
+        let needed = load.batch.saturating_mul(blocks).saturating_mul(block);
+        engine.cache_bytes = config.model.kv_cache_bytes.unwrap_or(needed);
+    }
+    engine
+}
+
+async fn measure(
+    config: &BenchConfig,
+    engine: &EngineHandle,
+    load: &Load,
+) -> anyhow::Result<Vec<Run>> {
+    let may_draw = config.process.log_format == LogFormat::Text;
+    let progress = Progress::start("measuring", Unit::Runs, may_draw);
+    let total = config.warmup + config.runs;
+    let mut runs = Vec::with_capacity(total);
+    for index in 0..total {
+        progress.set(index as u64, total as u64);
+        runs.push(load.run(engine, index as u64).await?);
+    }
+    progress.set(total as u64, total as u64);
+    Ok(runs.split_off(config.warmup))
+}
+
+fn write(json: Option<&Path>, report: &Report) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let text = || serde_json::to_string_pretty(&report.json()).context("the result as JSON");
+    match json {
+        Some(path) if path == Path::new("-") => writeln!(out, "{}", text()?)?,
+        Some(path) => {
+            let text = text()? + "\n";
+            std::fs::write(path, text)
+                .with_context(|| format!("--json: {} cannot be written", path.display()))?;
+            write!(out, "{}", report.table())?;
+        }
+        None => write!(out, "{}", report.table())?,
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! [`Load`]: a batch of requests of exact lengths, sent at once and timed.
+
+use anyhow::{anyhow, bail};
+use futures_util::future::try_join_all;
+use koma_engine::{
+    EngineHandle, Event, EventStream, NewRequest, PoolingParams, SamplingOptions, SamplingParams,
+    Task,
+};
+use std::time::{Duration, Instant};
+
+/// What one run computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) batch: usize,
+    /// Tokens of each prompt.
+    pub(super) input_len: usize,
+    /// Tokens each request generates; none for models that do not.
+    pub(super) output_len: Option<usize>,
+    /// Prompt ids are below this.
+    pub(super) vocab: usize,
+    pub(super) seed: u64,
+}
+
+/// Times of one run, in seconds since its requests were submitted.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Run {
+    /// When the last request ended.
+    pub(super) seconds: f64,
+    /// When each request gave its first token, or its result.
+    pub(super) first: Vec<f64>,
+    /// Output tokens that came after the last request's first one.
+    pub(super) decode_tokens: usize,
+}
+
+impl Run {
+    /// Until every request had its first token: all prompts are computed then.
+    pub(super) fn prefill_seconds(&self) -> f64 {
+        self.first.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// From then to the end.
+    pub(super) fn decode_seconds(&self) -> f64 {
+        self.seconds - self.prefill_seconds()
+    }
+
+    fn of(arrivals: &[Vec<Duration>]) -> Self {
+        let seconds = |at: &Duration| at.as_secs_f64();
+        let first: Vec<f64> = arrivals
+            .iter()
+            .filter_map(|one| one.first().map(seconds))
+            .collect();
+        let mut run = Self {
+            seconds: arrivals.iter().flatten().map(seconds).fold(0.0, f64::max),
+            first,
+            decode_tokens: 0,
+        };
+        let prefilled = run.prefill_seconds();
+        let later = arrivals.iter().flatten().map(seconds);
+        run.decode_tokens = later.filter(|at| *at > prefilled).count();
+        run
+    }
+}
+
+impl Load {
+    /// Runs once. Each `index` has other prompts.
+    pub(super) async fn run(&self, engine: &EngineHandle, index: u64) -> anyhow::Result<Run> {
+        let requests: Vec<NewRequest> = (0..self.batch)
+            .map(|place| self.request(index, place as u64))
+            .collect::<anyhow::Result<_>>()?;
+        let started = Instant::now();
+        let streams: Vec<EventStream> = requests
+            .into_iter()
+            .map(|request| engine.submit(request))
+            .collect::<Result<_, _>>()?;
+        let expected = self.output_len.unwrap_or(1);
+        let all = streams
+            .into_iter()
+            .map(|stream| follow(stream, started, expected));
+        Ok(Run::of(&try_join_all(all).await?))
+    }
+
+    fn request(&self, run: u64, place: u64) -> anyhow::Result<NewRequest> {
+        let task = match self.output_len {
+            None => Task::Pool(PoolingParams::default()),
+            Some(output) => Task::Generate(SamplingParams::new(
+                &SamplingOptions {
+                    max_tokens: Some(i64::try_from(output)?),
+                    temperature: Some(0.0),
+                    ignore_eos: true,
+                    ..SamplingOptions::default()
+                },
+                self.vocab,
+            )?),
+        };
+        Ok(NewRequest {
+            prompt: self.prompt(run, place),
+            type_ids: Vec::new(),
+            task,
+            priority: 0,
+            queue_deadline: None,
+            deadline: None,
+            cache_salt: [0; 32],
+        })
+    }
+
+    /// Random ids, a pure function of seed, run and place.
+    fn prompt(&self, run: u64, place: u64) -> Vec<u32> {
+        let mut state = mix(mix(self.seed) ^ mix(run << 32 | place));
+        let vocab = self.vocab as u64;
+        (0..self.input_len)
+            .map(|_| {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                (mix(state) % vocab) as u32
+            })
+            .collect()
+    }
+}
+
+/// The output function of splitmix64 (Steele, Lea, Flood 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// When each of the `expected` results of a request arrived.
+async fn follow(
+    mut stream: EventStream,
+    started: Instant,
+    expected: usize,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut arrivals = Vec::with_capacity(expected);
+    while let Some(event) = stream.next().await {
+        match event {
+            Event::Token { .. } => arrivals.push(started.elapsed()),
+            Event::Pooled { .. } => {
+                arrivals.push(started.elapsed());
+                break;
+            }
+            Event::Finished { .. } => break,
+            Event::Failed(error) => return Err(anyhow!(error)),
+        }
+    }
+    if arrivals.len() != expected {
+        let got = arrivals.len();
+        bail!("a request gave {got} results instead of {expected}");
+    }
+    Ok(arrivals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOAD: Load = Load {
+        batch: 2,
+        input_len: 100,
+        output_len: Some(3),
+        vocab: 50,
+        seed: 7,
+    };
+
+    #[test]
+    fn prompts_are_repeatable_distinct_and_in_range() {
+        let prompt = LOAD.prompt(0, 0);
+        assert_eq!(prompt, LOAD.prompt(0, 0));
+        assert_eq!(prompt.len(), 100);
+        assert!(prompt.iter().all(|id| *id < 50));
+        for other in [LOAD.prompt(0, 1), LOAD.prompt(1, 0)] {
+            assert_ne!(other, prompt);
+        }
+        let reseeded = Load { seed: 8, ..LOAD };
+        assert_ne!(reseeded.prompt(0, 0), prompt);
+    }
+
+    #[test]
+    fn a_run_is_split_at_the_last_first_token() {
+        let ms = |list: &[u64]| list.iter().map(|at| Duration::from_millis(*at)).collect();
+        let run = Run::of(&[ms(&[100, 200, 300]), ms(&[250, 350, 500])]);
+        assert_eq!(run.first, [0.1, 0.25]);
+        assert_eq!(run.seconds, 0.5);
+        assert_eq!(run.prefill_seconds(), 0.25);
+        assert_eq!(run.decode_seconds(), 0.25);
+        assert_eq!(run.decode_tokens, 3); // 300, 350, 500: what came before is not decode alone
+    }
+}

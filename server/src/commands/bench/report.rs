@@ -1,0 +1,201 @@
+//! [`Report`]: a measurement as a table for people and as JSON for programs.
+
+use super::environment;
+use super::load::{Load, Run};
+use super::summary::Summary;
+use crate::config::BenchConfig;
+use koma_engine::ModelInfo;
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+
+/// The schema of [`Report::json`]; a change that breaks readers takes the next number.
+pub(super) const SCHEMA: &str = "koma.bench.throughput/1";
+
+/// One quantity with all its samples: one per run, or one per request for times of requests.
+#[derive(Debug, Clone, PartialEq)]
+struct Quantity {
+    /// In the JSON.
+    key: &'static str,
+    /// In the table.
+    title: &'static str,
+    /// From the samples' unit to the table's.
+    scale: f64,
+    samples: Vec<f64>,
+}
+
+/// The result.
+#[derive(Debug)]
+pub(super) struct Report {
+    environment: Value,
+    model: Value,
+    settings: Value,
+    title: String,
+    quantities: Vec<Quantity>,
+    runs: Vec<Run>,
+}
+
+impl Report {
+    pub(super) fn new(config: &BenchConfig, info: &ModelInfo, load: &Load, runs: Vec<Run>) -> Self {
+        Self {
+            environment: environment::describe(config),
+            model: json!({
+                "name": info.identity.name,
+                "source": config.model.root,
+                "architecture": info.identity.architecture,
+                "format": info.identity.format,
+                "parameters": info.identity.parameters,
+                "weights_hash": info.identity.weights_hash,
+                "weight_bytes": info.weight_bytes,
+            }),
+            settings: json!({
+                "batch": load.batch,
+                "input_len": load.input_len,
+                "output_len": load.output_len,
+                "runs": config.runs,
+                "warmup": config.warmup,
+                "seed": config.seed,
+                "dtype": format!("{:?}", config.model.dtype).to_lowercase(),
+                "kv_dtype": format!("{:?}", config.model.kv_dtype).to_lowercase(),
+                "max_running": info.config.max_running,
+                "max_batch_tokens": info.config.max_batch_tokens,
+                "block_size": info.config.block_size,
+                "cache_bytes": info.config.cache_bytes,
+                "prefix_cache": info.config.prefix_cache,
+            }),
+            title: title(config, info, load),
+            quantities: quantities(load, &runs),
+            runs,
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let results: Map<String, Value> = self
+            .quantities
+            .iter()
+            .filter_map(|quantity| {
+                let s = Summary::of(&quantity.samples)?;
+                let summary = json!({
+                    "median": s.median, "min": s.min, "p25": s.p25, "p75": s.p75, "max": s.max,
+                    "samples": quantity.samples,
+                });
+                Some((quantity.key.to_owned(), summary))
+            })
+            .collect();
+        let run = |run: &Run| {
+            json!({
+                "seconds": run.seconds,
+                "prefill_seconds": run.prefill_seconds(),
+                "decode_tokens": run.decode_tokens,
+                "first_seconds": run.first,
+            })
+        };
+        json!({
+            "schema": SCHEMA,
+            "environment": self.environment,
+            "model": self.model,
+            "settings": self.settings,
+            "results": results,
+            "runs": self.runs.iter().map(run).collect::<Vec<_>>(),
+        })
+    }
+
+    pub(super) fn table(&self) -> String {
+        let mut text = format!("{}\n\n", self.title);
+        let head = ["median", "min", "p25", "p75", "max"];
+        let row = |title: &str, cells: [String; 5]| {
+            let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+            format!("{title:<24}{cells}\n")
+        };
+        text += &row("", head.map(str::to_owned));
+        for quantity in &self.quantities {
+            if let Some(s) = Summary::of(&quantity.samples) {
+                let numbers = [s.median, s.min, s.p25, s.p75, s.max];
+                text += &row(quantity.title, numbers.map(|n| number(n * quantity.scale)));
+            }
+        }
+        text
+    }
+}
+
+fn title(config: &BenchConfig, info: &ModelInfo, load: &Load) -> String {
+    let identity = &info.identity;
+    let mut text = format!(
+        "{}: {} {}, {:.1} M parameters\n",
+        identity.name,
+        identity.architecture,
+        identity.format,
+        identity.parameters as f64 / 1e6
+    );
+    let output = load
+        .output_len
+        .map(|output| format!(" + {output}"))
+        .unwrap_or_default();
+    // Writing to a String does not fail.
+    let _ = write!(
+        text,
+        "{} x {}{output} tokens, {} runs after {} to warm up, {} threads, {}",
+        load.batch,
+        load.input_len,
+        config.runs,
+        config.warmup,
+        config.process.threads,
+        config.process.isa.name()
+    );
+    text
+}
+
+fn quantities(load: &Load, runs: &[Run]) -> Vec<Quantity> {
+    let by_run = |key, title, value: &dyn Fn(&Run) -> Option<f64>| Quantity {
+        key,
+        title,
+        scale: 1.0,
+        samples: runs.iter().filter_map(value).collect(),
+    };
+    let requests = load.batch as f64;
+    let inputs = requests * load.input_len as f64;
+    let tokens = inputs + requests * load.output_len.unwrap_or(0) as f64;
+    let times = runs.iter().flat_map(|run| run.first.iter().copied());
+    let mut all = Vec::new();
+    if load.output_len.is_some() {
+        all.push(by_run(
+            "prefill_tokens_per_second",
+            "prefill, tokens/s",
+            &|run| Some(inputs / run.prefill_seconds()),
+        ));
+        all.push(by_run(
+            "decode_tokens_per_second",
+            "decode, tokens/s",
+            &|run| {
+                let rate = run.decode_tokens as f64 / run.decode_seconds();
+                (run.decode_tokens > 0).then_some(rate)
+            },
+        ));
+    }
+    all.push(by_run(
+        "total_tokens_per_second",
+        "total, tokens/s",
+        &|run| Some(tokens / run.seconds),
+    ));
+    all.push(by_run("requests_per_second", "requests/s", &|run| {
+        Some(requests / run.seconds)
+    }));
+    let (key, title) = match load.output_len {
+        Some(_) => ("time_to_first_token_seconds", "time to first token, ms"),
+        None => ("latency_seconds", "latency, ms"),
+    };
+    all.push(Quantity {
+        key,
+        title,
+        scale: 1e3,
+        samples: times.collect(),
+    });
+    all
+}
+
+fn number(value: f64) -> String {
+    if value >= 1000.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
+}

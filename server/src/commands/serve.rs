@@ -1,0 +1,189 @@
+//! `koma serve`: listens, loads, serves, drains.
+//!
+//! Owns: the order of these, and the process's runtime. Must not know: routes. Invariant: the server answers `/health`
+//! before it loads anything, and is ready only when every model is; a configuration that cannot be served whole is not
+//! served at all.
+
+use super::start;
+use crate::config::ServeConfig;
+use crate::shutdown::{self, Signals};
+use anyhow::{Context, anyhow};
+use axum::serve::ListenerExt;
+use koma_engine::models::kernels::Team;
+use koma_engine::{EngineHandle, Machine, ModelNeed, plan_budget};
+use koma_server::metrics::Build;
+use koma_server::{AppState, Metrics, ServedModel, ServerLimits};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// Replies that are being written when the engines have ended get this long.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// Serves until a signal asks it to end.
+///
+/// # Errors
+/// If the address cannot be had, or a model cannot be loaded.
+pub(crate) fn serve(config: &ServeConfig) -> anyhow::Result<()> {
+    // The reactor only moves bytes; tokenizing and templates run on the blocking threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_name("koma-http")
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")?;
+    let ended = runtime.block_on(run(config));
+    // A model that is still loading must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(config: &ServeConfig) -> anyhow::Result<()> {
+    let started = Instant::now();
+    tracing::info!(version = crate::args::VERSION, config = %config.describe(), "koma starts");
+    let mut signals = Signals::listen().context("signals cannot be received")?;
+    let listener = listen(config).await?;
+    let address = listener.local_addr()?;
+    let team = Arc::new(Team::new(config.process.threads));
+    let (state, metrics) = state(config, &team);
+    let (close, closed) = oneshot::channel::<()>();
+    let service = axum::serve(
+        listener.tap_io(|stream| {
+            // Tokens are small packets; if the system refuses, they only come later.
+            let _ = stream.set_nodelay(true);
+        }),
+        koma_server::app(state.clone()),
+    );
+    let server = tokio::spawn(
+        service
+            .with_graceful_shutdown(async move {
+                let _ = closed.await;
+            })
+            .into_future(),
+    );
+
+    let loading = {
+        let (config, state) = (config.clone(), state.clone());
+        tokio::task::spawn_blocking(move || load_all(&config, &state, &team))
+    };
+    tokio::select! {
+        loaded = loading => loaded.map_err(|panic| anyhow!("loading failed: {panic}"))??,
+        signal = signals.next() => {
+            tracing::info!(signal, "ended while loading");
+            return Ok(());
+        }
+    }
+    announce(config, &state, address, started.elapsed());
+    let steps = tokio::spawn(watch_steps(metrics, state.clone()));
+
+    let signal = signals.next().await;
+    let timeout = config.drain_timeout;
+    tracing::info!(
+        signal,
+        seconds = timeout.as_secs(),
+        "draining; another signal ends at once"
+    );
+    tokio::select! {
+        () = shutdown::drain(&state, timeout) => tracing::info!("drained"),
+        signal = signals.next() => tracing::warn!(signal, "ended before all requests were"),
+    }
+    steps.abort();
+    let _ = close.send(());
+    match tokio::time::timeout(LAST_WRITES, server).await {
+        Ok(Ok(Err(error))) => Err(error).context("the server failed"),
+        _ => Ok(()),
+    }
+}
+
+async fn listen(config: &ServeConfig) -> anyhow::Result<TcpListener> {
+    let (host, port) = (config.host.as_str(), config.port);
+    TcpListener::bind((host, port)).await.map_err(|error| {
+        let reason = match error.kind() {
+            ErrorKind::AddrInUse => "the port is in use; choose another with --port",
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 need more rights; choose another with --port"
+            }
+            ErrorKind::AddrNotAvailable => "this machine does not have the address; see --host",
+            _ => return anyhow!(error).context(format!("cannot listen on {host}:{port}")),
+        };
+        anyhow!("cannot listen on {host}:{port}: {reason}")
+    })
+}
+
+fn state(config: &ServeConfig, team: &Arc<Team>) -> (AppState, Arc<Metrics>) {
+    let build = Build {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: env!("KOMA_COMMIT"),
+        isa: config.process.isa.name(),
+    };
+    let names = || config.models.iter().map(|model| model.name.clone());
+    let metrics = Arc::new(Metrics::new(names(), &build, Arc::clone(team)));
+    let observer: Arc<dyn koma_server::Observer> = metrics.clone();
+    (
+        AppState::new(names(), ServerLimits::default(), observer),
+        metrics,
+    )
+}
+
+/// Step records live in a ring: they are read every second, so that none is lost between two scrapes.
+async fn watch_steps(metrics: Arc<Metrics>, state: AppState) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        metrics.collect_steps(&state);
+    }
+}
+
+/// Loads one model after the other, splits the memory, starts the engines. Refused as soon as it is clear that the memory
+/// does not hold.
+fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow::Result<()> {
+    let machine = Machine {
+        cores: config.process.threads,
+        ..Machine::detect()
+    };
+    let mut needs: Vec<ModelNeed> = config.models.iter().map(start::least_need).collect();
+    plan_budget(&machine, &needs)?;
+    let data_dir = config.data_dir.as_deref();
+    let mut all_loaded = Vec::with_capacity(needs.len());
+    for (index, model) in config.models.iter().enumerate() {
+        let loaded = start::load_model(model, &config.process, data_dir)?;
+        needs[index] = start::need(model, &loaded);
+        plan_budget(&machine, &needs)?;
+        all_loaded.push(loaded);
+    }
+    let budget = plan_budget(&machine, &needs)?;
+    tracing::info!("{budget}");
+    for ((model, loaded), share) in config.models.iter().zip(all_loaded).zip(&budget.models) {
+        let mut engine = start::engine_config(model, &loaded, share.cache_bytes);
+        engine.dump_dir = Some(start::dump_dir(data_dir));
+        let handle = EngineHandle::start(loaded, engine, Arc::clone(team), config.process.isa)?;
+        let served = ServedModel::new(handle, model.root.clone())
+            .map_err(|reason| anyhow!("model `{}`: {reason}", model.name))?;
+        state.set_ready(&model.name, Arc::new(served));
+    }
+    Ok(())
+}
+
+/// Says what is served, and how long it took to get there.
+fn announce(config: &ServeConfig, state: &AppState, address: SocketAddr, took: Duration) {
+    for model in state.ready() {
+        let info = model.handle.info();
+        let tasks: Vec<&str> = info.tasks.iter().map(|task| task.name()).collect();
+        tracing::info!(
+            tasks = tasks.join(", "),
+            max_len = info.limits.max_len,
+            cache_tokens = info.blocks * info.config.block_size,
+            format = info.identity.format,
+            source = model.root,
+            "model {}",
+            model.name()
+        );
+    }
+    let seconds = took.as_secs_f64();
+    let threads = config.process.threads;
+    tracing::info!("ready at http://{address} after {seconds:.1} s, {threads} threads");
+}

@@ -1,0 +1,274 @@
+//! What was typed becomes what it means: [`ServeConfig`] and [`BenchConfig`], resolved once.
+//!
+//! Owns: defaults, precedence (flag, variable, file, default), allowed ranges, names of models. Must not know: where text
+//! comes from beyond the name it is shown under.
+//!
+//! Invariant: after `resolve` nothing else has a default, and every message names the flag, variable or key at fault.
+
+mod models;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use crate::args::{Environment, File, Layer, ServeArgs, ThroughputArgs};
+use koma_engine::models::kernels::{Class, Isa, KvDtype};
+use koma_engine::models::{Dtype, Source};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use values::Values;
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Settings of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessConfig {
+    pub(crate) threads: usize,
+    pub(crate) isa: Isa,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_filter: String,
+}
+
+/// Settings of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ModelConfig {
+    pub(crate) name: String,
+    pub(crate) source: Source,
+    /// The source as it was given.
+    pub(crate) root: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) kv_dtype: KvDtype,
+    /// None: a share of what is free.
+    pub(crate) kv_cache_bytes: Option<usize>,
+    /// None: the model's own.
+    pub(crate) max_model_len: Option<usize>,
+    pub(crate) max_running: usize,
+    pub(crate) max_batch_tokens: usize,
+    /// None: latency for encoders, throughput for decoders.
+    pub(crate) class: Option<Class>,
+}
+
+/// All that `koma serve` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServeConfig {
+    pub(crate) process: ProcessConfig,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) drain_timeout: Duration,
+    /// None: the hub's own cache; dumps go to the system's temporary folder.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// At least one; the first is the default. Names are distinct.
+    pub(crate) models: Vec<ModelConfig>,
+}
+
+/// All that `koma bench throughput` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BenchConfig {
+    pub(crate) process: ProcessConfig,
+    pub(crate) model: ModelConfig,
+    pub(crate) batch: usize,
+    pub(crate) input_len: usize,
+    /// None: not given.
+    pub(crate) output_len: Option<usize>,
+    pub(crate) runs: usize,
+    pub(crate) warmup: usize,
+    pub(crate) seed: u64,
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What is around the process.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    /// Processors it may use.
+    pub(crate) cores: usize,
+    /// Where `SageMaker` puts models.
+    pub(crate) sagemaker: PathBuf,
+}
+
+impl ServeConfig {
+    /// Reads flags, variables and the file.
+    ///
+    /// # Errors
+    /// A message for the user: the first value that is wrong, with its place and what is allowed.
+    pub(crate) fn resolve(
+        args: &ServeArgs,
+        environment: &Environment,
+        around: &Surroundings,
+    ) -> Result<Self, String> {
+        let file = match args.config.as_deref().or_else(|| environment.config()) {
+            Some(path) => Some((path, read_file(path)?)),
+            None => None,
+        };
+        let mut flags = args.server.layer();
+        flags.append(&mut args.model.layer());
+        flags.append(&mut args.machine.layer());
+        let variables = environment.layer();
+        let empty = Layer::new();
+        let in_file = file.as_ref().map_or(&empty, |(_, file)| &file.settings);
+        let values = Values::new(&[&flags, &variables, in_file]);
+
+        let (given, in_sagemaker) = models::given(args, environment, file.as_ref(), around)?;
+        let resolve_one = |given: &models::Given<'_>| {
+            let layers = [
+                &flags,
+                &variables,
+                given.settings.unwrap_or(&empty),
+                in_file,
+            ];
+            model(given, &Values::new(&layers))
+        };
+        let models = given
+            .iter()
+            .map(resolve_one)
+            .collect::<Result<Vec<_>, _>>()?;
+        models::check_distinct(&models)?;
+        let default_host = if in_sagemaker { "0.0.0.0" } else { "127.0.0.1" };
+        Ok(Self {
+            process: process(&values, around)?,
+            host: values
+                .host("host")?
+                .unwrap_or_else(|| default_host.to_owned()),
+            port: values
+                .number("port", 0, 65_535)?
+                .map_or(8080, |port| port as u16),
+            drain_timeout: Duration::from_secs(
+                values.number("drain-timeout", 0, 3600)?.unwrap_or(25),
+            ),
+            data_dir: values.text("data-dir").map(PathBuf::from),
+            models,
+        })
+    }
+
+    /// For the log: all of it, and nothing secret, since there is no secret among the settings.
+    pub(crate) fn describe(&self) -> Value {
+        let models: Vec<Value> = self.models.iter().map(ModelConfig::describe).collect();
+        json!({
+            "host": self.host,
+            "port": self.port,
+            "threads": self.process.threads,
+            "isa": self.process.isa.name(),
+            "drain_timeout_seconds": self.drain_timeout.as_secs(),
+            "data_dir": self.data_dir,
+            "models": models,
+        })
+    }
+}
+
+impl BenchConfig {
+    /// Reads flags and variables.
+    ///
+    /// # Errors
+    /// As [`ServeConfig::resolve`].
+    pub(crate) fn resolve(
+        args: &ThroughputArgs,
+        environment: &Environment,
+        around: &Surroundings,
+    ) -> Result<Self, String> {
+        let mut flags = args.model.layer();
+        flags.append(&mut args.machine.layer());
+        let variables = environment.layer();
+        let values = Values::new(&[&flags, &variables]);
+        let given = models::from_text(&args.source)?;
+        let positive = |number: u32| number as usize;
+        Ok(Self {
+            process: process(&values, around)?,
+            model: model(&given, &values)?,
+            batch: positive(args.batch),
+            input_len: positive(args.input_len),
+            output_len: args.output_len.map(positive),
+            runs: positive(args.runs),
+            warmup: positive(args.warmup),
+            seed: args.seed,
+            json: args.json.clone(),
+        })
+    }
+}
+
+impl ModelConfig {
+    pub(crate) fn describe(&self) -> Value {
+        json!({
+            "name": self.name,
+            "source": self.root,
+            "dtype": format!("{:?}", self.dtype).to_lowercase(),
+            "kv_dtype": format!("{:?}", self.kv_dtype).to_lowercase(),
+            "kv_cache_bytes": self.kv_cache_bytes,
+            "max_model_len": self.max_model_len,
+            "max_running": self.max_running,
+            "max_batch_tokens": self.max_batch_tokens,
+            "class": self.class.map(|class| format!("{class:?}").to_lowercase()),
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<File, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("--config: {}: {error}", path.display()))?;
+    File::parse(path, &text)
+}
+
+fn process(values: &Values<'_>, around: &Surroundings) -> Result<ProcessConfig, String> {
+    Ok(ProcessConfig {
+        threads: values
+            .number("threads", 1, 1024)?
+            .map_or(around.cores.max(1), |threads| threads as usize),
+        isa: values.isa("isa")?.unwrap_or_else(Isa::detect),
+        log_format: values
+            .choice(
+                "log-format",
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            )?
+            .unwrap_or(LogFormat::Text),
+        log_filter: values
+            .log_filter("log")?
+            .unwrap_or_else(|| "info".to_owned()),
+    })
+}
+
+fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, String> {
+    let (name, source) = models::identify(given)?;
+    let dtypes = [
+        ("auto", Dtype::Auto),
+        ("f32", Dtype::F32),
+        ("bf16", Dtype::Bf16),
+    ];
+    let dtype = values.choice("dtype", &dtypes)?.unwrap_or(Dtype::Auto);
+    let kv_dtypes = [
+        ("auto", None),
+        ("f32", Some(KvDtype::F32)),
+        ("bf16", Some(KvDtype::Bf16)),
+    ];
+    let kv_dtype = values.choice("kv-dtype", &kv_dtypes)?.flatten();
+    let exact = dtype == Dtype::F32;
+    let kv_auto = if exact { KvDtype::F32 } else { KvDtype::Bf16 };
+    let count = |key, most| Ok::<_, String>(values.number(key, 1, most)?.map(|n| n as usize));
+    Ok(ModelConfig {
+        name,
+        source,
+        root: given.source.clone(),
+        dtype,
+        kv_dtype: kv_dtype.unwrap_or(kv_auto),
+        kv_cache_bytes: values.size("kv-cache-memory")?,
+        max_model_len: count("max-model-len", 1 << 24)?,
+        max_running: count("max-running", 65_536)?.unwrap_or(128),
+        max_batch_tokens: count("max-batch-tokens", 1 << 20)?.unwrap_or(2048),
+        class: given.class()?,
+    })
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub(crate) fn detect() -> Self {
+        Self {
+            cores: koma_engine::Machine::detect().cores,
+            sagemaker: PathBuf::from("/opt/ml/model"),
+        }
+    }
+}

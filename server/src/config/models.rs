@@ -1,0 +1,168 @@
+//! Which models are meant: by arguments, variable, file, or `SageMaker`'s folder; and their names.
+
+use super::values::read_one;
+use super::{ModelConfig, Surroundings};
+use crate::args::{Environment, File, Layer, ServeArgs, Typed};
+use koma_engine::models::Source;
+use koma_engine::models::kernels::Class;
+use std::path::{Path, PathBuf};
+
+/// A model as it was given.
+#[derive(Debug)]
+pub(super) struct Given<'a> {
+    name: Option<String>,
+    pub(super) source: String,
+    class: Option<&'a Typed>,
+    /// Its own settings in the file.
+    pub(super) settings: Option<&'a Layer>,
+}
+
+impl Given<'_> {
+    pub(super) fn class(&self) -> Result<Option<Class>, String> {
+        let read = |text: &str| match text {
+            "auto" => Some(None),
+            "latency" => Some(Some(Class::Latency)),
+            "throughput" => Some(Some(Class::Throughput)),
+            _ => None,
+        };
+        let read = |typed| read_one(typed, read, || "auto, latency, throughput".to_owned());
+        Ok(self.class.map(read).transpose()?.flatten())
+    }
+}
+
+/// The models of the first place that names any, and whether that is `SageMaker`'s folder.
+pub(super) fn given<'a>(
+    args: &ServeArgs,
+    environment: &Environment,
+    file: Option<&'a (&Path, File)>,
+    around: &Surroundings,
+) -> Result<(Vec<Given<'a>>, bool), String> {
+    let from_texts = |texts: &[String]| -> Result<Vec<Given<'a>>, String> {
+        texts.iter().map(|text| from_text(text)).collect()
+    };
+    if !args.sources.is_empty() {
+        return Ok((from_texts(&args.sources)?, false));
+    }
+    let sources = environment.sources();
+    if !sources.is_empty() {
+        return Ok((from_texts(&sources).map_err(in_variable)?, false));
+    }
+    let tables = file.map(|(path, file)| (*path, file.models.as_slice()));
+    if let Some((path, tables @ [_, ..])) = tables {
+        let one = |table: &'a crate::args::FileModel| Given {
+            name: table.name.as_ref().map(|name| name.text.clone()),
+            source: beside(path, &table.source.text),
+            class: table.class.as_ref(),
+            settings: Some(&table.settings),
+        };
+        return Ok((tables.iter().map(one).collect(), false));
+    }
+    let found = in_folder(&around.sagemaker)?;
+    if found.is_empty() {
+        let folder = around.sagemaker.display();
+        return Err(format!(
+            "no model is given: name at least one [NAME=]SOURCE, a folder, a .gguf file or a hub id \
+             ({folder}, where SageMaker puts models, does not exist or is empty)"
+        ));
+    }
+    Ok((found, true))
+}
+
+fn in_variable(error: String) -> String {
+    format!("KOMA_MODELS: {error}")
+}
+
+/// `[NAME=]SOURCE`. What exists as a whole is a source, so a path may hold `=`.
+pub(super) fn from_text<'a>(text: &str) -> Result<Given<'a>, String> {
+    let split = text.split_once('=').filter(|_| !Path::new(text).exists());
+    let (name, source) = match split {
+        Some((name, source)) => (Some(name.to_owned()), source),
+        None => (None, text),
+    };
+    if source.is_empty() {
+        return Err(format!(
+            "`{text}`: the source is missing; a model is given as [NAME=]SOURCE"
+        ));
+    }
+    Ok(Given {
+        name,
+        source: source.to_owned(),
+        class: None,
+        settings: None,
+    })
+}
+
+/// A source in a file means a path relative to that file, if there is such a path.
+fn beside(file: &Path, source: &str) -> String {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let path = folder.join(source);
+    if path.exists() {
+        path.to_string_lossy().into_owned()
+    } else {
+        source.to_owned()
+    }
+}
+
+/// The models in `SageMaker`'s folder: itself if it is a model, else each `.gguf` file and each model folder in it, by
+/// name.
+fn in_folder<'a>(folder: &Path) -> Result<Vec<Given<'a>>, String> {
+    let one = |path: &Path| Given {
+        name: None,
+        source: path.to_string_lossy().into_owned(),
+        class: None,
+        settings: None,
+    };
+    let is_model = |path: &Path| path.join("config.json").is_file();
+    if is_model(folder) {
+        return Ok(vec![one(folder)]);
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Ok(Vec::new());
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let empty = paths.is_empty();
+    paths.sort();
+    paths.retain(|path| {
+        let gguf = path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+        gguf && path.is_file() || is_model(path)
+    });
+    if paths.is_empty() && !empty {
+        let folder = folder.display();
+        return Err(format!(
+            "{folder} holds no model: neither a config.json, nor a .gguf file, nor folders with a config.json"
+        ));
+    }
+    Ok(paths.iter().map(|path| one(path)).collect())
+}
+
+/// Name and source.
+pub(super) fn identify(given: &Given<'_>) -> Result<(String, Source), String> {
+    let source = Source::parse(&given.source).map_err(|error| error.to_string())?;
+    let name = given.name.clone().unwrap_or_else(|| source.stem());
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:/@+".contains(c);
+    let valid = (1..=128).contains(&name.len()) && name.chars().all(allowed);
+    if valid {
+        return Ok((name, source));
+    }
+    Err(format!(
+        "`{name}` cannot be the name of a model; allowed: 1 to 128 letters, digits and . _ - : / @ + \
+         (NAME=SOURCE gives another name)"
+    ))
+}
+
+pub(super) fn check_distinct(models: &[ModelConfig]) -> Result<(), String> {
+    for (index, model) in models.iter().enumerate() {
+        let before = models[..index]
+            .iter()
+            .find(|other| other.name == model.name);
+        if let Some(before) = before {
+            return Err(format!(
+                "two models have the name `{}` ({} and {}); give one another name with NAME=SOURCE",
+                model.name, before.root, model.root
+            ));
+        }
+    }
+    Ok(())
+}

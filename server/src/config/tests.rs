@@ -1,0 +1,397 @@
+use super::values::parse_size;
+use super::*;
+use crate::args::{Cli, Command};
+use clap::Parser;
+use std::fs;
+use tempfile::TempDir;
+
+/// A folder with models `a.gguf` and `folder/config.json`, and an empty one for `SageMaker`.
+struct World {
+    dir: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.gguf"), "").unwrap();
+        fs::write(dir.path().join("b.gguf"), "").unwrap();
+        fs::create_dir_all(dir.path().join("folder.v1")).unwrap();
+        fs::write(dir.path().join("folder.v1/config.json"), "{}").unwrap();
+        fs::create_dir_all(dir.path().join("sagemaker")).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Resolves a command line (`@x` stands for the path of `x`), variables and a file.
+    fn resolve(
+        &self,
+        line: &str,
+        variables: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> Result<ServeConfig, String> {
+        let expand = |text: &str| text.replace('@', &self.path(""));
+        let mut words = vec!["koma".to_owned(), "serve".to_owned()];
+        words.extend(line.split_whitespace().map(expand));
+        if let Some(text) = file {
+            fs::write(self.path("koma.toml"), text).unwrap();
+            words.extend(["--config".to_owned(), self.path("koma.toml")]);
+        }
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Command::Serve(args) = cli.command else {
+            panic!("not serve")
+        };
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), expand(value));
+        let environment: Environment = variables.iter().map(pair).collect();
+        let around = Surroundings {
+            cores: 3,
+            sagemaker: self.dir.path().join("sagemaker"),
+        };
+        ServeConfig::resolve(&args, &environment, &around)
+    }
+
+    fn error(&self, line: &str, variables: &[(&str, &str)], file: Option<&str>) -> String {
+        match self.resolve(line, variables, file) {
+            Ok(config) => panic!("resolved to {config:?}"),
+            Err(error) => error,
+        }
+    }
+}
+
+#[test]
+fn defaults() {
+    let config = World::new().resolve("@a.gguf", &[], None).unwrap();
+    assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 8080));
+    assert_eq!(config.drain_timeout, Duration::from_secs(25));
+    assert_eq!(config.data_dir, None);
+    assert_eq!(config.process.threads, 3);
+    assert_eq!(config.process.isa, Isa::detect());
+    assert_eq!(config.process.log_format, LogFormat::Text);
+    assert_eq!(config.process.log_filter, "info");
+    let [model] = config.models.as_slice() else {
+        panic!("{config:?}")
+    };
+    assert_eq!(model.name, "a");
+    assert_eq!((model.dtype, model.kv_dtype), (Dtype::Auto, KvDtype::Bf16));
+    assert_eq!((model.kv_cache_bytes, model.max_model_len), (None, None));
+    assert_eq!((model.max_running, model.max_batch_tokens), (128, 2048));
+    assert_eq!(model.class, None);
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_over_the_model_over_the_file_over_the_default() {
+    let world = World::new();
+    let check = |line: &str, variable: Option<&str>, model: &str, top: &str, expected: usize| {
+        let variables: Vec<_> = variable
+            .map(|v| ("KOMA_MAX_RUNNING", v))
+            .into_iter()
+            .collect();
+        let file = format!("{top}\n[[model]]\nsource = \"a.gguf\"\n{model}");
+        let config = world.resolve(line, &variables, Some(&file)).unwrap();
+        assert_eq!(config.models[0].max_running, expected);
+    };
+    let (model, top) = ("max-running = 3", "max-running = 4");
+    check("--max-running 1", Some("2"), model, top, 1);
+    check("", Some("2"), model, top, 2);
+    check("", Some(""), model, top, 3); // an empty variable says nothing
+    check("", None, model, top, 3);
+    check("", None, "", top, 4);
+    check("", None, "", "", 128);
+}
+
+#[test]
+fn every_setting_is_read_from_every_place() {
+    let world = World::new();
+    let settings = [
+        ("host", "::1"),
+        ("port", "9000"),
+        ("data-dir", "/data"),
+        ("drain-timeout", "7"),
+        ("threads", "2"),
+        ("isa", "portable"),
+        ("log-format", "json"),
+        ("log", "warn"),
+        ("dtype", "bf16"),
+        ("kv-dtype", "f32"),
+        ("kv-cache-memory", "64M"),
+        ("max-model-len", "512"),
+        ("max-running", "5"),
+        ("max-batch-tokens", "600"),
+    ];
+    let flags: String = settings
+        .iter()
+        .map(|(k, v)| format!("--{k} {v} "))
+        .collect();
+    let names: Vec<String> = settings
+        .iter()
+        .map(|(key, _)| format!("KOMA_{}", key.to_uppercase().replace('-', "_")))
+        .collect();
+    let variables: Vec<(&str, &str)> = names
+        .iter()
+        .zip(settings)
+        .map(|(name, (_, value))| (name.as_str(), value))
+        .collect();
+    let file: String = settings
+        .iter()
+        .map(|(k, v)| format!("{k} = \"{v}\"\n"))
+        .collect();
+    let by_flags = world
+        .resolve(&format!("@a.gguf {flags}"), &[], None)
+        .unwrap();
+    let by_variables = world.resolve("@a.gguf", &variables, None).unwrap();
+    let by_file = world.resolve("@a.gguf", &[], Some(&file)).unwrap();
+    assert_eq!(by_flags, by_variables);
+    assert_eq!(by_flags, by_file);
+    assert_eq!(by_flags.host, "::1");
+    assert_eq!(by_flags.port, 9000);
+    assert_eq!(by_flags.data_dir, Some(PathBuf::from("/data")));
+    assert_eq!(by_flags.drain_timeout, Duration::from_secs(7));
+    assert_eq!(by_flags.process.threads, 2);
+    assert_eq!(by_flags.process.isa, Isa::Portable);
+    assert_eq!(by_flags.process.log_format, LogFormat::Json);
+    assert_eq!(by_flags.process.log_filter, "warn");
+    let model = &by_flags.models[0];
+    assert_eq!((model.dtype, model.kv_dtype), (Dtype::Bf16, KvDtype::F32));
+    assert_eq!(model.kv_cache_bytes, Some(64 << 20));
+    assert_eq!(model.max_model_len, Some(512));
+    assert_eq!((model.max_running, model.max_batch_tokens), (5, 600));
+}
+
+#[test]
+fn wrong_values_name_their_place_and_what_is_allowed() {
+    let world = World::new();
+    let check = |line: &str, variables: &[(&str, &str)], file: Option<&str>, parts: &[&str]| {
+        let error = world.error(line, variables, file);
+        for part in parts {
+            assert!(error.contains(part), "`{part}` in `{error}`");
+        }
+    };
+    let range = "a whole number from 0 to 65535";
+    check(
+        "@a.gguf --port 70000",
+        &[],
+        None,
+        &["--port", "`70000`", range],
+    );
+    check("@a.gguf --port=-1", &[], None, &["--port", range]);
+    check(
+        "@a.gguf",
+        &[("KOMA_PORT", "tcp://10.0.0.1:80")],
+        None,
+        &["KOMA_PORT", range],
+    );
+    check(
+        "@a.gguf",
+        &[],
+        Some("port = 1.5"),
+        &["koma.toml: port", "`1.5`", range],
+    );
+    check(
+        "@a.gguf",
+        &[],
+        Some("port = true"),
+        &["koma.toml: port", "boolean"],
+    );
+    check(
+        "@a.gguf",
+        &[],
+        Some("prot = 1"),
+        &["koma.toml: prot", "no such key", "port"],
+    );
+    check("@a.gguf", &[], Some("port ="), &["koma.toml", "line 1"]);
+    check(
+        "@a.gguf --config @none.toml",
+        &[],
+        None,
+        &["--config", "none.toml"],
+    );
+    check(
+        "@a.gguf --threads 0",
+        &[],
+        None,
+        &["--threads", "1 to 1024"],
+    );
+    check(
+        "@a.gguf --dtype int8",
+        &[],
+        None,
+        &["--dtype", "auto, f32, bf16"],
+    );
+    check("@a.gguf --isa sse", &[], None, &["--isa", "auto, portable"]);
+    check("@a.gguf --host a/b", &[], None, &["--host", "without port"]);
+    check("@a.gguf --log a=b=c", &[], None, &["--log", "debug"]);
+    check(
+        "@a.gguf --kv-cache-memory 5X",
+        &[],
+        None,
+        &["--kv-cache-memory", "2GiB"],
+    );
+    check(
+        "@a.gguf --max-model-len 0",
+        &[],
+        None,
+        &["--max-model-len", "from 1"],
+    );
+    let table = |line: &str| format!("[[model]]\nname = \"x\"\nsource = \"a.gguf\"\n{line}");
+    let file = |line: &str, parts: &[&str]| check("", &[], Some(&table(line)), parts);
+    file("port = 1", &["model `x`: port", "no such key", "class"]);
+    file(
+        "class = \"fast\"",
+        &["model `x`: class", "latency, throughput"],
+    );
+    file("max-running = 0", &["model `x`: max-running", "from 1"]);
+    check(
+        "",
+        &[],
+        Some("[[model]]\nname = \"x\""),
+        &["model `x`", "`source` is missing"],
+    );
+    check("", &[], Some("model = 1"), &["[[model]]"]);
+}
+
+#[test]
+fn names_come_from_the_user_or_the_source() {
+    let world = World::new();
+    let check = |line: &str, expected: &[&str]| {
+        let config = world.resolve(line, &[], None).unwrap();
+        let names: Vec<&str> = config.models.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, expected, "{line}");
+    };
+    check("@a.gguf @folder.v1", &["a", "folder.v1"]);
+    check("two=@folder.v1 one=@a.gguf", &["two", "one"]);
+    check("owner/some-model", &["some-model"]);
+    check("team/chat=owner/some-model", &["team/chat"]);
+    fs::write(world.path("x=y.gguf"), "").unwrap();
+    check("name=@x=y.gguf", &["name"]);
+    let whole = world.error("@x=y.gguf", &[], None);
+    assert!(whole.contains("`x=y` cannot be the name"), "{whole}");
+
+    let error = |line: &str, part: &str| {
+        let error = world.error(line, &[], None);
+        assert!(error.contains(part), "`{part}` in `{error}`");
+    };
+    error("@a.gguf a=@b.gguf", "two models have the name `a`");
+    error("a=@a.gguf a=@a.gguf", "two models have the name `a`");
+    error("x=", "source is missing");
+    error("=@a.gguf", "cannot be the name");
+    error("@none.gguf", "none.gguf");
+}
+
+#[test]
+fn models_come_from_the_first_place_that_names_any() {
+    let world = World::new();
+    let names = |line: &str, variables: &[(&str, &str)], file: Option<&str>| {
+        let config = world.resolve(line, variables, file).unwrap();
+        let names: Vec<String> = config.models.into_iter().map(|m| m.name).collect();
+        names.join(" ")
+    };
+    let file = Some("[[model]]\nname = \"f\"\nsource = \"folder.v1\"\nclass = \"latency\"");
+    let variable = [("KOMA_MODELS", "v=@a.gguf, w=@b.gguf,")];
+    assert_eq!(names("p=@a.gguf", &variable, file), "p");
+    assert_eq!(names("", &variable, file), "v w");
+    assert_eq!(names("", &[], file), "f");
+    let config = world.resolve("", &[], file).unwrap();
+    assert_eq!(config.models[0].class, Some(Class::Latency));
+    assert!(config.models[0].root.ends_with("folder.v1"));
+    let by_variable = [("KOMA_CONFIG", "@koma.toml")];
+    assert_eq!(names("", &by_variable, None), "f");
+}
+
+#[test]
+fn without_a_source_sagemakers_folder_is_served_to_everybody() {
+    let world = World::new();
+    let error = world.error("", &[], None);
+    assert!(error.contains("no model is given"), "{error}");
+
+    let folder = PathBuf::from(world.path("sagemaker"));
+    fs::write(folder.join("notes.txt"), "").unwrap();
+    let error = world.error("", &[], None);
+    assert!(error.contains("holds no model"), "{error}");
+
+    for name in ["rerank", "chat"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        fs::write(folder.join(name).join("config.json"), "{}").unwrap();
+    }
+    fs::write(folder.join("b.gguf"), "").unwrap();
+    fs::create_dir_all(folder.join("code")).unwrap();
+    let config = world.resolve("", &[], None).unwrap();
+    let names: Vec<&str> = config.models.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(names, ["b", "chat", "rerank"]);
+    assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 8080));
+
+    fs::write(folder.join("config.json"), "{}").unwrap();
+    let config = world.resolve("", &[], None).unwrap();
+    assert_eq!(config.models.len(), 1);
+    assert_eq!(config.models[0].name, "sagemaker");
+    let set = world
+        .resolve("", &[("KOMA_HOST", "127.0.0.1")], None)
+        .unwrap();
+    assert_eq!(set.host, "127.0.0.1");
+    let named = world.resolve("@a.gguf", &[], None).unwrap();
+    assert_eq!(named.host, "127.0.0.1");
+}
+
+#[test]
+fn the_cache_is_exact_where_the_weights_are() {
+    let world = World::new();
+    let check = |flags: &str, expected| {
+        let config = world
+            .resolve(&format!("@a.gguf {flags}"), &[], None)
+            .unwrap();
+        assert_eq!(config.models[0].kv_dtype, expected, "{flags}");
+    };
+    check("", KvDtype::Bf16);
+    check("--dtype bf16", KvDtype::Bf16);
+    check("--dtype f32", KvDtype::F32);
+    check("--dtype f32 --kv-dtype auto", KvDtype::F32);
+    check("--dtype f32 --kv-dtype bf16", KvDtype::Bf16);
+    check("--kv-dtype f32", KvDtype::F32);
+}
+
+#[test]
+fn sizes() {
+    let check = |text, expected| assert_eq!(parse_size(text), expected, "{text}");
+    check("1", Some(1));
+    check("512M", Some(512 << 20));
+    check("512m", Some(512 << 20));
+    check("2GiB", Some(2 << 30));
+    check("2 GiB", Some(2 << 30));
+    check("1.5K", Some(1536));
+    check("3GB", Some(3_000_000_000));
+    check("1TiB", Some(1 << 40));
+    check("100b", Some(100));
+    for wrong in [
+        "",
+        "M",
+        "0",
+        "0M",
+        "-1M",
+        "1.5",
+        "1,5G",
+        "5X",
+        "1e3",
+        "nan",
+        "9999999TiB",
+        "1..5M",
+    ] {
+        check(wrong, None);
+    }
+}
+
+#[test]
+fn the_description_holds_all_of_it_in_json() {
+    let config = World::new()
+        .resolve("x=@a.gguf --max-running 9", &[], None)
+        .unwrap();
+    let text = config.describe().to_string();
+    for part in [
+        "\"name\":\"x\"",
+        "\"max_running\":9",
+        "\"port\":8080",
+        "\"dtype\":\"auto\"",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}

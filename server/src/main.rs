@@ -1,0 +1,79 @@
+//! `koma`: reads the command line, resolves it, runs a command.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod config;
+mod logging;
+mod progress;
+mod shutdown;
+
+use args::{BenchCommand, Cli, Command, Environment};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use config::{BenchConfig, ServeConfig, Surroundings};
+use std::io::Write;
+use std::process::ExitCode;
+
+// Many short-lived buffers from several threads: the system's allocator is the slower one there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => {
+            usage(&Cli::command().error(ErrorKind::ValueValidation, message))
+        }
+        Err(Failure::Failed(error)) => {
+            // Nothing is left to do if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command ends badly.
+enum Failure {
+    /// What was typed is wrong.
+    Usage(String),
+    /// It was right, and did not work.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    let around = Surroundings::detect();
+    match command {
+        Command::Serve(args) => {
+            let config =
+                ServeConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
+            logging::start(&config.process)?;
+            commands::serve::serve(&config)?;
+        }
+        Command::Bench(BenchCommand::Throughput(args)) => {
+            let config =
+                BenchConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
+            logging::start(&config.process)?;
+            commands::bench::throughput(&config)?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints help, version or what is wrong, and gives the status that goes with it.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to do if the terminal is closed.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}

@@ -1,0 +1,151 @@
+//! The binary as a user meets it: help, version, usage errors, exit codes. Nothing here loads a model.
+
+use std::process::{Command, Output};
+
+fn koma(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_koma"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+/// Runs `koma`, and checks its exit code and that each of `parts` is in what it prints: to standard output if it
+/// succeeds, else to standard error.
+fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) {
+    let output = koma(arguments, variables);
+    let (out, err) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{arguments:?}: {out}{err}"
+    );
+    let (text, other) = if code == 0 { (out, err) } else { (err, out) };
+    assert!(other.is_empty(), "{arguments:?}: {other}");
+    assert!(!text.contains("panicked"), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{arguments:?}: `{part}` in\n{text}");
+    }
+}
+
+#[test]
+fn help_shows_every_command_with_examples() {
+    check(&["--help"], &[], 0, &["serve", "bench", "side by side"]);
+    let flags = [
+        "[NAME=]SOURCE",
+        "--host",
+        "--port",
+        "--dtype",
+        "--kv-dtype",
+        "--threads",
+        "--kv-cache-memory",
+        "--max-model-len",
+        "--max-running",
+        "--max-batch-tokens",
+        "--data-dir",
+        "--config",
+        "--log-format",
+        "--drain-timeout",
+        "KOMA_MAX_MODEL_LEN",
+        "Examples:",
+        "koma serve chat=chat.gguf",
+    ];
+    check(&["serve", "--help"], &[], 0, &flags);
+    let flags = [
+        "--batch",
+        "--input-len",
+        "--output-len",
+        "--runs",
+        "--warmup",
+        "--seed",
+        "--json",
+        "Examples:",
+    ];
+    check(&["bench", "throughput", "--help"], &[], 0, &flags);
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let version = format!("koma {} (", env!("CARGO_PKG_VERSION"));
+    check(&["--version"], &[], 0, &[&version]);
+}
+
+#[test]
+fn usage_errors_have_code_2_and_name_what_is_wrong() {
+    check(&[], &[], 2, &["Usage: koma"]);
+    check(&["sever"], &[], 2, &["sever"]);
+    check(&["serve", "--prot", "1"], &[], 2, &["--prot", "--port"]);
+    check(&["serve"], &[], 2, &["no model is given", "[NAME=]SOURCE"]);
+    check(&["serve", "x", "--port", "x"], &[], 2, &["x"]);
+    check(
+        &["serve", "a/b", "--port", "http"],
+        &[],
+        2,
+        &["--port", "`http`", "0 to 65535"],
+    );
+    check(
+        &["serve", "a/b"],
+        &[("KOMA_THREADS", "many")],
+        2,
+        &["KOMA_THREADS", "1 to 1024"],
+    );
+    check(
+        &["serve", "a/b", "--config", "/none.toml"],
+        &[],
+        2,
+        &["--config", "/none.toml"],
+    );
+    check(&["serve", "x/y", "z/y"], &[], 2, &["two models", "`y`"]);
+    check(&["bench", "throughput"], &[], 2, &["SOURCE"]);
+    check(
+        &["bench", "throughput", "a/b", "--batch", "0"],
+        &[],
+        2,
+        &["--batch", "1..="],
+    );
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_ends_the_process_with_code_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broken.gguf");
+    std::fs::write(&file, "this is not a model").unwrap();
+    let source = file.to_str().unwrap();
+    let output = koma(&["serve", "--port", "0", "--log", "error", source], &[]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("error: model `broken` cannot be loaded"),
+        "{text}"
+    );
+    assert!(text.contains("broken.gguf"), "{text}");
+    let arguments = ["bench", "throughput", "--log", "error", source];
+    check(&arguments, &[], 1, &["model `broken` cannot be loaded"]);
+}
+
+#[test]
+fn a_port_in_use_is_said_before_anything_is_loaded() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("model.gguf");
+    std::fs::write(&source, "").unwrap();
+    let arguments = [
+        "serve",
+        "--log",
+        "error",
+        "--port",
+        &port,
+        source.to_str().unwrap(),
+    ];
+    check(
+        &arguments,
+        &[],
+        1,
+        &["cannot listen on 127.0.0.1", "the port is in use", "--port"],
+    );
+}
