@@ -1,11 +1,15 @@
-//! [`Progress`]: how far a long piece of work is, as a bar on a terminal, as a log line every tenth elsewhere.
+//! [`Progress`]: how far a long piece of work is, as a bar on a terminal, as a log line now and then elsewhere.
 //!
 //! Must not know: what is being done. Invariant: on a terminal log lines and bars do not overwrite each other, because
 //! nothing is logged here then, and the bar is gone when the work is done.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// At most so often there is a log line.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +26,29 @@ pub(crate) struct Progress {
     title: String,
     unit: Unit,
     bar: Option<ProgressBar>,
-    /// Tenths that have been logged.
-    tenths: AtomicU64,
+    logged: Mutex<Logged>,
+}
+
+/// What the log has heard.
+#[derive(Debug)]
+struct Logged {
+    tenths: u64,
+    at: Instant,
+}
+
+impl Logged {
+    /// The percentage to log now: when another tenth is full and there was a pause, and at the end. Work that ends before
+    /// the first pause is not worth a line.
+    fn next(&mut self, done: u64, total: u64, now: Instant) -> Option<u64> {
+        let tenths = done.saturating_mul(10).checked_div(total)?.min(10);
+        let paused = now.saturating_duration_since(self.at) >= PAUSE;
+        let last = tenths == 10 && self.tenths > 0;
+        if tenths <= self.tenths || !(paused || last) {
+            return None;
+        }
+        *self = Self { tenths, at: now };
+        Some(tenths * 10)
+    }
 }
 
 impl Progress {
@@ -35,7 +60,10 @@ impl Progress {
             title,
             unit,
             bar,
-            tenths: AtomicU64::new(0),
+            logged: Mutex::new(Logged {
+                tenths: 0,
+                at: Instant::now(),
+            }),
         }
     }
 
@@ -44,20 +72,16 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
-        } else if let Some(percent) = self.next_tenth(done, total) {
+            return;
+        }
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(percent) = logged.next(done, total, Instant::now()) {
             let of = match self.unit {
                 Unit::Bytes => format!("{} MiB", total >> 20),
                 Unit::Runs => total.to_string(),
             };
-            tracing::info!(percent, %of, "{}", self.title);
+            tracing::info!("{}: {percent} % of {of}", self.title);
         }
-    }
-
-    /// The percentage to log, if another tenth is full.
-    fn next_tenth(&self, done: u64, total: u64) -> Option<u64> {
-        let tenth = done.saturating_mul(10).checked_div(total)?.min(10);
-        let before = self.tenths.fetch_max(tenth, Ordering::Relaxed);
-        (tenth > before).then_some(tenth * 10)
     }
 }
 
@@ -86,13 +110,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_tenth_is_logged_once_and_none_without_a_total() {
-        let progress = Progress::start("loading", Unit::Bytes, false);
-        let logged: Vec<u64> = [0, 5, 10, 11, 19, 20, 55, 50, 99, 100, 100]
-            .iter()
-            .filter_map(|done| progress.next_tenth(*done, 100))
-            .collect();
-        assert_eq!(logged, [10, 20, 50, 90, 100]);
-        assert_eq!(progress.next_tenth(5, 0), None);
+    fn a_line_needs_another_tenth_and_a_pause_or_the_end() {
+        let start = Instant::now();
+        let lines = |steps: &[(u64, u64)]| -> Vec<u64> {
+            let mut logged = Logged {
+                tenths: 0,
+                at: start,
+            };
+            let at = |seconds| start + Duration::from_secs(seconds);
+            let next = |(seconds, done): &(u64, u64)| logged.next(*done, 100, at(*seconds));
+            steps.iter().filter_map(next).collect()
+        };
+        assert_eq!(
+            lines(&[(1, 30), (2, 35), (3, 50), (4, 59), (5, 61)]),
+            [30, 60]
+        );
+        assert_eq!(lines(&[(2, 30), (2, 40), (2, 100), (3, 100)]), [30, 100]);
+        assert!(lines(&[(0, 50), (1, 100)]).is_empty());
+        assert!(lines(&[(9, 9)]).is_empty());
+        let mut logged = Logged {
+            tenths: 0,
+            at: start,
+        };
+        assert_eq!(logged.next(5, 0, start + PAUSE), None);
     }
 }

@@ -133,13 +133,18 @@ fn title(config: &BenchConfig, info: &ModelInfo, load: &Load) -> String {
     // Writing to a String does not fail.
     let _ = write!(
         text,
-        "{} x {}{output} tokens, {} runs after {} to warm up, {} threads, {}",
+        "{} x {}{output} tokens, {} runs after {} to warm up, {} threads, {}{}",
         load.batch,
         load.input_len,
         config.runs,
         config.warmup,
         config.process.threads,
-        config.process.isa.name()
+        config.process.isa.name(),
+        if cfg!(debug_assertions) {
+            " (not a release build)"
+        } else {
+            ""
+        }
     );
     text
 }
