@@ -65,7 +65,7 @@ pub(crate) struct ServeArgs {
     #[arg(value_name = "[NAME=]SOURCE")]
     pub(crate) sources: Vec<String>,
 
-    /// File with settings and models [KOMA_CONFIG]
+    /// File with settings and models
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
@@ -129,7 +129,7 @@ pub(crate) struct MachineArgs {
     /// Form of the log [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<String>,
-    /// What to log, such as warn or koma_engine=debug [default: info]
+    /// What to log, such as `warn` or `koma_engine=debug,info` [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
@@ -277,7 +277,7 @@ impl Environment {
     pub(crate) fn of_process() -> Self {
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
         let all = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-        Self::from_iter(all)
+        all.collect()
     }
 
     /// A variable that is set and not empty.

@@ -8,17 +8,15 @@ fn koma(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         .env_clear()
         .envs(variables.iter().copied())
         .output()
-        .unwrap()
+        .expect("the binary is built with this test")
 }
 
 /// Runs `koma`, and checks its exit code and that each of `parts` is in what it prints: to standard output if it
 /// succeeds, else to standard error.
 fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) {
     let output = koma(arguments, variables);
-    let (out, err) = (
-        String::from_utf8(output.stdout).unwrap(),
-        String::from_utf8(output.stderr).unwrap(),
-    );
+    let text = |bytes| String::from_utf8(bytes).expect("koma prints UTF-8");
+    let (out, err) = (text(output.stdout), text(output.stderr));
     assert_eq!(
         output.status.code(),
         Some(code),

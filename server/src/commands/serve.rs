@@ -4,7 +4,7 @@
 //! before it loads anything, and is ready only when every model is; a configuration that cannot be served whole is not
 //! served at all.
 
-use super::start;
+use super::{announce, start};
 use crate::config::ServeConfig;
 use crate::shutdown::{self, Signals};
 use anyhow::{Context, anyhow};
@@ -14,7 +14,6 @@ use koma_engine::{EngineHandle, Machine, ModelNeed, plan_budget};
 use koma_server::metrics::Build;
 use koma_server::{AppState, Metrics, ServedModel, ServerLimits};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -77,7 +76,9 @@ async fn run(config: &ServeConfig) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-    announce(config, &state, address, started.elapsed());
+    announce::models(config, &state);
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!("ready at http://{address} after {seconds:.1} s");
     let steps = tokio::spawn(watch_steps(metrics, state.clone()));
 
     let signal = signals.next().await;
@@ -156,7 +157,7 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
         all_loaded.push(loaded);
     }
     let budget = plan_budget(&machine, &needs)?;
-    tracing::info!("{budget}");
+    announce::memory(config, &budget);
     for ((model, loaded), share) in config.models.iter().zip(all_loaded).zip(&budget.models) {
         let mut engine = start::engine_config(model, &loaded, share.cache_bytes);
         engine.dump_dir = Some(start::dump_dir(data_dir));
@@ -166,24 +167,4 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
         state.set_ready(&model.name, Arc::new(served));
     }
     Ok(())
-}
-
-/// Says what is served, and how long it took to get there.
-fn announce(config: &ServeConfig, state: &AppState, address: SocketAddr, took: Duration) {
-    for model in state.ready() {
-        let info = model.handle.info();
-        let tasks: Vec<&str> = info.tasks.iter().map(|task| task.name()).collect();
-        tracing::info!(
-            tasks = tasks.join(", "),
-            max_len = info.limits.max_len,
-            cache_tokens = info.blocks * info.config.block_size,
-            format = info.identity.format,
-            source = model.root,
-            "model {}",
-            model.name()
-        );
-    }
-    let seconds = took.as_secs_f64();
-    let threads = config.process.threads;
-    tracing::info!("ready at http://{address} after {seconds:.1} s, {threads} threads");
 }

@@ -45,7 +45,10 @@ pub(super) fn given<'a>(
     }
     let sources = environment.sources();
     if !sources.is_empty() {
-        return Ok((from_texts(&sources).map_err(in_variable)?, false));
+        return Ok((
+            from_texts(&sources).map_err(|error| in_variable(&error))?,
+            false,
+        ));
     }
     let tables = file.map(|(path, file)| (*path, file.models.as_slice()));
     if let Some((path, tables @ [_, ..])) = tables {
@@ -68,7 +71,7 @@ pub(super) fn given<'a>(
     Ok((found, true))
 }
 
-fn in_variable(error: String) -> String {
+fn in_variable(error: &str) -> String {
     format!("KOMA_MODELS: {error}")
 }
 

@@ -123,7 +123,8 @@ fn every_setting_is_read_from_every_place() {
     let flags: String = settings
         .iter()
         .map(|(k, v)| format!("--{k} {v} "))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let names: Vec<String> = settings
         .iter()
         .map(|(key, _)| format!("KOMA_{}", key.to_uppercase().replace('-', "_")))
@@ -136,7 +137,8 @@ fn every_setting_is_read_from_every_place() {
     let file: String = settings
         .iter()
         .map(|(k, v)| format!("{k} = \"{v}\"\n"))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let by_flags = world
         .resolve(&format!("@a.gguf {flags}"), &[], None)
         .unwrap();
@@ -160,95 +162,57 @@ fn every_setting_is_read_from_every_place() {
 }
 
 #[test]
-fn wrong_values_name_their_place_and_what_is_allowed() {
+fn wrong_flags_and_variables_are_named_with_what_is_allowed() {
     let world = World::new();
-    let check = |line: &str, variables: &[(&str, &str)], file: Option<&str>, parts: &[&str]| {
-        let error = world.error(line, variables, file);
+    let check = |flags: &str, variables: &[(&str, &str)], parts: &[&str]| {
+        let error = world.error(&format!("@a.gguf {flags}"), variables, None);
         for part in parts {
             assert!(error.contains(part), "`{part}` in `{error}`");
         }
     };
     let range = "a whole number from 0 to 65535";
-    check(
-        "@a.gguf --port 70000",
-        &[],
-        None,
-        &["--port", "`70000`", range],
-    );
-    check("@a.gguf --port=-1", &[], None, &["--port", range]);
-    check(
-        "@a.gguf",
-        &[("KOMA_PORT", "tcp://10.0.0.1:80")],
-        None,
-        &["KOMA_PORT", range],
-    );
-    check(
-        "@a.gguf",
-        &[],
-        Some("port = 1.5"),
-        &["koma.toml: port", "`1.5`", range],
-    );
-    check(
-        "@a.gguf",
-        &[],
-        Some("port = true"),
-        &["koma.toml: port", "boolean"],
-    );
-    check(
-        "@a.gguf",
-        &[],
-        Some("prot = 1"),
-        &["koma.toml: prot", "no such key", "port"],
-    );
-    check("@a.gguf", &[], Some("port ="), &["koma.toml", "line 1"]);
-    check(
-        "@a.gguf --config @none.toml",
-        &[],
-        None,
-        &["--config", "none.toml"],
-    );
-    check(
-        "@a.gguf --threads 0",
-        &[],
-        None,
-        &["--threads", "1 to 1024"],
-    );
-    check(
-        "@a.gguf --dtype int8",
-        &[],
-        None,
-        &["--dtype", "auto, f32, bf16"],
-    );
-    check("@a.gguf --isa sse", &[], None, &["--isa", "auto, portable"]);
-    check("@a.gguf --host a/b", &[], None, &["--host", "without port"]);
-    check("@a.gguf --log a=b=c", &[], None, &["--log", "debug"]);
-    check(
-        "@a.gguf --kv-cache-memory 5X",
-        &[],
-        None,
-        &["--kv-cache-memory", "2GiB"],
-    );
-    check(
-        "@a.gguf --max-model-len 0",
-        &[],
-        None,
-        &["--max-model-len", "from 1"],
-    );
-    let table = |line: &str| format!("[[model]]\nname = \"x\"\nsource = \"a.gguf\"\n{line}");
-    let file = |line: &str, parts: &[&str]| check("", &[], Some(&table(line)), parts);
-    file("port = 1", &["model `x`: port", "no such key", "class"]);
-    file(
+    check("--port 70000", &[], &["--port", "`70000`", range]);
+    check("--port=-1", &[], &["--port", range]);
+    let by_kubernetes = ("KOMA_PORT", "tcp://10.0.0.1:80");
+    let parts = ["KOMA_PORT", range, "enableServiceLinks"];
+    check("", &[by_kubernetes], &parts);
+    check("--config @none.toml", &[], &["--config", "none.toml"]);
+    check("--threads 0", &[], &["--threads", "1 to 1024"]);
+    check("--dtype int8", &[], &["--dtype", "auto, f32, bf16"]);
+    check("--isa sse", &[], &["--isa", "auto, portable"]);
+    check("--host a/b", &[], &["--host", "without port"]);
+    check("--log a=b=c", &[], &["--log", "debug"]);
+    check("--kv-cache-memory 5X", &[], &["--kv-cache-memory", "2GiB"]);
+    check("--max-model-len 0", &[], &["--max-model-len", "from 1"]);
+}
+
+#[test]
+fn wrong_keys_and_values_of_the_file_are_named_with_what_is_allowed() {
+    let world = World::new();
+    let check = |file: &str, parts: &[&str]| {
+        let error = world.error("", &[], Some(file));
+        for part in parts {
+            assert!(error.contains(part), "`{part}` in `{error}`");
+        }
+    };
+    let model = "[[model]]\nname = \"x\"\nsource = \"a.gguf\"\n";
+    let top = |line: &str, parts: &[&str]| check(&format!("{line}\n{model}"), parts);
+    top("port = 1.5", &["koma.toml: port", "`1.5`", "0 to 65535"]);
+    top("port = true", &["koma.toml: port", "boolean"]);
+    top("prot = 1", &["koma.toml: prot", "no such key", "port"]);
+    top("port =", &["koma.toml", "line 1"]);
+    let own = |line: &str, parts: &[&str]| check(&format!("{model}{line}"), parts);
+    own("port = 1", &["model `x`: port", "no such key", "class"]);
+    own(
         "class = \"fast\"",
         &["model `x`: class", "latency, throughput"],
     );
-    file("max-running = 0", &["model `x`: max-running", "from 1"]);
+    own("max-running = 0", &["model `x`: max-running", "from 1"]);
     check(
-        "",
-        &[],
-        Some("[[model]]\nname = \"x\""),
+        "[[model]]\nname = \"x\"",
         &["model `x`", "`source` is missing"],
     );
-    check("", &[], Some("model = 1"), &["[[model]]"]);
+    check("model = 1", &["[[model]]"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! [`Values`]: one setting after the other, read from the first layer that has it.
 
-use crate::args::{Layer, Typed};
+use crate::args::{Layer, Origin, Typed};
 use koma_engine::models::kernels::Isa;
 use tracing_subscriber::EnvFilter;
 
@@ -108,7 +108,13 @@ pub(super) fn read_one<T>(
 ) -> Result<T, String> {
     read(typed.text.trim()).ok_or_else(|| {
         let Typed { text, origin } = typed;
-        format!("{origin}: `{text}` is not possible; allowed: {}", allowed())
+        let by_kubernetes = matches!(origin, Origin::Variable(_)) && text.contains("://");
+        let hint = if by_kubernetes {
+            " (Kubernetes sets this variable for a service called `koma`: set enableServiceLinks to false)"
+        } else {
+            ""
+        };
+        format!("{origin}: `{text}` is not possible; allowed: {}{hint}", allowed())
     })
 }
 

@@ -45,8 +45,11 @@ const fn gauge(name: &'static str, help: &'static str) -> Series {
     Series { name, help, kind }
 }
 
+type Number = fn(&Stats) -> f64;
+type Count = fn(&Stats) -> u64;
+
 /// Series that are plain numbers of [`Stats`]: the table to add a line to.
-const PLAIN: &[(Series, fn(&Stats) -> f64)] = &[
+const PLAIN: &[(Series, Number)] = &[
     (
         gauge("vllm:num_requests_running", "Requests that run."),
         |s| s.running as f64,
@@ -82,7 +85,7 @@ const PLAIN: &[(Series, fn(&Stats) -> f64)] = &[
 ];
 
 /// The same, for models with a cache only.
-const CACHE: &[(Series, fn(&Stats) -> f64)] = &[
+const CACHE: &[(Series, Number)] = &[
     (
         gauge(
             "vllm:kv_cache_usage_perc",
@@ -119,7 +122,7 @@ const FINISHED: Series = counter(
 );
 
 /// vLLM's finish reasons; a pooling request that got its result counts as `stop` there.
-const REASONS: &[(&str, fn(&Stats) -> u64)] = &[
+const REASONS: &[(&str, Count)] = &[
     ("stop", |s| s.finished_stop + s.finished_pooled),
     ("length", |s| s.finished_length),
     ("abort", |s| s.finished_aborted),

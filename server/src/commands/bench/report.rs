@@ -103,7 +103,7 @@ impl Report {
         let mut text = format!("{}\n\n", self.title);
         let head = ["median", "min", "p25", "p75", "max"];
         let row = |title: &str, cells: [String; 5]| {
-            let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+            let cells = cells.map(|cell| format!("{cell:>12}")).concat();
             format!("{title:<24}{cells}\n")
         };
         text += &row("", head.map(str::to_owned));

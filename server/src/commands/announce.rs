@@ -1,0 +1,117 @@
+//! What a server says of itself at start: who gets how much memory, and which models answer. For people as tables on
+//! standard error, for programs as one event each.
+
+use crate::config::{LogFormat, ServeConfig};
+use koma_engine::{Budget, TaskKind};
+use koma_server::AppState;
+use std::io::Write;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// The memory budget.
+pub(super) fn memory(config: &ServeConfig, budget: &Budget) {
+    if config.process.log_format == LogFormat::Json {
+        tracing::info!("{budget}");
+        return;
+    }
+    let mut rows = vec![["memory", "weights", "cache"].map(str::to_owned).to_vec()];
+    rows.extend(budget.models.iter().map(|model| {
+        vec![
+            model.name.clone(),
+            mib(model.weight_bytes),
+            mib(model.cache_bytes),
+        ]
+    }));
+    let sum = |of: &dyn Fn(&koma_engine::ModelBudget) -> usize| {
+        mib(budget.models.iter().map(of).fold(0, usize::saturating_add))
+    };
+    rows.push(vec![
+        "in all".to_owned(),
+        sum(&|model| model.weight_bytes),
+        sum(&|model| model.cache_bytes),
+    ]);
+    let from = format!(
+        "of {} free, the smaller of machine and container; {} threads\n",
+        mib(budget.memory),
+        budget.threads
+    );
+    print(&(table(&rows) + &from));
+}
+
+/// The models that answer.
+pub(super) fn models(config: &ServeConfig, state: &AppState) {
+    let head = ["model", "tasks", "format", "max length", "cache tokens"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for model in state.ready() {
+        let info = model.handle.info();
+        let tasks: Vec<&str> = info
+            .tasks
+            .iter()
+            .map(|task: &TaskKind| task.name())
+            .collect();
+        let (name, tasks) = (model.name().to_owned(), tasks.join(", "));
+        let (max_len, cache_tokens) = (info.limits.max_len, info.blocks * info.config.block_size);
+        let format = info.identity.format.clone();
+        if config.process.log_format == LogFormat::Json {
+            tracing::info!(name, tasks, format, max_len, cache_tokens, "model");
+        }
+        rows.push(vec![
+            name,
+            tasks,
+            format,
+            max_len.to_string(),
+            match cache_tokens {
+                0 => "-".to_owned(),
+                _ => cache_tokens.to_string(),
+            },
+        ]);
+    }
+    if config.process.log_format == LogFormat::Text {
+        print(&table(&rows));
+    }
+}
+
+fn mib(bytes: usize) -> String {
+    match bytes {
+        0 => "-".to_owned(),
+        _ => format!("{:.1} MiB", bytes as f64 / MIB),
+    }
+}
+
+/// Rows of equal length as lines of aligned columns: the first to the left, the others to the right.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells: Vec<String> = cells
+            .map(|(column, (cell, width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        format!("  {}\n", cells.join("   "))
+    };
+    rows.iter().map(line).collect()
+}
+
+fn print(text: &str) {
+    // Nothing is left to do if standard error is closed.
+    let _ = write!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let text = table(&[row(["model", "len"]), row(["a", "2048"])]);
+        assert_eq!(text, "  model    len\n  a       2048\n");
+        assert_eq!(table(&[]), "");
+    }
+}
