@@ -204,3 +204,94 @@ fn number(value: f64) -> String {
         format!("{value:.2}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(output_len: Option<usize>) -> Load {
+        Load {
+            batch: 2,
+            input_len: 100,
+            output_len,
+            vocab: 50,
+            seed: 0,
+        }
+    }
+
+    fn run(seconds: f64, first: [f64; 2], decode_tokens: usize) -> Run {
+        Run {
+            seconds,
+            first: first.to_vec(),
+            decode_tokens,
+        }
+    }
+
+    fn check(load: &Load, runs: &[Run], expected: &[(&str, &[f64])]) {
+        let quantities = quantities(load, runs);
+        let found: Vec<(&str, &[f64])> = quantities
+            .iter()
+            .map(|quantity| (quantity.key, quantity.samples.as_slice()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_generation_has_rates_of_both_phases_by_run_and_times_by_request() {
+        let runs = [run(1.5, [0.25, 0.5], 8), run(4.0, [1.0, 2.0], 10)];
+        check(
+            &load(Some(50)),
+            &runs,
+            &[
+                ("prefill_tokens_per_second", &[400.0, 100.0]),
+                ("decode_tokens_per_second", &[8.0, 5.0]),
+                ("total_tokens_per_second", &[200.0, 75.0]),
+                ("requests_per_second", &[2.0 / 1.5, 0.5]),
+                ("time_to_first_token_seconds", &[0.25, 0.5, 1.0, 2.0]),
+            ],
+        );
+    }
+
+    #[test]
+    fn without_a_token_after_the_first_there_is_no_decode_rate() {
+        let found = quantities(&load(Some(1)), &[run(0.5, [0.25, 0.5], 0)]);
+        let decode = found.iter().find(|q| q.key == "decode_tokens_per_second");
+        assert!(decode.is_some_and(|quantity| quantity.samples.is_empty()));
+    }
+
+    #[test]
+    fn an_encoder_has_latencies_and_no_phases() {
+        check(
+            &load(None),
+            &[run(0.5, [0.25, 0.5], 0)],
+            &[
+                ("total_tokens_per_second", &[400.0]),
+                ("requests_per_second", &[4.0]),
+                ("latency_seconds", &[0.25, 0.5]),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_json_names_its_schema_and_holds_every_sample() {
+        let runs = vec![run(1.0, [0.25, 0.5], 8)];
+        let report = Report {
+            environment: json!({"cpu": null}),
+            model: json!({"name": "chat"}),
+            settings: json!({"batch": 2}),
+            title: "chat".to_owned(),
+            quantities: quantities(&load(Some(50)), &runs),
+            runs,
+        };
+        let json = report.json();
+        assert_eq!(json["schema"], "koma.bench.throughput/1");
+        let first = &json["results"]["time_to_first_token_seconds"];
+        assert_eq!(first["samples"], json!([0.25, 0.5]));
+        assert_eq!(first["median"], 0.375);
+        assert_eq!(json["runs"][0]["first_seconds"], json!([0.25, 0.5]));
+        let table = report.table();
+        let line =
+            "time to first token, ms       375.00      250.00      312.50      437.50      500.00";
+        assert!(table.lines().any(|have| have == line), "{table}");
+    }
+}
