@@ -31,11 +31,9 @@ pub(crate) fn check(request: &NewRequest, info: &ModelInfo) -> Result<usize, Sub
             }
         }
         Task::Pool(_) => {
-            let pooling = info.tasks.iter().copied();
-            let asked = pooling
-                .filter(|&task| task != TaskKind::Generate)
-                .next()
-                .unwrap_or(TaskKind::Embed);
+            let mut serves = info.tasks.iter().copied();
+            let pools = serves.find(|&task| task != TaskKind::Generate);
+            let asked = pools.unwrap_or(TaskKind::Embed);
             check_task(info, asked)?;
             if prompt > max {
                 return Err(too_long(0));

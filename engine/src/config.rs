@@ -44,7 +44,7 @@ impl Default for EngineConfig {
             prefix_cache: true,
             watermark: 0.01,
             class: Class::Throughput,
-            hung_after: Duration::from_secs(60),
+            hung_after: Duration::from_mins(1),
             dump_dir: None,
         }
     }

@@ -83,7 +83,7 @@ impl CoreParts {
             head: loaded.head,
             eos_ids: loaded.chat.eos_ids,
             cx,
-            buffers: Buffers::default(),
+            buffers: Buffers::new(config.max_batch_tokens, groups.len(), blocks),
         };
         Ok(Self { scheduler, runner })
     }

@@ -135,13 +135,13 @@ impl EngineHandle {
             limits: loaded.limits,
             head: loaded.head.clone(),
             chat: loaded.chat.clone(),
-            config: config.clone(),
+            config,
             weight_bytes: loaded.weight_bytes,
             blocks,
         };
         let tokenizer = Arc::clone(&loaded.tokenizer);
-        let cx = Cx::new(team, config.class, isa);
-        let core = CoreParts::new(loaded, &config, &groups, blocks, cx)?;
+        let cx = Cx::new(team, info.config.class, isa);
+        let core = CoreParts::new(loaded, &info.config, &groups, blocks, cx)?;
         let (commands, received) = channel();
         let monitor = engine_core::spawn(core, &info, received)?;
         Ok(Self {
@@ -240,3 +240,6 @@ fn tasks(loaded: &Loaded) -> Vec<TaskKind> {
     };
     vec![kind]
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ mod budget;
 mod cache;
 mod config;
 mod engine_core;
+#[cfg(test)]
+mod equivalence;
 mod error;
 mod event;
 mod handle;
@@ -26,6 +28,8 @@ mod scheduler;
 mod stats;
 mod steps;
 mod stop;
+#[cfg(test)]
+mod testing;
 pub mod text;
 #[cfg(any(test, feature = "toy"))]
 pub mod toy;

@@ -59,6 +59,23 @@ pub(crate) struct Buffers {
     output: StepOutput,
 }
 
+impl Buffers {
+    /// With memory for `tokens` tokens in a step, and `blocks` blocks in the tables of each of `groups` cache groups.
+    pub(crate) fn new(tokens: usize, groups: usize, blocks: usize) -> Self {
+        let mut buffers = Self::default();
+        let batch = &mut buffers.batch;
+        batch.clear(groups);
+        batch.ids.reserve_exact(tokens);
+        batch.positions.reserve_exact(tokens);
+        for group in &mut batch.groups {
+            group.slot_mapping.reserve_exact(tokens);
+            // Each block in one table; sharing may need more, and grows it.
+            group.tables.blocks.reserve_exact(blocks);
+        }
+        buffers
+    }
+}
+
 impl ModelRunner {
     /// Copies blocks, fills the batch, runs the model. Logits or pooled rows stay in the buffers.
     ///

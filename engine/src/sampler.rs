@@ -284,3 +284,6 @@ fn exp(x: f32) -> f32 {
     let value = y * f32::from_bits(exponent);
     if x > -87.0 { value } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests;

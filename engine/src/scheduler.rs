@@ -128,7 +128,9 @@ impl Scheduler {
         if ids.is_empty() {
             return;
         }
-        ids.into_iter().for_each(|id| drop(self.remove(id)));
+        for id in ids {
+            self.remove(id);
+        }
         self.stats.finished_failed += 1;
         out.push(Output {
             client,
@@ -163,6 +165,7 @@ impl Scheduler {
             self.schedule_waiting(now, plan);
         }
         plan.copies.append(&mut self.copies);
+        self.stats.steps += u64::from(!plan.entries.is_empty());
         self.stats.preemptions += plan.preempted as u64;
     }
 
@@ -190,7 +193,7 @@ impl Scheduler {
             let Some((&order, &id)) = self.waiting.first_key_value() else {
                 return;
             };
-            let request = &mut self.requests[id];
+            let request = &self.requests[id];
             let places = (request.unforked as usize).min(limit);
             let whole = self.config.chunked
                 || plan.tokens + request.tokens.len() <= self.config.max_batch_tokens;
@@ -203,9 +206,10 @@ impl Scheduler {
                 cache,
                 salt,
                 tokens,
+                max_total,
                 ..
             } = request;
-            let Some(hit) = self.cache.admit(cache, salt, tokens, keep) else {
+            let Some(hit) = self.cache.admit(cache, salt, tokens, *max_total, keep) else {
                 return;
             };
             request.num_computed = hit;
@@ -536,3 +540,6 @@ impl Scheduler {
 /// A row of the model has values that are not finite.
 #[derive(Debug)]
 struct NotFinite;
+
+#[cfg(test)]
+mod tests;

@@ -340,9 +340,9 @@ pub(crate) fn logits_after(tokens: &[u32]) -> Vec<f32> {
     let layer = |inputs: &[u64], window: usize| -> Vec<u64> {
         let mix_of = |last: usize| {
             let mut mixture = 0;
-            for at in (last + 1).saturating_sub(window)..=last {
-                let what = inputs[at];
-                for digit in [what / 64, what % 64, at as u64 / 64 % 64, at as u64 % 64] {
+            let first = (last + 1).saturating_sub(window);
+            for (&what, at) in inputs[first..=last].iter().zip(first as u64..) {
+                for digit in [what / 64, what % 64, at / 64 % 64, at % 64] {
                     mixture = mix(mixture, digit);
                 }
             }

@@ -159,12 +159,13 @@ impl CacheManager {
     }
 
     /// Takes a request's cached prefix, if there is room for all its `tokens` beside those who run (`keep`: and for the
-    /// watermark). Gives the tokens that need not be computed.
+    /// watermark). Gives the tokens that need not be computed. Its table has memory for `max_total` tokens from now on.
     pub(crate) fn admit(
         &mut self,
         cache: &mut RequestCache,
         salt: &Salt,
         tokens: &[u32],
+        max_total: usize,
         keep: bool,
     ) -> Option<usize> {
         let hit = self.lookup(salt, tokens);
@@ -176,7 +177,7 @@ impl CacheManager {
         }
         cache.held.clear();
         for g in 0..self.kinds.len() {
-            let held = self.take_prefix(g, hit, tokens.len());
+            let held = self.take_prefix(g, hit, max_total);
             cache.held.push(held);
         }
         cache.tip = hit.checked_sub(1).map(|last| self.path[last]);
@@ -291,7 +292,9 @@ impl CacheManager {
                 }
                 Held::State { write, .. } => {
                     let shared = write.filter(|&w| self.is_published(g, w));
-                    shared.into_iter().for_each(|w| self.pools[g].touch(w));
+                    if let Some(w) = shared {
+                        self.pools[g].touch(w);
+                    }
                     Held::State {
                         read: None,
                         write: shared.or_else(|| write.and_then(|w| copy(self, g, w))),
@@ -393,12 +396,12 @@ impl CacheManager {
         idle + new
     }
 
-    fn take_prefix(&mut self, group: usize, hit: usize, len: usize) -> Held {
+    fn take_prefix(&mut self, group: usize, hit: usize, max_total: usize) -> Held {
         let range = self.prefix_range(group, hit);
         let freed = range.start;
         let mut blocks = Vec::new();
         if !matches!(self.kinds[group], Kind::Recurrent) {
-            blocks.reserve(len.div_ceil(self.block_size) + 1);
+            blocks.reserve_exact(max_total.div_ceil(self.block_size));
             blocks.resize(freed, BlockTables::FREED);
         }
         for i in range {

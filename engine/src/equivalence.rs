@@ -1,0 +1,175 @@
+//! Toy-model equivalence: whatever is scheduled, cut, shared, preempted or forked, a request's tokens are those that the
+//! toy gives for its tokens alone.
+
+use crate::SamplingParams;
+use crate::plan::StepPlan;
+use crate::sampler::{Noise, Sampler};
+use crate::testing::{Rig, config, greedy, request, toy_groups};
+use crate::toy;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Continuation `child`, computed from the tokens alone.
+fn expected(prompt: &[u32], params: &SamplingParams, child: u32) -> Vec<u32> {
+    let mut sampler = Sampler::default();
+    let mut tokens = prompt.to_vec();
+    for position in 0..params.max_tokens.unwrap() {
+        let noise = Noise {
+            seed: params.seed,
+            child,
+            position: position as u64,
+        };
+        let id = sampler.sample(&toy::logits_after(&tokens), params, noise);
+        tokens.push(id);
+        if id == toy::EOS {
+            break;
+        }
+    }
+    tokens.split_off(prompt.len())
+}
+
+#[derive(Debug, Clone)]
+struct Load {
+    prompt: Vec<u32>,
+    params: SamplingParams,
+    priority: i32,
+    /// Steps before the next one comes.
+    pause: usize,
+}
+
+fn load() -> impl Strategy<Value = Load> {
+    let parts = (
+        prop::collection::vec(97..99u32, 1..30),
+        1..4u32,
+        1..12usize,
+        -1..2i32,
+        0..4usize,
+        any::<bool>(),
+        any::<u64>(),
+    );
+    parts.prop_map(|(prompt, n, output, priority, pause, noisy, seed)| Load {
+        prompt,
+        params: SamplingParams {
+            n,
+            temperature: if noisy { 1.0 } else { 0.0 },
+            seed,
+            ..greedy(output)
+        },
+        priority,
+        pause,
+    })
+}
+
+/// Runs `loads` and says what differs from [`expected`]. `spoil` may damage each plan.
+fn differences(
+    rig: &mut Rig,
+    loads: &[Load],
+    mut spoil: impl FnMut(&mut StepPlan),
+) -> Vec<(u32, u32)> {
+    let mut wanted = BTreeMap::new();
+    for (client, load) in loads.iter().enumerate() {
+        let client = client as u32;
+        let mut request = request(client, &load.prompt, load.params.clone());
+        request.order.priority = load.priority;
+        rig.scheduler.add(request);
+        for child in 0..load.params.n {
+            let tokens = expected(&load.prompt, &load.params, child);
+            wanted.insert((client, child), tokens);
+        }
+        for _ in 0..load.pause {
+            if !rig.scheduler.is_idle() {
+                rig.step_with(&mut spoil);
+            }
+        }
+    }
+    while !rig.scheduler.is_idle() {
+        rig.step_with(&mut spoil);
+    }
+    let got = rig.tokens();
+    let differs = |key: &&(u32, u32)| got.get(key) != wanted.get(key);
+    wanted.keys().filter(differs).copied().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tokens_do_not_depend_on_the_schedule(
+        loads in prop::collection::vec(load(), 1..10),
+        blocks in 11..30usize,
+        max_running in 1..7usize,
+        budget in 1..24usize,
+        prefix_cache: bool,
+    ) {
+        let mut config = config(toy_groups(), blocks);
+        (config.max_running, config.max_batch_tokens) = (max_running, budget);
+        (config.cache.prefix_cache, config.cache.max_step) = (prefix_cache, budget);
+        let mut rig = Rig::toy(config, 0);
+        prop_assert_eq!(differences(&mut rig, &loads, |_| {}), []);
+    }
+}
+
+/// A load that forks, shares prefixes, cuts prompts and preempts in a pool of 12 blocks.
+fn hard_load() -> Vec<Load> {
+    (0..8)
+        .map(|i| Load {
+            prompt: (0..14 + i).map(|at| 97 + (at / 9) as u32).collect(),
+            params: SamplingParams {
+                n: 1 + i as u32 % 3,
+                temperature: 1.0,
+                seed: i as u64,
+                ignore_eos: false,
+                ..greedy(10)
+            },
+            priority: 0,
+            pause: 2,
+        })
+        .collect()
+}
+
+#[test]
+fn the_hard_load_forks_shares_and_preempts_and_is_right() {
+    let mut rig = Rig::toy(config(toy_groups(), 12), 0);
+    let mut copies = 0;
+    let wrong = differences(&mut rig, &hard_load(), |plan| copies += plan.copies.len());
+    assert_eq!(wrong, []);
+    let stats = rig.scheduler.stats();
+    assert!(copies > 0, "no fork copied a block");
+    assert!(stats.prefix_hits > 0 && stats.preemptions > 0, "{stats:?}");
+}
+
+#[test]
+fn negative_control_a_wrong_slot_is_noticed() {
+    let mut rig = Rig::toy(config(toy_groups(), 12), 1);
+    assert!(!differences(&mut rig, &hard_load(), |_| {}).is_empty());
+}
+
+#[test]
+fn negative_control_a_forgotten_copy_is_noticed() {
+    let mut rig = Rig::toy(config(toy_groups(), 12), 0);
+    let wrong = differences(&mut rig, &hard_load(), |plan| plan.copies.clear());
+    assert!(!wrong.is_empty());
+}
+
+#[test]
+fn n_continuations_cost_one_prompt() {
+    let mut rig = Rig::toy(config(toy_groups(), 100), 0);
+    let load = Load {
+        prompt: (97..120).collect(),
+        params: SamplingParams {
+            n: 4,
+            temperature: 1.0,
+            ignore_eos: true,
+            ..greedy(9)
+        },
+        priority: 0,
+        pause: 0,
+    };
+    let prompt = load.prompt.len() as u64;
+    differences(&mut rig, &[load], |_| {});
+    let got = rig.tokens();
+    assert_eq!(got.values().map(Vec::len).collect::<Vec<_>>(), [9; 4]);
+    let distinct: std::collections::BTreeSet<_> = got.values().collect();
+    assert!(distinct.len() > 1, "continuations have noise of their own");
+    assert_eq!(rig.scheduler.stats().computed_tokens, prompt + 4 * (9 - 1));
+}
