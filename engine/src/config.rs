@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Settings of one engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineConfig {
-    /// Most requests that run at once.
+    /// Most requests that run at once, continuations counted one by one; never more than `max_batch_tokens`.
     pub max_running: usize,
     /// Most requests that wait; one more is refused ([`crate::SubmitError::QueueFull`]).
     pub max_waiting: usize,
