@@ -2,7 +2,7 @@
 
 use super::values::read_one;
 use super::{ModelConfig, Surroundings};
-use crate::args::{Environment, File, Layer, ServeArgs, Typed};
+use crate::args::{Environment, File, FileModel, Layer, ServeArgs, Typed};
 use koma_engine::models::Source;
 use koma_engine::models::kernels::Class;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub(super) fn given<'a>(
     }
     let tables = file.map(|(path, file)| (*path, file.models.as_slice()));
     if let Some((path, tables @ [_, ..])) = tables {
-        let one = |table: &'a crate::args::FileModel| Given {
+        let one = |table: &'a FileModel| Given {
             name: table.name.as_ref().map(|name| name.text.clone()),
             source: beside(path, &table.source.text),
             class: table.class.as_ref(),
