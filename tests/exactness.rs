@@ -78,10 +78,10 @@ fn outcome(mut events: EventStream) -> Vec<String> {
                 format!("{child} {id} {:08x} {top:x?}", l.logprob.to_bits())
             }
             Event::Finished { child, reason, .. } => format!("{child} {reason:?}"),
-            Event::Pooled { values, .. } => values
-                .iter()
-                .map(|v| format!("{:08x}", v.to_bits()))
-                .collect(),
+            Event::Pooled { values, .. } => {
+                let bits: Vec<_> = values.iter().map(|v| v.to_bits()).collect();
+                format!("{bits:08x?}")
+            }
             Event::Failed(error) => panic!("a request failed: {error}"),
         });
     }
@@ -226,7 +226,7 @@ fn encoders_have_the_same_bits_in_any_batch() {
             let longest = engine.info().limits.max_len - 1;
             let requests: Vec<_> = (0..20)
                 .map(|i| {
-                    let ids: Vec<u32> = (0..1 + (i * 7) % longest)
+                    let ids: Vec<u32> = (0..=(i * 7) % longest)
                         .map(|t| ((t * 31 + i * 17) % 290) as u32 + 5)
                         .collect();
                     let types = ids
