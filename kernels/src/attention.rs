@@ -116,7 +116,7 @@ pub struct AttnMeta<'a> {
 /// `out` becomes `[tokens, layout.out_width()]`.
 ///
 /// # Panics
-/// If the shapes do not agree.
+/// If the shapes do not agree, or `cu_seqlens` does not ascend from 0.
 #[track_caller]
 pub fn paged(
     cx: &Cx,
@@ -139,6 +139,7 @@ pub fn paged(
         meta.cu_seqlens.len(),
         "paged: tables"
     );
+    assert!(ascends(meta.cu_seqlens), "paged: cu_seqlens");
     let enough = |i: usize| meta.kv_lens[i] >= meta.cu_seqlens[i + 1] - meta.cu_seqlens[i];
     assert!((0..meta.kv_lens.len()).all(enough), "paged: cached tokens");
     let sequence = |i: usize| Sequence {
@@ -160,11 +161,12 @@ pub fn paged(
 /// `qkv`: `[tokens, layout.qkv_width()]`; `out` becomes `[tokens, layout.out_width()]`.
 ///
 /// # Panics
-/// If the shapes do not agree.
+/// If the shapes do not agree, or `cu_seqlens` does not ascend from 0.
 #[track_caller]
 pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mut Rows) {
     let layout = spec.layout;
     assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
+    assert!(ascends(cu_seqlens), "varlen: cu_seqlens");
     let sequence = |i: usize| {
         let rows = cu_seqlens[i] as usize..cu_seqlens[i + 1] as usize;
         Sequence {
@@ -175,6 +177,12 @@ pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mu
     };
     let sequences = cu_seqlens.len().saturating_sub(1);
     attend(cx, qkv, spec, (sequences, &sequence), out);
+}
+
+/// Whether the lengths start at 0 and never fall. Tasks write the rows of their own sequence without looking at others, so
+/// no two sequences may share a row.
+fn ascends(cu_seqlens: &[u32]) -> bool {
+    cu_seqlens.first().is_none_or(|&first| first == 0) && cu_seqlens.is_sorted()
 }
 
 /// The queries of one request, its last tokens, and what they attend to.

@@ -219,6 +219,45 @@ fn a_freed_block_that_is_needed_is_noticed() {
 }
 
 #[test]
+fn sequences_that_share_rows_are_refused() {
+    let layout = layout((1, 1, 8, 8));
+    let spec = spec(layout, false, None);
+    let qkv = Random::new(3).rows(4, layout.qkv_width());
+    for (cu, good) in [
+        (&[0, 2, 4][..], true),
+        (&[0, 0, 4], true),
+        (&[1, 4], false),
+        (&[0, 3, 2, 4], false),
+        (&[0, 5, 4], false),
+    ] {
+        let run = || varlen(&cx(Isa::Portable, 2), &qkv, cu, &spec, &mut Rows::new());
+        assert_eq!(catch_unwind(AssertUnwindSafe(run)).is_ok(), good, "{cu:?}");
+        let mut kv = KvCache::new(
+            &[CacheGroup {
+                kind: GroupKind::Full(layout),
+                layers: 1,
+            }],
+            4,
+            16,
+            KvDtype::F32,
+        )
+        .expect("memory");
+        let mut tables = BlockTables::default();
+        (1..cu.len()).for_each(|i| tables.push([i as u32 - 1]));
+        let kv_lens = vec![4; cu.len() - 1];
+        let meta = AttnMeta {
+            cu_seqlens: cu,
+            kv_lens: &kv_lens,
+            tables: &tables,
+        };
+        let cx = cx(Isa::Portable, 2);
+        let layer = kv.layer(0, 0);
+        let run = || paged(&cx, &qkv, layer, &meta, &spec, &mut Rows::new());
+        assert_eq!(catch_unwind(AssertUnwindSafe(run)).is_ok(), good, "{cu:?}");
+    }
+}
+
+#[test]
 fn varlen_agrees_with_the_naive_body() {
     let cu = [0u32, 1, 1, 17, 81, 82, 250];
     for heads in LAYOUTS {
