@@ -8,21 +8,37 @@ use koma_engine::{
     SamplingParams, Task,
 };
 use koma_tests::golden;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 const MAX_LEN_BLOCKS: usize = 40;
 
-fn start(case: &str, dtype: Dtype, config: EngineConfig) -> EngineHandle {
+/// A tiny checkpoint at a precision.
+#[derive(Clone, Copy)]
+struct Checkpoint(&'static str, Dtype);
+
+/// An engine, and the team it computes on.
+struct Engine {
+    handle: EngineHandle,
+    team: Arc<Team>,
+}
+
+fn start(Checkpoint(case, dtype): Checkpoint, config: EngineConfig) -> Engine {
     let options = LoadOptions {
         name: case.to_owned(),
         dtype,
         ..LoadOptions::default()
     };
-    let source = Source::Folder(golden::root().join(case).join("model"));
+    let source = match Path::new(case).extension() {
+        Some(_) => Source::Gguf(golden::root().join(case)),
+        None => Source::Folder(golden::root().join(case).join("model")),
+    };
     let mut loaded = load(&source, &options).expect("a golden model loads");
     loaded.limits.max_len = loaded.limits.max_len.min(MAX_LEN_BLOCKS * 16);
-    EngineHandle::start(loaded, config, Arc::new(Team::new(2)), Isa::detect())
-        .expect("the engine starts")
+    let team = Arc::new(Team::new(2));
+    let handle = EngineHandle::start(loaded, config, Arc::clone(&team), Isa::detect())
+        .expect("the engine starts");
+    Engine { handle, team }
 }
 
 fn config() -> EngineConfig {
@@ -89,90 +105,100 @@ fn outcome(mut events: EventStream) -> Vec<String> {
     heard
 }
 
-fn one_at_a_time(engine: &EngineHandle, requests: &[NewRequest]) -> Vec<Vec<String>> {
+fn one_at_a_time(engine: &Engine, requests: &[NewRequest]) -> Vec<Vec<String>> {
     requests
         .iter()
-        .map(|r| outcome(engine.submit(r.clone()).expect("admitted")))
+        .map(|r| outcome(engine.handle.submit(r.clone()).expect("admitted")))
         .collect()
 }
 
-fn together(engine: &EngineHandle, requests: &[NewRequest]) -> Vec<Vec<String>> {
-    let streams: Vec<_> = requests
-        .iter()
-        .map(|r| engine.submit(r.clone()).expect("admitted"))
-        .collect();
-    streams.into_iter().map(outcome).collect()
+/// Submits all while the team is held, so that the engine finds them waiting: they certainly share steps.
+fn together(engine: &Engine, requests: &[NewRequest]) -> Vec<Vec<String>> {
+    let streams = Mutex::new(Vec::new());
+    engine.team.run(Class::Latency, 1, &|_| {
+        let submit = |r: &NewRequest| engine.handle.submit(r.clone()).expect("admitted");
+        *streams.lock().expect("one chunk") = requests.iter().map(submit).collect();
+    });
+    let streams = streams.into_inner().expect("one chunk");
+    let heard = streams.into_iter().map(outcome).collect();
+    let steps = engine.handle.steps(usize::MAX);
+    assert!(steps.iter().any(|s| s.requests > 1), "no step was shared");
+    heard
 }
 
 #[test]
 fn generation_has_the_same_bits_in_any_company() {
+    for checkpoint in [
+        Checkpoint("llama", Dtype::F32),
+        Checkpoint("llama", Dtype::Bf16),
+        Checkpoint("gguf_blocks/llama-Q4_1.gguf", Dtype::Auto),
+        Checkpoint("gguf_blocks/llama-Q8_0.gguf", Dtype::Auto),
+    ] {
+        check_generation(checkpoint);
+    }
+}
+
+fn check_generation(checkpoint: Checkpoint) {
+    let name = checkpoint.0;
     let requests: Vec<_> = (0..24).map(prompt).collect();
-    for dtype in [Dtype::F32, Dtype::Bf16] {
-        let alone = one_at_a_time(
-            &start(
-                "llama",
-                dtype,
-                EngineConfig {
-                    prefix_cache: false,
-                    ..config()
-                },
-            ),
-            &requests,
-        );
+    let without_hits = EngineConfig {
+        prefix_cache: false,
+        ..config()
+    };
+    let alone = one_at_a_time(&start(checkpoint, without_hits), &requests);
 
-        let engine = start("llama", dtype, config());
-        assert_eq!(together(&engine, &requests), alone, "in a batch");
-        let hits = engine.stats().prefix_hits;
-        assert_eq!(together(&engine, &requests), alone, "after prefix hits");
-        assert!(
-            engine.stats().prefix_hits > hits,
-            "the second round hits the prefix cache"
-        );
+    let engine = start(checkpoint, config());
+    assert_eq!(together(&engine, &requests), alone, "{name} in a batch");
+    let hits = engine.handle.stats().prefix_hits;
+    assert_eq!(together(&engine, &requests), alone, "{name} after hits");
+    assert!(
+        engine.handle.stats().prefix_hits > hits,
+        "the second round hits the prefix cache"
+    );
 
-        for max_batch_tokens in [1, 5, 16, 33] {
-            let engine = start(
-                "llama",
-                dtype,
-                EngineConfig {
-                    max_batch_tokens,
-                    ..config()
-                },
-            );
-            assert_eq!(
-                together(&engine, &requests),
-                alone,
-                "in steps of {max_batch_tokens} tokens"
-            );
-        }
-
-        let block_bytes = {
-            let info = engine.info();
-            info.config.cache_bytes / info.blocks
-        };
-        let tight = EngineConfig {
-            cache_bytes: block_bytes * (MAX_LEN_BLOCKS + 1),
-            watermark: 0.0,
+    for max_batch_tokens in [1, 5, 16, 33] {
+        let config = EngineConfig {
+            max_batch_tokens,
             ..config()
         };
-        let engine = start("llama", dtype, tight);
-        assert_eq!(together(&engine, &requests), alone, "with preemption");
-        assert!(engine.stats().preemptions > 0, "the tight cache preempts");
+        let engine = start(checkpoint, config);
+        let heard: Vec<_> = requests
+            .iter()
+            .map(|r| engine.handle.submit(r.clone()).expect("admitted"))
+            .collect();
+        let heard: Vec<_> = heard.into_iter().map(outcome).collect();
+        assert_eq!(heard, alone, "{name} in steps of {max_batch_tokens} tokens");
     }
+
+    let info = engine.handle.info();
+    let block_bytes = info.config.cache_bytes / info.blocks;
+    let blocks = info.limits.max_len.div_ceil(16);
+    let tight = EngineConfig {
+        cache_bytes: block_bytes * (blocks + 1),
+        watermark: 0.0,
+        ..config()
+    };
+    let engine = start(checkpoint, tight);
+    assert_eq!(together(&engine, &requests), alone, "{name} preempted");
+    assert!(
+        engine.handle.stats().preemptions > 0,
+        "the tight cache of {name} preempts"
+    );
 }
 
 #[test]
 fn different_work_gives_different_bits() {
-    let engine = start("llama", Dtype::F32, config());
+    let engine = start(Checkpoint("llama", Dtype::F32), config());
     let (a, b) = (
-        outcome(engine.submit(prompt(1)).expect("admitted")),
-        outcome(engine.submit(prompt(2)).expect("admitted")),
+        outcome(engine.handle.submit(prompt(1)).expect("admitted")),
+        outcome(engine.handle.submit(prompt(2)).expect("admitted")),
     );
     assert_ne!(a, b, "the comparison would see a difference");
 }
 
 #[test]
 fn children_compute_their_prompt_once() {
-    let engine = start("llama", Dtype::F32, config());
+    let engine = start(Checkpoint("llama", Dtype::F32), config());
     let (length, children, output) = (37, 4, 6);
     let options = SamplingOptions {
         n: Some(children),
@@ -188,7 +214,7 @@ fn children_compute_their_prompt_once() {
             .submit(request((5..5 + length).collect(), Task::Generate(params)))
             .expect("admitted"),
     );
-    let computed = engine.stats().computed_tokens;
+    let computed = engine.handle.stats().computed_tokens;
     assert_eq!(
         computed,
         u64::from(length) + (children * (output - 1)) as u64
@@ -215,15 +241,15 @@ fn encoders_have_the_same_bits_in_any_batch() {
         "bert_embed_cls",
     ] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
+            let checkpoint = Checkpoint(case, dtype);
             let engine = start(
-                case,
-                dtype,
+                checkpoint,
                 EngineConfig {
                     class: Class::Latency,
                     ..config()
                 },
             );
-            let longest = engine.info().limits.max_len - 1;
+            let longest = engine.handle.info().limits.max_len - 1;
             let requests: Vec<_> = (0..20)
                 .map(|i| {
                     let ids: Vec<u32> = (0..=(i * 7) % longest)
@@ -243,8 +269,7 @@ fn encoders_have_the_same_bits_in_any_batch() {
             let alone = one_at_a_time(&engine, &requests);
             assert_eq!(together(&engine, &requests), alone, "{case} in a batch");
             let small = start(
-                case,
-                dtype,
+                checkpoint,
                 EngineConfig {
                     max_batch_tokens: 64,
                     ..config()

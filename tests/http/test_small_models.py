@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import threading
 
 import pytest
 
-from conftest import ROOT, Server
+from conftest import ROOT, Server, start, stop, wait_ready
 
 EXPECTED = json.loads((ROOT / "tests/models/expected.json").read_text(encoding="utf-8"))
 
@@ -90,13 +92,56 @@ def test_request_id_comes_back(server: Server) -> None:
     assert server.get("/v1/models").headers["x-request-id"]
 
 
-def test_logs_hold_no_prompt(server: Server) -> None:
+def test_logs_hold_no_prompt() -> None:
+    """Even at the finest level: the requests are logged (their ids are there), what they say is not."""
     marker = "zanzibar-umbrella-42"
-    server.post("/v1/completions", {"model": "chat", "prompt": marker, "max_tokens": 2})
-    server.post("/v1/completions", {"model": "chat", "prompt": marker, "max_tokens": -2})
-    server.post("/classify", {"model": "intent", "input": marker})
-    assert server.get("/health").status == 200
-    assert not [line for line in server.log if marker in line]
+    running = start("intent=tests/models/intent", "--log", "trace")
+    try:
+        wait_ready(running)
+        for i, body in enumerate([{"input": marker}, {"input": [marker, 5]}, {"input": marker, "priority": marker}]):
+            running.post("/classify", body, {"x-request-id": f"panel-{i}"})
+        waiter = threading.Event()
+        for _ in range(600):
+            if any("panel-2" in line for line in running.log):
+                break
+            waiter.wait(0.05)
+        assert any("panel-0" in line for line in running.log), "requests are not logged at all"
+        assert any("panel-2" in line for line in running.log)
+        assert not [line for line in running.log if marker in line]
+    finally:
+        assert stop(running) == 0
+
+
+def test_memory_is_weights_and_cache() -> None:
+    """Peak memory beside the cache blocks in use is the file's size and at most a fifth of file and cache: one copy of the
+    weights (a second one would not fit into the bound)."""
+    chat = pathlib.Path(os.environ["KOMA_TEST_MODELS"]) / "chat.gguf"
+    cache, tokens = 1 << 30, 2000
+    running = start(f"chat={chat}", "--kv-cache-memory", str(cache))
+    try:
+        wait_ready(running)
+        reply = running.post("/v1/completions", {"prompt": [100] * tokens, "max_tokens": 2})
+        assert reply.status == 200, reply.body
+        status = pathlib.Path(f"/proc/{running.process.pid}/status").read_text()
+    finally:
+        assert stop(running) == 0
+    peak = 1024 * int(status.split("VmHWM:")[1].split()[0])
+    # 30 layers, 3 heads of 64 keys and 64 values, two bytes each
+    used = tokens * 30 * 3 * 2 * 64 * 2
+    size = chat.stat().st_size
+    assert size < peak - used <= size + (size + cache) // 5, f"{peak >> 20} MiB at most, {used >> 20} MiB of it cache"
+
+
+def test_intent_accuracy_is_the_reported_one(server: Server) -> None:
+    lines = (ROOT / "tests/models/data/intent_test.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = [json.loads(line) for line in lines]
+    right = 0
+    for at in range(0, len(cases), 500):
+        part = cases[at : at + 500]
+        data = server.post("/classify", {"model": "intent", "input": [c["text"] for c in part]}).json()["data"]
+        right += sum(d["label"] == c["intent"] for d, c in zip(data, part, strict=True))
+    report = json.loads((ROOT / "tests/models/report.json").read_text(encoding="utf-8"))
+    assert right == round(report["intent"]["accuracy"] * len(cases))
 
 
 BAD = [
@@ -146,8 +191,6 @@ def test_longer_input_is_cut_only_when_asked(server: Server) -> None:
 
 
 def test_wrong_models_refuse_to_start(tmp_path: pathlib.Path) -> None:
-    from conftest import start
-
     (tmp_path / "config.json").write_text('{"architectures": ["NoSuchModel"]}')
     for arguments, word in [
         ((f"x={tmp_path}",), "NoSuchModel"),
