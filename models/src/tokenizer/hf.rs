@@ -1,15 +1,16 @@
 //! `tokenizer.json` of a Hugging Face folder, with what the files beside it change.
 //!
-//! `tokenizer_config.json` names special tokens that `tokenizer.json` may not mark as such, and for BERT classes it has the
-//! last word on lower-casing (transformers: `BertTokenizerFast.__init__`).
+//! `tokenizer_config.json` names special tokens that `tokenizer.json` may not mark as such and the side on which texts are
+//! cut, and for BERT classes it has the last word on the normalizer (transformers 5: `BertTokenizer.__init__`).
 
 use super::Tokenizer;
 use crate::LoadError;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::models::ModelWrapper;
-use tokenizers::normalizers::NormalizerWrapper;
-use tokenizers::{AddedToken, Tokenizer as Inner};
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::{AddedToken, Tokenizer as Inner, TruncationDirection};
 
 /// Fields of `tokenizer_config.json` and `special_tokens_map.json` that name one special token each.
 const NAMED: [&str; 7] = [
@@ -35,7 +36,8 @@ impl Tokenizer {
         };
         let config = json_beside(path, "tokenizer_config.json")?;
         let specials = json_beside(path, "special_tokens_map.json")?;
-        refuse_class(&config).map_err(refuse)?;
+        let class = class(&config, &json_beside(path, "config.json")?);
+        refuse_class(&class, &config).map_err(refuse)?;
         if !path.exists() {
             return Err(refuse(why_missing(path)));
         }
@@ -45,9 +47,12 @@ impl Tokenizer {
         })?;
         let mut inner = Inner::from_bytes(bytes).map_err(|e| refuse(e.to_string()))?;
         refuse_dropout(&inner).map_err(refuse)?;
-        apply_bert_options(&mut inner, &config).map_err(refuse)?;
+        apply_bert_options(&mut inner, &class, &config).map_err(refuse)?;
         mark_special(&mut inner, &[&config, &specials]).map_err(refuse)?;
-        Self::new(inner, path)
+        let cut = cut_side(&config).map_err(refuse)?;
+        let mut tokenizer = Self::new(inner, path)?;
+        tokenizer.cut = cut.unwrap_or(tokenizer.cut);
+        Ok(tokenizer)
     }
 
     /// The tokenizer in `json`, the contents of a `tokenizer.json` with nothing beside it.
@@ -82,8 +87,31 @@ fn json_beside(path: &Path, name: &str) -> Result<Value, LoadError> {
     })
 }
 
-fn refuse_class(config: &Value) -> Result<(), String> {
-    let class = config["tokenizer_class"].as_str().unwrap_or_default();
+/// The tokenizer's class as transformers finds it: `tokenizer_class` of `tokenizer_config.json` or of config.json, else the
+/// one that belongs to config.json's `model_type`. Empty if nothing names one.
+fn class(config: &Value, model: &Value) -> String {
+    let named = [config, model].map(|file| file["tokenizer_class"].as_str());
+    let usual = match model["model_type"].as_str() {
+        Some("bert" | "distilbert") => "BertTokenizer",
+        _ => "",
+    };
+    let class = named.into_iter().flatten().next().unwrap_or(usual);
+    class.to_owned()
+}
+
+/// `truncation_side` of `tokenizer_config.json`.
+fn cut_side(config: &Value) -> Result<Option<TruncationDirection>, String> {
+    match &config["truncation_side"] {
+        Value::Null => Ok(None),
+        Value::String(side) if side == "right" => Ok(Some(TruncationDirection::Right)),
+        Value::String(side) if side == "left" => Ok(Some(TruncationDirection::Left)),
+        other => Err(format!(
+            "`truncation_side` of tokenizer_config.json is {other}; known are \"left\" and \"right\""
+        )),
+    }
+}
+
+fn refuse_class(class: &str, config: &Value) -> Result<(), String> {
     if class != "BertJapaneseTokenizer" {
         return Ok(());
     }
@@ -125,65 +153,85 @@ fn refuse_dropout(inner: &Inner) -> Result<(), String> {
     }
 }
 
-/// Options of BERT classes in `tokenizer_config.json` win over the normalizer of `tokenizer.json`.
-fn apply_bert_options(inner: &mut Inner, config: &Value) -> Result<(), String> {
-    let class = config["tokenizer_class"].as_str().unwrap_or_default();
-    if !class.starts_with("Bert") && !class.starts_with("DistilBert") {
+/// BERT classes make their normalizer from `tokenizer_config.json`, whatever `tokenizer.json` has; an option that is not
+/// there has its default.
+fn apply_bert_options(inner: &mut Inner, class: &str, config: &Value) -> Result<(), String> {
+    let bert = matches!(
+        class.strip_suffix("Fast").unwrap_or(class),
+        "BertTokenizer" | "DistilBertTokenizer"
+    );
+    if !bert || !matches!(inner.get_model(), ModelWrapper::WordPiece(_)) {
         return Ok(());
     }
-    let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() else {
-        return Ok(());
+    let option = |name: &str| match config.get(name) {
+        None => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(other) => Err(format!(
+            "`{name}` of tokenizer_config.json is {other}, expected true or false"
+        )),
     };
-    let mut normalizer = *normalizer;
-    if let Some(lower) = config["do_lower_case"].as_bool() {
-        normalizer.lowercase = lower;
-    }
-    if let Some(split) = config["tokenize_chinese_chars"].as_bool() {
-        normalizer.handle_chinese_chars = split;
-    }
-    if let Some(strip) = config.get("strip_accents") {
-        normalizer.strip_accents = strip.as_bool();
-    }
+    let strip = match config.get("strip_accents") {
+        // As lower-casing is.
+        Some(Value::Null) => None,
+        _ => option("strip_accents")?,
+    };
+    let chinese = option("tokenize_chinese_chars")?.unwrap_or(true);
+    let lower = option("do_lower_case")?.unwrap_or(true);
+    let normalizer = BertNormalizer::new(true, chinese, strip, lower);
     inner
         .with_normalizer(Some(normalizer))
         .map_err(|e| e.to_string())?;
     Ok(())
 }
 
-/// Marks the tokens that the files beside `tokenizer.json` call special, as far as they are in the vocabulary.
+/// Marks the tokens that the files beside `tokenizer.json` call special, as far as they are in the vocabulary. How they
+/// match is what `tokenizer.json` says if it has them among its added tokens.
 fn mark_special(inner: &mut Inner, files: &[&Value]) -> Result<(), String> {
-    let mut tokens = Vec::new();
+    let mut tokens = BTreeMap::new();
     for file in files {
         let decoder = file["added_tokens_decoder"].as_object();
-        tokens.extend(
-            decoder
-                .into_iter()
-                .flat_map(|map| map.values())
-                .filter_map(added_token),
-        );
+        for value in decoder.into_iter().flat_map(|map| map.values()) {
+            add(&mut tokens, value, false);
+        }
         let lists = ["additional_special_tokens", "extra_special_tokens"];
         let more = lists
             .iter()
             .filter_map(|name| file[name].as_array())
             .flatten();
-        let named = NAMED.iter().map(|name| &file[name]);
-        tokens.extend(named.chain(more).filter_map(special_token));
+        for value in NAMED.iter().map(|name| &file[name]).chain(more) {
+            add(&mut tokens, value, true);
+        }
     }
     let known = inner.get_added_tokens_decoder();
-    tokens.retain(|token| match inner.token_to_id(&token.content) {
-        Some(id) => !known.contains_key(&id),
-        None => false,
+    let changed = tokens.into_values().filter_map(|token| {
+        let id = inner.token_to_id(&token.content)?;
+        match known.get(&id) {
+            None => Some(token),
+            Some(known) if token.special && !known.special => Some(known.clone().special(true)),
+            Some(_) => None,
+        }
     });
-    inner.add_tokens(tokens).map_err(|e| e.to_string())?;
+    let changed: Vec<_> = changed.collect();
+    inner.add_tokens(changed).map_err(|e| e.to_string())?;
     Ok(())
 }
 
-/// A token named as special: its text, or an object with its text and how it matches.
-fn special_token(value: &Value) -> Option<AddedToken> {
-    match value {
-        Value::String(content) => Some(AddedToken::from(content.as_str(), true)),
-        _ => added_token(value).map(|token| token.special(true)),
-    }
+/// Adds the token that `value` names: its text, or an object with its text and how it matches. A text alone leaves what an
+/// object said; special once is special.
+fn add(tokens: &mut BTreeMap<String, AddedToken>, value: &Value, special: bool) {
+    let token = match value {
+        Value::String(content) if !tokens.contains_key(content) => {
+            AddedToken::from(content.as_str(), special)
+        }
+        Value::String(content) => tokens[content].clone(),
+        _ => match added_token(value) {
+            Some(token) => token,
+            None => return,
+        },
+    };
+    let before = tokens.get(&token.content).is_some_and(|t| t.special);
+    let special = special || before || token.special;
+    tokens.insert(token.content.clone(), token.special(special));
 }
 
 fn added_token(value: &Value) -> Option<AddedToken> {

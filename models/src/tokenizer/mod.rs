@@ -16,7 +16,9 @@ use crate::LoadError;
 use pieces::Pieces;
 use std::path::Path;
 use tokenizers::utils::truncation::truncate_encodings;
-use tokenizers::{Encoding, PostProcessor, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+};
 
 /// Ids of one or two texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +42,8 @@ impl Encoded {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Pieces,
+    /// The side on which [`Tokenizer::encode_within`] cuts.
+    cut: TruncationDirection,
 }
 
 impl Tokenizer {
@@ -49,12 +53,15 @@ impl Tokenizer {
             path: path.to_owned(),
             reason,
         };
+        let cut = inner
+            .get_truncation()
+            .map_or(TruncationDirection::Right, |t| t.direction);
         inner
             .with_truncation(None)
             .map_err(|e| refuse(e.to_string()))?
             .with_padding(None);
         let pieces = Pieces::of(&inner).map_err(refuse)?;
-        Ok(Self { inner, pieces })
+        Ok(Self { inner, pieces, cut })
     }
 
     /// Ids of `text`. `special`: whether the tokenizer's own template adds its tokens ([CLS], begin of sequence).
@@ -75,7 +82,7 @@ impl Tokenizer {
     }
 
     /// Ids of one or two texts with the tokenizer's template, cut so that all together are at most `max_len`. The texts are
-    /// cut at their ends, the longer of two first, and the template's tokens stay, as transformers does with
+    /// cut at their ends (at their starts where the tokenizer's files say so), the longer of two first, and the template's tokens stay, as transformers does with
     /// `truncation=True`.
     ///
     /// # Errors
@@ -99,6 +106,7 @@ impl Tokenizer {
         let params = TruncationParams {
             max_length: room,
             strategy: TruncationStrategy::LongestFirst,
+            direction: self.cut,
             ..TruncationParams::default()
         };
         let (mut first, mut second) =

@@ -328,7 +328,100 @@ fn files_beside_the_tokenizer_count() {
         );
         assert!(tokenizer.is_special(4), "{file_beside:?}");
         assert_eq!(tokenizer.vocab_size(), 6, "{file_beside:?}");
+        // An added token that its own file does not call special.
+        let mut added = file.clone();
+        let more = json!({"id": 4, "content": "<e>", "single_word": false, "lstrip": true, "rstrip": false,
+            "normalized": false, "special": false});
+        added["added_tokens"].as_array_mut().unwrap().push(more);
+        assert!(!load(&added, &[]).unwrap().is_special(4));
+        let marked = load(&added, std::slice::from_ref(&file_beside)).unwrap();
+        assert!(marked.is_special(4), "{file_beside:?}");
+        let token = &marked.inner.get_added_tokens_decoder()[&4];
+        assert!(token.lstrip, "{file_beside:?}");
     }
+}
+
+/// What transformers 5 makes of a normalizer that lower-cases nothing.
+#[test]
+fn bert_classes_have_defaults() {
+    let model = golden("bert_classify/model");
+    let bytes = std::fs::read(model.join("tokenizer.json")).unwrap();
+    let mut file: Value = serde_json::from_slice(&bytes).unwrap();
+    let text = "WHERE is My order";
+    let lower = load(&file, &[]).unwrap().encode(text, true).unwrap();
+    file["normalizer"]["lowercase"] = json!(false);
+    let kept = load(&file, &[]).unwrap().encode(text, true).unwrap();
+    assert_ne!(kept, lower);
+    for (tokenizer, model, expected) in [
+        (
+            json!({"tokenizer_class": "BertTokenizer"}),
+            json!({}),
+            &lower,
+        ),
+        (
+            json!({"tokenizer_class": "DistilBertTokenizerFast"}),
+            json!({}),
+            &lower,
+        ),
+        (json!({}), json!({"model_type": "bert"}), &lower),
+        (json!({}), json!({"model_type": "distilbert"}), &lower),
+        (
+            json!({}),
+            json!({"model_type": "llama", "tokenizer_class": "BertTokenizer"}),
+            &lower,
+        ),
+        (
+            json!({"do_lower_case": false}),
+            json!({"model_type": "bert"}),
+            &kept,
+        ),
+        (
+            json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
+            json!({"model_type": "bert"}),
+            &kept,
+        ),
+        (
+            json!({"tokenizer_class": "TokenizersBackend"}),
+            json!({"model_type": "bert"}),
+            &kept,
+        ),
+    ] {
+        let files = [("tokenizer_config.json", tokenizer), ("config.json", model)];
+        let got = load(&file, &files).unwrap().encode(text, true).unwrap();
+        assert_eq!(got, *expected, "{files:?}");
+    }
+}
+
+#[test]
+fn texts_are_cut_on_the_side_that_the_files_name() {
+    let model = golden("bert_classify/model");
+    let bytes = std::fs::read(model.join("tokenizer.json")).unwrap();
+    let mut file: Value = serde_json::from_slice(&bytes).unwrap();
+    let side = |side: &str| ("tokenizer_config.json", json!({"truncation_side": side}));
+    let check = |file: &Value, beside: &[(&str, Value)], left: bool| {
+        let tokenizer = load(file, beside).unwrap();
+        let whole = tokenizer
+            .encode("where is my order of manga", true)
+            .unwrap()
+            .ids;
+        let (first, last) = (whole[0], whole[whole.len() - 1]);
+        let kept = if left {
+            &whole[whole.len() - 3..whole.len() - 1]
+        } else {
+            &whole[1..3]
+        };
+        let cut = tokenizer.encode_within("where is my order of manga", None, 4);
+        assert_eq!(cut.unwrap().ids, [&[first], kept, &[last]].concat());
+    };
+    check(&file, &[], false);
+    check(&file, &[side("right")], false);
+    check(&file, &[side("left")], true);
+    file["truncation"] =
+        json!({"direction": "Left", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
+    check(&file, &[], true);
+    check(&file, &[side("right")], false);
+    let error = message(load(&file, &[side("middle")]));
+    assert!(error.contains("truncation_side"), "{error}");
 }
 
 #[test]
@@ -380,6 +473,20 @@ fn what_cannot_be_reproduced_is_refused() {
             &Value::Null,
             vec![("tokenizer_config.json", mecab)],
             "mecab",
+        ),
+        (
+            &good,
+            vec![
+                (
+                    "config.json",
+                    json!({"tokenizer_class": "BertJapaneseTokenizer"}),
+                ),
+                (
+                    "tokenizer_config.json",
+                    json!({"word_tokenizer_type": "sudachi"}),
+                ),
+            ],
+            "sudachi",
         ),
         (
             &Value::Null,
