@@ -66,6 +66,11 @@ impl Json {
         }
     }
 
+    /// Whether it has no fields.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     /// The raw value; absent and null are the same.
     pub(crate) fn value(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|v| !v.is_null())

@@ -9,6 +9,8 @@ use std::path::Path;
 pub(crate) struct TokenFiles {
     /// `tokenizer_config.json`.
     pub(crate) tokenizer: Option<Json>,
+    /// `special_tokens_map.json`.
+    specials: Option<Json>,
     generation: Option<Json>,
 }
 
@@ -16,6 +18,7 @@ impl TokenFiles {
     pub(crate) fn read(folder: &Path) -> Result<Self, LoadError> {
         Ok(Self {
             tokenizer: Json::read_if_there(&folder.join("tokenizer_config.json"))?,
+            specials: Json::read_if_there(&folder.join("special_tokens_map.json"))?,
             generation: Json::read_if_there(&folder.join("generation_config.json"))?,
         })
     }
@@ -79,17 +82,19 @@ impl TokenFiles {
 
     /// A token's text: a string, or the `content` of an object. Empty if there is none.
     fn token(&self, field: &str) -> Result<String, LoadError> {
-        let Some(json) = &self.tokenizer else {
-            return Ok(String::new());
-        };
-        let text = match json.value(field) {
-            Some(Value::Object(_)) => match json.find_inner(field)? {
-                Some(inner) => inner.find_str("content")?.map(str::to_owned),
-                None => None,
-            },
-            _ => json.find_str(field)?.map(str::to_owned),
-        };
-        Ok(text.unwrap_or_default())
+        for json in [&self.tokenizer, &self.specials].into_iter().flatten() {
+            let text = match json.value(field) {
+                Some(Value::Object(_)) => match json.find_inner(field)? {
+                    Some(inner) => inner.find_str("content")?.map(str::to_owned),
+                    None => None,
+                },
+                _ => json.find_str(field)?.map(str::to_owned),
+            };
+            if let Some(text) = text {
+                return Ok(text);
+            }
+        }
+        Ok(String::new())
     }
 }
 

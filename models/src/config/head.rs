@@ -17,6 +17,7 @@ enum Activation {
 /// Reads the head of a `*ForSequenceClassification` folder.
 ///
 /// The task, as transformers' pipeline and sentence-transformers' `CrossEncoder` decide it:
+/// - one label and a named activation (see below): a relevance score, whatever `problem_type` says.
 /// - `problem_type` `regression`: the number itself; `multi_label_classification`: a sigmoid for each label.
 /// - one label otherwise: a relevance score. Its activation is the one that is named (`sentence_transformers.activation_fn`
 ///   or `sbert_ce_default_activation_function` in config.json, `activation_fn` in `config_sentence_transformers.json`), else a
@@ -34,11 +35,14 @@ pub(crate) fn read(folder: &Path, config: &Json) -> Result<Head, LoadError> {
         HeadKind::SingleLabel
     };
     let kind = match config.find_str("problem_type")? {
+        _ if labels.len() == 1 && activation.is_some() => HeadKind::Score {
+            sigmoid: activation == Some(Activation::Sigmoid),
+        },
         Some("regression") => HeadKind::Regression,
         Some("multi_label_classification") => HeadKind::MultiLabel,
-        None | Some("single_label_classification") if labels.len() == 1 => HeadKind::Score {
-            sigmoid: activation != Some(Activation::Identity),
-        },
+        None | Some("single_label_classification") if labels.len() == 1 => {
+            HeadKind::Score { sigmoid: true }
+        }
         Some("single_label_classification") => HeadKind::SingleLabel,
         None => several,
         Some(other) => {

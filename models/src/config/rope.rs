@@ -3,7 +3,6 @@
 use super::Json;
 use crate::LoadError;
 use koma_kernels::RopeTable;
-use serde_json::Value;
 
 /// How frequencies are stretched.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,25 +28,28 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// Reads either spelling.
+    /// Reads either spelling. Where both are there `rope_scaling` counts, unless it is empty (transformers:
+    /// `convert_rope_params_to_dict`). A base inside wins over one beside it.
     ///
     /// # Errors
     /// [`LoadError::Config`] for a scaling type that is not implemented, by its name, or a bad number.
     pub(crate) fn read(config: &Json) -> Result<Self, LoadError> {
-        config.expect_only("partial_rotary_factor", &Value::from(1.0))?;
+        whole_rotary(config)?;
         let theta = config.positive_or("rope_theta", 10_000.0)?;
-        if let Some(parameters) = config.find_inner("rope_parameters")? {
-            parameters.expect_only("partial_rotary_factor", &Value::from(1.0))?;
-            return Ok(Self {
-                theta: parameters.positive_or("rope_theta", theta)?,
-                scaling: Scaling::read(&parameters)?,
-            });
-        }
-        let scaling = match config.find_inner("rope_scaling")? {
-            Some(scaling) => Scaling::read(&scaling)?,
-            None => Scaling::None,
+        let old = config.find_inner("rope_scaling")?;
+        let inner = match old.filter(|old| !old.is_empty()) {
+            Some(old) => Some(old),
+            None => config.find_inner("rope_parameters")?,
         };
-        Ok(Self { theta, scaling })
+        let Some(inner) = inner else {
+            let scaling = Scaling::None;
+            return Ok(Self { theta, scaling });
+        };
+        whole_rotary(&inner)?;
+        Ok(Self {
+            theta: inner.positive_or("rope_theta", theta)?,
+            scaling: Scaling::read(&inner)?,
+        })
     }
 
     /// Inverse frequencies for heads of `dim` rotated values: `theta^(-2i/dim)`, then scaled, in f32 where transformers
@@ -63,6 +65,15 @@ impl Rope {
             scale: 1.0,
             interleaved,
         }
+    }
+}
+
+/// Fails if only a part of each head is rotated.
+fn whole_rotary(json: &Json) -> Result<(), LoadError> {
+    const FIELD: &str = "partial_rotary_factor";
+    match json.positive_or(FIELD, 1.0)? {
+        1.0 => Ok(()),
+        part => Err(json.error(FIELD, format!("{part} is not supported, only 1"))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::chat::TokenFiles;
 use super::modules::{Embedding, embedding, max_length, only_transformer};
-use super::rope::Rope;
+use super::rope::{Rope, Scaling};
 use super::{Json, head};
 use crate::layers::pooling::Pooling;
 use crate::{HeadKind, LoadError, Tokenizer};
@@ -87,6 +87,25 @@ fn both_spellings_of_rope_mean_the_same() {
     );
     assert_eq!(read(json!({})).unwrap().theta, 10_000.0);
 
+    let linear = |factor: f64| json!({"rope_type": "linear", "factor": factor});
+    for (both, factor) in [
+        (
+            json!({"rope_scaling": linear(2.0), "rope_parameters": linear(3.0)}),
+            2.0,
+        ),
+        (
+            json!({"rope_scaling": {}, "rope_parameters": linear(3.0)}),
+            3.0,
+        ),
+        (
+            json!({"rope_scaling": null, "rope_parameters": linear(3.0), "partial_rotary_factor": 1}),
+            3.0,
+        ),
+    ] {
+        assert_eq!(read(both).unwrap().scaling, Scaling::Linear(factor));
+    }
+    let inside = json!({"rope_theta": 5.0, "rope_scaling": {"type": "default", "rope_theta": 7.0}});
+    assert_eq!(read(inside).unwrap().theta, 7.0);
     fails(
         read(json!({"rope_scaling": {"type": "yarn", "factor": 2.0}})),
         "rope_scaling.type",
@@ -142,6 +161,11 @@ fn the_head_follows_problem_type_labels_and_activation() {
             &empty,
             json!({"id2label": one, "problem_type": "regression"}),
             HeadKind::Regression,
+        ),
+        (
+            &now,
+            json!({"id2label": one, "problem_type": "regression"}),
+            score(false),
         ),
         (
             &empty,
@@ -356,6 +380,22 @@ fn templates_tokens_and_end_ids_come_from_any_of_their_files() {
     )
     .unwrap();
     assert_eq!(token.eos_ids, [tokenizer.id("<|im_end|>").unwrap()]);
+
+    let elsewhere = chat(
+        &[
+            ("tokenizer_config.json", json!({"bos_token": "<a>"})),
+            (
+                "special_tokens_map.json",
+                json!({"bos_token": "<b>", "eos_token": {"content": "<|im_end|>"}}),
+            ),
+        ],
+        json!({}),
+    )
+    .unwrap();
+    assert_eq!(
+        (elsewhere.bos_token.as_str(), elsewhere.eos_token.as_str()),
+        ("<a>", "<|im_end|>")
+    );
 
     fails(chat(&[], json!({"eos_token_id": 320})), "eos_token_id");
     fails(chat(&[], json!({"eos_token_id": "end"})), "eos_token_id");
