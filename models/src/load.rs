@@ -73,6 +73,12 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError
             ),
         });
     }
+    if let Some(segments) = built.segments {
+        check_segments(&tokenizer, segments).map_err(|reason| LoadError::Tokenizer {
+            path: folder.join("tokenizer.json"),
+            reason,
+        })?;
+    }
     let chat = if kind == Kind::Decoder {
         files.chat(folder, &json, &tokenizer, built.limits.vocab)?
     } else {
@@ -92,6 +98,22 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError
         &checkpoint.weights,
         options,
     )
+}
+
+/// Fails if the template of the tokenizer gives a text or a pair a segment that the model has no row for.
+fn check_segments(tokenizer: &Tokenizer, segments: usize) -> Result<(), String> {
+    for encoded in [
+        tokenizer.encode("a", true)?,
+        tokenizer.encode_pair("a", "a")?,
+    ] {
+        let most = encoded.type_ids.into_iter().max().unwrap_or(0);
+        if most as usize >= segments {
+            return Err(format!(
+                "`post_processor` gives tokens the type id {most}, but type_vocab_size of config.json is {segments}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {

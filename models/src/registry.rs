@@ -73,6 +73,8 @@ pub(crate) struct Built {
     pub(crate) head: Option<Head>,
     /// `max_len` being the position table or the trained context.
     pub(crate) limits: Limits,
+    /// Rows of the table of segments; none if the model does not look at them.
+    pub(crate) segments: Option<usize>,
 }
 
 /// Largest sizes that a configuration may name: far above any model, low enough that no product of two overflows.

@@ -129,6 +129,19 @@ impl Weights {
             .any(|n| self.entries.contains_key(n))
     }
 
+    /// Whether two tensors that are there are the same, type and shape included.
+    ///
+    /// # Errors
+    /// [`LoadError::MissingTensor`], or [`LoadError::Io`].
+    pub(crate) fn same(&self, a: &str, b: &str) -> Result<bool, LoadError> {
+        let (a, b) = (self.find(a)?.1, self.find(b)?.1);
+        if (&a.stored, &a.shape) != (&b.stored, &b.shape) {
+            return Ok(false);
+        }
+        let bytes = |entry: &Entry| self.files.map(entry.file, entry.range.clone());
+        Ok(*bytes(a)? == *bytes(b)?)
+    }
+
     /// The matrix `name` of shape `[rows, cols]`, in the precision that was asked for.
     ///
     /// # Errors
@@ -205,16 +218,20 @@ impl Weights {
         &self.path
     }
 
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&str, &Entry), LoadError> {
+    fn find(&self, name: &str) -> Result<(&str, &Entry), LoadError> {
         let names = (self.spellings)(name);
         let found = names.iter().find_map(|n| self.entries.get_key_value(n));
-        let Some((name, entry)) = found else {
-            let name = names.into_iter().next().unwrap_or_else(|| name.to_owned());
-            return Err(LoadError::MissingTensor {
-                name,
+        match found {
+            Some((name, entry)) => Ok((name, entry)),
+            None => Err(LoadError::MissingTensor {
+                name: names.into_iter().next().unwrap_or_else(|| name.to_owned()),
                 path: self.path.clone(),
-            });
-        };
+            }),
+        }
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&str, &Entry), LoadError> {
+        let (name, entry) = self.find(name)?;
         if entry.shape != shape {
             let reason = format!("has shape {:?}, expected {shape:?}", entry.shape);
             return Err(self.tensor_error(name, reason));

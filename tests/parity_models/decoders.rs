@@ -149,6 +149,33 @@ fn gguf_files_match_transformers_on_dequantized_weights() {
     }
 }
 
+/// A head of its own in a checkpoint that calls itself tied is used; one that repeats the embedding is not kept twice.
+#[test]
+fn a_head_beside_a_tied_embedding_counts_if_it_differs() {
+    let tie = |config: &mut Value| config["tie_word_embeddings"] = true.into();
+    let case = Case::read("llama");
+    let folder = edited(&case.model(), tie);
+    let loaded = open(folder.path(), Dtype::F32).unwrap();
+    let off = last_logits(&loaded, &case, &case.json, "");
+    assert!(off <= LOGITS, "logits are off by {off:e}");
+
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let head: Value = serde_json::from_slice(&bytes[8..start]).unwrap();
+    let range = |name: &str| {
+        let ends = ids(&head[name]["data_offsets"]);
+        start + ends[0] as usize..start + ends[1] as usize
+    };
+    let to = range("lm_head.weight").start;
+    bytes.copy_within(range("model.embed_tokens.weight"), to);
+    std::fs::write(&path, bytes).unwrap();
+    let tied = open(folder.path(), Dtype::F32).unwrap();
+    assert!(tied.weight_bytes < loaded.weight_bytes);
+    let off = last_logits(&tied, &case, &case.json, "");
+    assert!(off > 10.0 * LOGITS, "the head moves logits by {off:e} only");
+}
+
 /// The negative control of the GGUF path: another base in the file's metadata.
 #[test]
 fn a_wrong_rotation_in_gguf_metadata_is_noticed() {

@@ -191,6 +191,33 @@ fn segments_matter() {
     assert!(worst(&row, case.tensor("logits").row(0)) > 1e-2);
 }
 
+/// A template whose segments the model has no rows for is refused at load, by name.
+#[test]
+fn segments_beyond_the_table_are_refused() {
+    let case = Case::read("bert_cross");
+    let folder = edited(&case.model(), |_| {});
+    let path = folder.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut file: Value = serde_json::from_str(&text).unwrap();
+    for kind in ["single", "pair"] {
+        let mut changed = file.clone();
+        let parts = changed["post_processor"][kind].as_array_mut().unwrap();
+        let last = parts.last_mut().unwrap().as_object_mut().unwrap();
+        last.values_mut().next().unwrap()["type_id"] = 2.into();
+        std::fs::write(&path, changed.to_string()).unwrap();
+        let Err(error) = open(folder.path(), Dtype::F32) else {
+            panic!("{kind}: the type id 2 was accepted");
+        };
+        let message = error.to_string();
+        assert!(message.contains("tokenizer.json"), "{message}");
+        assert!(message.contains("type id 2"), "{message}");
+    }
+    // The control: the file as it is.
+    file["version"] = "1.0".into();
+    std::fs::write(&path, file.to_string()).unwrap();
+    open(folder.path(), Dtype::F32).unwrap();
+}
+
 /// The negative control of pooling: the file's mode decides.
 #[test]
 fn another_pooling_is_noticed() {

@@ -117,6 +117,7 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
             Kind::Embedder | Kind::Decoder => IGNORABLE_FOR_EMBEDDING,
         },
         head: Some(head),
+        segments: Some(config.types),
         limits: Limits {
             max_len: config.positions,
             vocab: config.vocab,

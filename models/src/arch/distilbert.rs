@@ -108,6 +108,7 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
         model: Model::Encoder(Box::new(model)),
         ignorable: IGNORABLE,
         head: Some(head),
+        segments: None,
         limits: Limits {
             max_len: config.positions,
             vocab: config.vocab,

@@ -65,10 +65,11 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
     }
     let embedding = weights.matrix("model.embed_tokens.weight", config.vocab, config.hidden)?;
     let embedding = Arc::new(embedding);
+    let tied = config.tied && !has_another_head(weights)?;
     let model = Llama {
         layers: collect_layers(config.layers, |i| layer(weights, &config, i))?,
         norm: weights.vector("model.norm.weight", config.hidden)?,
-        head: if config.tied {
+        head: if tied {
             Linear::shared(Arc::clone(&embedding))
         } else {
             Linear::load_one(weights, "lm_head", (config.vocab, config.hidden), false)?
@@ -85,17 +86,25 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
     };
     Ok(Built {
         model: Model::Decoder(Box::new(model)),
-        ignorable: if config.tied {
-            IGNORABLE_IF_TIED
-        } else {
-            IGNORABLE
-        },
+        ignorable: if tied { IGNORABLE_IF_TIED } else { IGNORABLE },
         head: None,
+        segments: None,
         limits: Limits {
             max_len: config.positions,
             vocab: config.vocab,
         },
     })
+}
+
+/// Whether a checkpoint that calls itself tied has a head all the same, with other values than the embedding; it is then
+/// not tied (as in transformers 5).
+fn has_another_head(weights: &Weights) -> Result<bool, LoadError> {
+    const HEAD: &str = "lm_head.weight";
+    let another = weights.has(HEAD) && !weights.same(HEAD, "model.embed_tokens.weight")?;
+    if another {
+        tracing::warn!(path = %weights.path().display(), "`tie_word_embeddings` is true, but `{HEAD}` is not the embedding: it is used as it is");
+    }
+    Ok(another)
 }
 
 fn layer(weights: &Weights, config: &Config, i: usize) -> Result<Layer, LoadError> {

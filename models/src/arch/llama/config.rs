@@ -167,11 +167,14 @@ fn scaling(meta: &GgufMeta) -> Result<Scaling, LoadError> {
     const OLD: &str = "llama.rope.scale_linear";
     match meta.find::<&str>(KIND)? {
         Some("none") => Ok(Scaling::None),
-        Some("linear") => Ok(Scaling::Linear(positive(meta, FACTOR, None)?.into())),
-        None => Ok(match positive(meta, OLD, Some(1.0))? {
-            1.0 => Scaling::None,
-            factor => Scaling::Linear(factor.into()),
-        }),
+        // As llama.cpp: linear where no type is named.
+        None | Some("linear") => {
+            let old = positive(meta, OLD, Some(1.0))?;
+            Ok(match positive(meta, FACTOR, Some(old))? {
+                1.0 => Scaling::None,
+                factor => Scaling::Linear(factor.into()),
+            })
+        }
         Some(other) => {
             let reason = format!("`{other}` is not supported; supported are none and linear");
             Err(meta.error(KIND, reason))
@@ -222,5 +225,44 @@ fn refuse_unknown(meta: &GgufMeta) -> Result<(), LoadError> {
             "this key is not known, so what it asks for cannot be done",
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::Value as Meta;
+    use std::path::Path;
+
+    #[test]
+    fn a_factor_without_a_type_is_linear() {
+        let (kind, factor, old) = (
+            "llama.rope.scaling.type",
+            "llama.rope.scaling.factor",
+            "llama.rope.scale_linear",
+        );
+        let text = |text: &str| Meta::Str(text.to_owned());
+        for (pairs, expected) in [
+            (vec![], Scaling::None),
+            (vec![(factor, Meta::Float(4.0))], Scaling::Linear(4.0)),
+            (vec![(old, Meta::Float(2.0))], Scaling::Linear(2.0)),
+            (
+                vec![(factor, Meta::Float(4.0)), (old, Meta::Float(2.0))],
+                Scaling::Linear(4.0),
+            ),
+            (
+                vec![(factor, Meta::Float(4.0)), (kind, text("none"))],
+                Scaling::None,
+            ),
+            (
+                vec![(factor, Meta::Float(4.0)), (kind, text("linear"))],
+                Scaling::Linear(4.0),
+            ),
+        ] {
+            let what = format!("{pairs:?}");
+            let values = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+            let meta = GgufMeta::new(Path::new("x.gguf"), values);
+            assert_eq!(scaling(&meta).unwrap(), expected, "{what}");
+        }
     }
 }
