@@ -3,7 +3,7 @@
 use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
 use crate::{Cx, Error, Rows};
-use half::bf16;
+use half::{bf16, f16};
 
 /// How the values of a weight are stored. Block formats are GGML's: 32 values share a scale (and a minimum).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,7 +114,7 @@ impl PackedWeight {
         }
     }
 
-    /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] (nearest even).
+    /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] or [`Format::F16`] (nearest even).
     ///
     /// # Errors
     /// As [`PackedWeight::from_bytes`]; a block format is refused, since quantizing is not this crate's business.
@@ -124,7 +124,7 @@ impl PackedWeight {
         format: Format,
         values: &[f32],
     ) -> Result<Self, Error> {
-        if !matches!(format, Format::F32 | Format::Bf16) {
+        if !matches!(format, Format::F32 | Format::Bf16 | Format::F16) {
             return Err(Error::Stack(format!(
                 "{} cannot be made from f32",
                 format.name()
@@ -155,8 +155,12 @@ impl PackedWeight {
                     o.copy_from_slice(&v.to_le_bytes());
                 }
             } else {
+                let half = |v: f32| match format {
+                    Format::F16 => f16::from_f32(v).to_le_bytes(),
+                    _ => bf16::from_f32(v).to_le_bytes(),
+                };
                 for (o, v) in out.chunks_exact_mut(2).zip(row) {
-                    o.copy_from_slice(&bf16::from_f32(*v).to_le_bytes());
+                    o.copy_from_slice(&half(*v));
                 }
             }
         }))

@@ -295,10 +295,11 @@ fn wrong_sizes_are_refused() {
 }
 
 #[test]
-fn from_f32_rounds_to_bf16() {
+fn from_f32_rounds_to_bf16_and_f16() {
     let values = Random::new(4).values(5 * 7);
     let exact = PackedWeight::from_f32(5, 7, Format::F32, &values).expect("f32");
     let rounded = PackedWeight::from_f32(5, 7, Format::Bf16, &values).expect("bf16");
+    let half = PackedWeight::from_f32(5, 7, Format::F16, &values).expect("f16");
     let mut row = [0.0; 7];
     for (r, values) in values.chunks_exact(7).enumerate() {
         exact.dequantize_row(r, &mut row);
@@ -309,5 +310,8 @@ fn from_f32_rounds_to_bf16() {
             .map(|v| half::bf16::from_f32(*v).to_f32())
             .collect();
         assert_bits("bf16", &row, &expected);
+        half.dequantize_row(r, &mut row);
+        let expected: Vec<f32> = values.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
+        assert_bits("f16", &row, &expected);
     }
 }
