@@ -8,6 +8,7 @@ use crate::registry::{self, Built, Checkpoint, Kind};
 use crate::source;
 use crate::weights::Weights;
 use crate::{ChatAssets, Identity, LoadError, LoadOptions, Loaded, Source, Tokenizer};
+use koma_kernels::Format;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +59,7 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError
         weights: Weights::folder(folder, options)?,
         folder: Some((folder.to_owned(), json.clone())),
     };
+    checkpoint.weights.named(named_dtype(&json)?);
     let mut built = build(&mut checkpoint)?;
     checkpoint.weights.finish(built.ignorable)?;
 
@@ -98,6 +100,27 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError
         &checkpoint.weights,
         options,
     )
+}
+
+/// The precision that config.json names, in either spelling, with or without `torch.` before it.
+fn named_dtype(json: &Json) -> Result<Option<Format>, LoadError> {
+    for field in ["dtype", "torch_dtype"] {
+        let Some(name) = json.find_str(field)? else {
+            continue;
+        };
+        return match name.strip_prefix("torch.").unwrap_or(name) {
+            "float32" | "float" | "float64" | "double" => Ok(Some(Format::F32)),
+            "bfloat16" => Ok(Some(Format::Bf16)),
+            "float16" | "half" => Ok(Some(Format::F16)),
+            _ => {
+                let reason = format!(
+                    "`{name}` is not supported; supported are float64, float32, bfloat16, float16"
+                );
+                Err(json.error(field, reason))
+            }
+        };
+    }
+    Ok(None)
 }
 
 /// Fails if the template of the tokenizer gives a text or a pair a segment that the model has no row for.

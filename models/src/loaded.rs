@@ -24,7 +24,8 @@ pub enum Source {
 /// Precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dtype {
-    /// As stored where a kernel exists for it (block formats stay packed), else the nearest that has one.
+    /// As stored where a kernel exists for it (block formats stay packed), else the nearest that has one. Matrices that
+    /// are wider than the precision named by config.json (`dtype`, `torch_dtype`) are rounded to it, as transformers does.
     #[default]
     Auto,
     /// Dequantized weights, f32 activations: the exact mode.

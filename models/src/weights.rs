@@ -63,6 +63,8 @@ pub(crate) struct Weights {
     files: Files,
     entries: BTreeMap<String, Entry>,
     spellings: Spellings,
+    /// The precision that the checkpoint's configuration names.
+    named: Option<Format>,
     options: LoadOptions,
     done: AtomicU64,
     total: u64,
@@ -105,6 +107,7 @@ impl Weights {
             total: entries.values().map(|e| e.range.len() as u64).sum(),
             entries,
             spellings: |name| vec![name.to_owned()],
+            named: None,
             options: options.clone(),
             done: AtomicU64::new(0),
             memory: AtomicUsize::new(0),
@@ -120,6 +123,11 @@ impl Weights {
     /// Sets how the architecture's names are spelled in this checkpoint.
     pub(crate) fn spelled(&mut self, spellings: Spellings) {
         self.spellings = spellings;
+    }
+
+    /// Sets the precision that the checkpoint's configuration names: [`Dtype::Auto`] rounds wider matrices to it.
+    pub(crate) fn named(&mut self, format: Option<Format>) {
+        self.named = format;
     }
 
     /// Whether there is a tensor `name`.
@@ -243,8 +251,11 @@ impl Weights {
     fn wanted(&self, name: &str, stored: &Stored) -> Result<Format, LoadError> {
         match (self.options.dtype, stored) {
             (_, Stored::Other(_)) => Err(self.not_a_weight(name, stored)),
+            (Dtype::Auto, Stored::F64 | Stored::As(Format::F32)) => {
+                Ok(self.named.unwrap_or(Format::F32))
+            }
             (Dtype::Auto, Stored::As(format)) => Ok(*format),
-            (Dtype::F32, _) | (Dtype::Auto, Stored::F64) => Ok(Format::F32),
+            (Dtype::F32, _) => Ok(Format::F32),
             (Dtype::Bf16, _) => Ok(Format::Bf16),
         }
     }
