@@ -42,6 +42,14 @@ fn edited(model: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> tempfile::
     copy
 }
 
+/// Layers of an encoder's folder, as its config.json counts them.
+fn layers(model: &Path) -> usize {
+    let text = std::fs::read_to_string(model.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let count = config.get("num_hidden_layers").or(config.get("n_layers"));
+    count.and_then(serde_json::Value::as_u64).unwrap() as usize
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -1,7 +1,7 @@
 //! BERT and `DistilBERT`: classifiers, cross-encoders, embedders.
 
 use crate::decoders::same_bits;
-use crate::{edited, open};
+use crate::{edited, layers, open};
 use koma_models::{Dtype, HeadKind, Loaded, Workspace};
 use koma_tests::forward::{Input, encode, encode_traced, encoder};
 use koma_tests::golden::{Case, apart, ids, worst};
@@ -68,7 +68,9 @@ fn hidden_states(case: &Case, loaded: &Loaded) {
         ..Workspace::default()
     };
     let work = encode_traced(encoder(loaded), &inputs(case)[which..=which], work);
-    for (layer, state) in work.trace.unwrap().iter().enumerate() {
+    let states = work.trace.unwrap();
+    assert_eq!(states.len(), layers(&case.model()) + 1, "hidden states");
+    for (layer, state) in states.iter().enumerate() {
         let off = worst(
             state.as_slice(),
             &case.tensor(&format!("hidden.{layer}")).values,
@@ -216,6 +218,42 @@ fn segments_beyond_the_table_are_refused() {
     file["version"] = "1.0".into();
     std::fs::write(&path, file.to_string()).unwrap();
     open(folder.path(), Dtype::F32).unwrap();
+}
+
+/// `dtype` or `torch_dtype` decides what `auto` makes of wider matrices, and nothing else.
+#[test]
+fn auto_rounds_to_the_precision_that_config_json_names() {
+    let format = |name: &str, field: &str, value: &str, dtype: Dtype| {
+        let folder = edited(&Case::read(name).model(), |config| {
+            let config = config.as_object_mut().unwrap();
+            config.remove("dtype");
+            config.remove("torch_dtype");
+            config.insert(field.to_owned(), value.into());
+        });
+        open(folder.path(), dtype).map(|loaded| loaded.identity.format)
+    };
+    for (name, field, value, dtype, expected) in [
+        ("bert_cross", "dtype", "float32", Dtype::Auto, "F32"),
+        ("bert_cross", "dtype", "bfloat16", Dtype::Auto, "BF16"),
+        (
+            "bert_cross",
+            "torch_dtype",
+            "torch.float16",
+            Dtype::Auto,
+            "F16",
+        ),
+        ("bert_cross", "torch_dtype", "bfloat16", Dtype::F32, "F32"),
+        ("bert_cross_now", "dtype", "float32", Dtype::Auto, "BF16"),
+        ("bert_cross_now", "dtype", "float16", Dtype::Auto, "BF16"),
+        ("bert_cross", "unrelated", "float16", Dtype::Auto, "F32"),
+    ] {
+        let got = format(name, field, value, dtype).unwrap();
+        assert_eq!(got, expected, "{name}: {field} {value} {dtype:?}");
+    }
+    for field in ["dtype", "torch_dtype"] {
+        let error = format("bert_cross", field, "int8", Dtype::F32).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{field}`")), "{error}");
+    }
 }
 
 /// The negative control of pooling: the file's mode decides.

@@ -10,8 +10,11 @@ use koma_tests::golden::{Case, argmax, chat_gguf, embed_dir, ids, worst};
 fn smollm2_in_exact_mode_equals_transformers() {
     let case = Case::read("smollm2");
     let loaded = open(&chat_gguf(), Dtype::F32).unwrap();
-    for (i, prompt) in case.json["prompts"].as_array().unwrap().iter().enumerate() {
+    let prompts = case.json["prompts"].as_array().unwrap();
+    assert_eq!(prompts.len(), 3);
+    for (i, prompt) in prompts.iter().enumerate() {
         let (input, greedy) = (ids(&prompt["ids"]), ids(&prompt["greedy"]));
+        assert_eq!(greedy.len(), 32);
         let capacity = input.len() + greedy.len();
         let mut sequence = Sequence::new(decoder(&loaded), KvDtype::F32, capacity);
         let logits = sequence.feed_chunks(&input, input.len());
@@ -25,6 +28,23 @@ fn smollm2_in_exact_mode_equals_transformers() {
             "prompt {i}: the best logits are off by {off:e}"
         );
         assert_eq!(sequence.greedy(greedy.len()), greedy, "prompt {i}");
+
+        // The control: one token of the prompt altered gives other logits and other tokens.
+        let mut altered = input;
+        let middle = altered.len() / 2;
+        altered[middle] += 1;
+        let mut sequence = Sequence::new(decoder(&loaded), KvDtype::F32, capacity);
+        let logits = sequence.feed_chunks(&altered, altered.len());
+        let top: Vec<f32> = ids(&prompt["top_ids"])
+            .iter()
+            .map(|id| logits[*id as usize])
+            .collect();
+        let off = worst(&top, &case.tensor(&format!("top_logits.{i}")).values);
+        assert!(
+            off > 1e-3,
+            "prompt {i}: altered, logits move by {off:e} only"
+        );
+        assert_ne!(sequence.greedy(greedy.len()), greedy, "prompt {i} altered");
     }
 }
 
@@ -55,11 +75,17 @@ fn smollm2_in_fast_mode_agrees_where_the_reference_is_sure() {
         );
     }
     let share = equal as f64 / top1.len() as f64;
+    assert_eq!(top1.len(), 299);
     assert!(
         share >= 0.97,
         "{equal} of {} best ids are equal",
         top1.len()
     );
+    // The control: answers that belong to the token before.
+    let shifted = top1.iter().skip(1).enumerate();
+    let chance = shifted.filter(|(i, expected)| argmax(logits.row(*i)) == **expected);
+    let chance = chance.count() as f64 / top1.len() as f64;
+    assert!(chance < 0.5, "shifted by one, {chance} are equal");
 }
 
 #[test]
@@ -73,21 +99,25 @@ fn minilm_equals_sentence_transformers() {
         .iter()
         .map(|i| (ids(&i["ids"]), Vec::new()))
         .collect();
+    assert_eq!(inputs.len(), 50);
+    let lengths = || inputs.iter().map(|(ids, _)| ids.len());
+    assert_eq!((lengths().min(), lengths().max()), (Some(3), Some(256)));
     let expected = case.tensor("embeddings");
-    let (mut least, mut off) = (f32::INFINITY, 0f32);
+    assert_eq!(expected.shape, [50, 384]);
+    let (mut least, mut off, mut swapped) = (f32::INFINITY, 0f32, f32::NEG_INFINITY);
     for (i, mut row) in encode(encoder(&loaded), &inputs).into_iter().enumerate() {
         loaded.head.as_ref().unwrap().activate(&mut row);
-        let cosine: f32 = row.iter().zip(expected.row(i)).map(|(a, b)| a * b).sum();
-        least = least.min(cosine);
+        let cosine = |j| -> f32 { row.iter().zip(expected.row(j)).map(|(a, b)| a * b).sum() };
+        least = least.min(cosine(i));
+        let others = (0..inputs.len()).filter(|j| *j != i);
+        swapped = others.map(cosine).fold(swapped, f32::max);
         off = off.max(worst(&row, expected.row(i)));
     }
     assert!(least >= 0.9999, "the least cosine is {least}");
     assert!(off <= 1e-4, "values are off by {off:e}");
-    // The control: the two most alike sentences are further apart than that.
+    // The control: no answer passes for another input's.
     assert!(
-        case.json["controls"]["cosine of the two most alike sentences"]
-            .as_f64()
-            .unwrap()
-            < 0.9999
+        swapped < 0.9999,
+        "another sentence has the cosine {swapped}"
     );
 }
