@@ -256,10 +256,16 @@ impl EngineCore {
     /// Ends what clients have cancelled, and all of those who left.
     fn drop_cancelled(&mut self, now: Instant) {
         for (id, client) in self.clients.iter().enumerate() {
-            let children = client.as_ref().map_or(0, Client::cancelled);
+            let Some((children, reason)) = client.as_ref().map(Client::cancelled) else {
+                continue;
+            };
             if children != 0 {
-                self.scheduler
-                    .abort(id as ClientId, children, now, &mut self.outputs);
+                self.scheduler.end_children(
+                    id as ClientId,
+                    (children, reason),
+                    now,
+                    &mut self.outputs,
+                );
             }
         }
     }

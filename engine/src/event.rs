@@ -15,8 +15,6 @@ pub enum FinishReason {
     Length,
     /// The client left.
     Aborted,
-    /// An error; see [`Event::Failed`].
-    Failed,
 }
 
 /// What exactly stopped a generation.
@@ -107,8 +105,9 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// A stream of what `events` gives, with nobody who hears its cancellations: a stand-in for an engine in tests.
-    pub fn from_events(events: UnboundedReceiver<Event>) -> Self {
+    /// A stream of what `events` gives, with nobody who hears its cancellations: a stand-in for an engine.
+    #[cfg(test)]
+    pub(crate) fn from_events(events: UnboundedReceiver<Event>) -> Self {
         Self::new(events, Arc::default())
     }
 
@@ -126,8 +125,8 @@ impl EventStream {
         self.events.blocking_recv()
     }
 
-    /// Ends continuation `child` before the next step, with [`FinishReason::Aborted`] (its text met a stop string); the
-    /// others go on. A continuation that has ended, or that there is none of, is left alone.
+    /// Ends continuation `child` before the next step, with [`FinishReason::Stop`]: its text met a stop string. The others
+    /// go on. A continuation that has ended, or that there is none of, is left alone.
     pub fn cancel(&self, child: u32) {
         self.cancelled.set(child);
     }

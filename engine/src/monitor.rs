@@ -8,7 +8,7 @@
 
 use crate::event::Cancelled;
 use crate::steps::Steps;
-use crate::{Event, EventStream, Health, RequestError, Stats, SubmitError};
+use crate::{Event, EventStream, FinishReason, Health, RequestError, Stats, SubmitError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -77,9 +77,11 @@ impl Monitor {
         self.queued
             .fetch_update(seen, done, enter)
             .map_err(|waiting| SubmitError::QueueFull { waiting })?;
-        if self.open.fetch_add(1, Ordering::AcqRel) == 0 {
+        // First the progress, then the work: whoever sees work at a fresh engine must not take its idle time for a hang.
+        if self.open.load(Ordering::Acquire) == 0 {
             self.note_progress();
         }
+        self.open.fetch_add(1, Ordering::AcqRel);
         let (events, receiver) = mpsc::unbounded_channel();
         let cancelled = Arc::<Cancelled>::default();
         let client = Client {
@@ -174,12 +176,12 @@ impl Client {
         }
     }
 
-    /// Continuations that the client wants to end, as bits; all if it has left.
-    pub(crate) fn cancelled(&self) -> u128 {
+    /// Continuations that end now, as bits, and why: those whose text met a stop string; all if the client has left.
+    pub(crate) fn cancelled(&self) -> (u128, FinishReason) {
         if self.events.is_closed() {
-            u128::MAX
+            (u128::MAX, FinishReason::Aborted)
         } else {
-            self.cancelled.take()
+            (self.cancelled.take(), FinishReason::Stop)
         }
     }
 

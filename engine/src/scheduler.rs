@@ -101,11 +101,11 @@ impl Scheduler {
         id
     }
 
-    /// Ends the continuations of `client` that `children` has bits for; they hear that they were aborted.
-    pub(crate) fn abort(
+    /// Ends the continuations of `client` that `children` has bits for, for `reason`.
+    pub(crate) fn end_children(
         &mut self,
         client: ClientId,
-        children: u128,
+        (children, reason): (u128, FinishReason),
         now: Instant,
         out: &mut Vec<Output>,
     ) {
@@ -117,7 +117,7 @@ impl Scheduler {
         let named = self.requests.iter().filter(|(_, r)| is_named(r));
         let ids: Vec<RequestId> = named.map(|(id, _)| id).collect();
         for id in ids {
-            self.finish(id, (FinishReason::Aborted, None), now, out);
+            self.finish(id, (reason, None), now, out);
         }
     }
 
@@ -429,7 +429,6 @@ impl Scheduler {
             FinishReason::Stop => &mut self.stats.finished_stop,
             FinishReason::Length => &mut self.stats.finished_length,
             FinishReason::Aborted => &mut self.stats.finished_aborted,
-            FinishReason::Failed => &mut self.stats.finished_failed,
         };
         *counter += 1;
         let (usage, timings) = (request.usage(), request.timings(now));

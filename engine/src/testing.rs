@@ -227,11 +227,10 @@ impl Rig {
         tokens
     }
 
-    /// Why each continuation ended.
+    /// Why each continuation ended; none for one that failed.
     pub(crate) fn ends(&self) -> BTreeMap<(ClientId, u32), FinishReason> {
         let ends = self.out.iter().filter_map(|output| match &output.event {
             Event::Finished { child, reason, .. } => Some(((output.client, *child), *reason)),
-            Event::Failed(_) => Some(((output.client, 0), FinishReason::Failed)),
             _ => None,
         });
         ends.collect()

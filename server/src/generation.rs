@@ -16,7 +16,7 @@ use crate::wire::reply::{Api, Choice, Envelope, Logprobs, StopReasonReply, Token
 use crate::{ApiError, AppState, ServedModel, sse};
 use axum::response::Response;
 use futures_util::stream::{BoxStream, SelectAll, StreamExt, select_all, unfold};
-use koma_engine::text::{TextEvent, TextOptions, TextStream, TokenText};
+use koma_engine::text::{StopStrings, TextEvent, TextOptions, TextStream, TokenText};
 use koma_engine::{FinishReason, RequestError, SamplingParams, StopReason, Task, TokenLogprob};
 use report::Report;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub(crate) struct Job<'a> {
     api: Api,
     generate: Generate,
     params: SamplingParams,
+    /// Shared between all continuations of all prompts.
+    stops: StopStrings,
 }
 
 impl<'a> Job<'a> {
@@ -47,6 +49,7 @@ impl<'a> Job<'a> {
             call,
             model: Arc::clone(model),
             api,
+            stops: StopStrings::new(params.stop(), generate.include_stop),
             generate,
             params,
         })
@@ -57,6 +60,17 @@ impl<'a> Job<'a> {
         let output = self.params.max_tokens().unwrap_or(1);
         let window = self.model.handle.info().limits.max_len;
         window.saturating_sub(output).max(1)
+    }
+
+    /// # Errors
+    /// If `prompts` times `n` are more continuations than one request may have.
+    pub(crate) fn check_count(&self, prompts: usize) -> Result<(), ApiError> {
+        let (n, most) = (self.params.n(), self.state.limits().inputs);
+        if prompts.saturating_mul(n as usize) <= most {
+            return Ok(());
+        }
+        let message = format!("{prompts} prompts times {n} are more than {most} continuations");
+        Err(ApiError::field("n", message))
     }
 
     /// Submits `prompts` and answers as the client asked.
@@ -118,7 +132,7 @@ impl<'a> Job<'a> {
             params: &self.params,
             prompt: &prompt.ids,
             eos_ids: &handle.info().chat.eos_ids,
-            include_stop: self.generate.include_stop,
+            stops: &self.stops,
         };
         Ok(TextStream::new(events, handle.tokenizer(), &options))
     }
@@ -267,7 +281,6 @@ impl End {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
             FinishReason::Aborted => "abort",
-            FinishReason::Failed => "error",
         };
         let stop = match stop {
             Some(StopReason::Token(id)) => Some(StopReasonReply::Token(id)),

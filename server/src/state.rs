@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct ServerLimits {
     /// Bytes of a body; one more is answered with 413. `SageMaker` sends up to 25 MB.
     pub body_bytes: usize,
-    /// Prompts or inputs of one request.
+    /// Prompts or inputs of one request, and continuations of all its prompts together.
     pub inputs: usize,
     /// Documents of one rerank request.
     pub documents: usize,

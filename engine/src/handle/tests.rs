@@ -309,8 +309,10 @@ fn one_continuation_can_be_cancelled() {
         .collect();
     assert_eq!(
         reasons,
-        [(1, FinishReason::Aborted), (0, FinishReason::Length)]
+        [(1, FinishReason::Stop), (0, FinishReason::Length)]
     );
+    let stats = engine.stats();
+    assert_eq!((stats.finished_stop, stats.finished_aborted), (1, 0));
 }
 
 #[test]

@@ -233,12 +233,15 @@ fn stops_are_by_id_and_after_min_tokens() {
     check(latest, &all, FinishReason::Length);
 }
 
+/// A client left.
+const LEFT: (u128, FinishReason) = (u128::MAX, FinishReason::Aborted);
+
 #[test]
 fn aborted_and_late_requests_give_their_blocks_back() {
     let mut rig = rig(100, &[10, 10]);
     rig.step();
     let now = rig.now;
-    rig.scheduler.abort(0, u128::MAX, now, &mut rig.out);
+    rig.scheduler.end_children(0, LEFT, now, &mut rig.out);
     rig.check();
     assert_eq!(rig.ends()[&(0, 0)], FinishReason::Aborted);
     let mut late = distinct(2, 5, 3);
@@ -283,19 +286,23 @@ fn aborted_and_late_requests_give_their_blocks_back() {
 }
 
 #[test]
-fn one_continuation_can_be_aborted() {
+fn one_continuation_can_be_ended() {
     let mut rig = Rig::fake(config(full_group(), 100));
     let params = SamplingParams { n: 3, ..greedy(5) };
     rig.scheduler.add(request(0, &[1; 10], params));
     let now = rig.now;
+    let second = (0b010, FinishReason::Stop);
     // Not before there are any; all of them at once can be.
-    rig.scheduler.abort(0, 0b010, now, &mut rig.out);
+    rig.scheduler.end_children(0, second, now, &mut rig.out);
     rig.step();
-    rig.scheduler.abort(0, 0b010, now, &mut rig.out);
+    rig.scheduler.end_children(0, second, now, &mut rig.out);
     rig.run();
     let lengths: Vec<_> = rig.tokens().values().map(Vec::len).collect();
     assert_eq!(lengths, [5, 1, 5]);
-    assert_eq!(rig.ends()[&(0, 1)], FinishReason::Aborted);
+    assert_eq!(rig.ends()[&(0, 1)], FinishReason::Stop);
+    let stats = rig.scheduler.stats();
+    let counts = (stats.finished_stop, stats.finished_aborted);
+    assert_eq!(counts, (1, 0), "nobody left");
 }
 
 #[test]
@@ -399,7 +406,7 @@ proptest! {
                     children += n as usize;
                 }
                 Act::Step => drop(rig.step()),
-                Act::Abort(client) => rig.scheduler.abort(client, u128::MAX, now, &mut rig.out),
+                Act::Abort(client) => rig.scheduler.end_children(client, LEFT, now, &mut rig.out),
                 Act::Fail(client) => rig.scheduler.fail(client, RequestError::NotFinite, &mut rig.out),
             }
             rig.check();

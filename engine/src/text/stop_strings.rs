@@ -5,32 +5,43 @@
 //! Invariants: what is given out does not depend on how the text was cut into pieces; text is held back only while it may
 //! still become a stop string; the search is linear in the text, whatever the strings (Knuth, Morris and Pratt).
 
-/// The stop strings of one continuation, and how far each of them is met.
+use std::sync::Arc;
+
+/// The stop strings of one continuation, and how far each of them is met. Clones share the strings and their tables:
+/// each continuation has only its own progress.
 #[derive(Debug, Clone)]
 pub struct StopStrings {
-    needles: Vec<Needle>,
+    needles: Arc<[Needle]>,
+    /// For each needle: how many of its bytes are met.
+    met: Vec<usize>,
     include: bool,
     /// Text not yet given out: the longest end of the text that begins a stop string.
     held: String,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Needle {
     text: String,
     /// For each length met: the next shorter length that is met at the same place.
     shorter: Vec<usize>,
-    met: usize,
 }
 
 impl StopStrings {
     /// `include`: whether a stop string itself is given out.
     pub fn new(stops: &[String], include: bool) -> Self {
         let stops = stops.iter().filter(|stop| !stop.is_empty());
+        let needles: Arc<[Needle]> = stops.map(|stop| Needle::new(stop)).collect();
         Self {
-            needles: stops.map(|stop| Needle::new(stop)).collect(),
+            met: vec![0; needles.len()],
+            needles,
             include,
             held: String::new(),
         }
+    }
+
+    /// Whether a stop string itself is given out.
+    pub(crate) fn include(&self) -> bool {
+        self.include
     }
 
     /// Takes the next piece of text; appends to `out` what cannot become part of a stop string any more. Gives the stop
@@ -49,8 +60,8 @@ impl StopStrings {
                 return Some(stop);
             }
         }
-        let kept = self.needles.iter().map(|needle| needle.met).max();
-        let given = self.held.len() - kept.unwrap_or(0);
+        let kept = self.met.iter().max();
+        let given = self.held.len() - kept.unwrap_or(&0);
         out.push_str(&self.held[..given]);
         self.held.drain(..given);
         None
@@ -66,8 +77,8 @@ impl StopStrings {
     fn step(&mut self, byte: u8) -> Option<usize> {
         let mut complete = None;
         let mut longest = 0;
-        for (index, needle) in self.needles.iter_mut().enumerate() {
-            if needle.step(byte) && needle.text.len() > longest {
+        for (index, (needle, met)) in self.needles.iter().zip(&mut self.met).enumerate() {
+            if needle.step(met, byte) && needle.text.len() > longest {
                 longest = needle.text.len();
                 complete = Some(index);
             }
@@ -91,21 +102,20 @@ impl Needle {
         Self {
             text: text.to_owned(),
             shorter,
-            met: 0,
         }
     }
 
-    /// Whether the text up to and with `byte` ends with the needle. `met` is then that of its next beginning, so that a
-    /// match that does not count holds nothing back.
-    fn step(&mut self, byte: u8) -> bool {
+    /// Moves `met` on by `byte`: whether the text up to and with it ends with the needle. `met` is then that of its next
+    /// beginning, so that a match that does not count holds nothing back.
+    fn step(&self, met: &mut usize, byte: u8) -> bool {
         let bytes = self.text.as_bytes();
-        while self.met > 0 && bytes[self.met] != byte {
-            self.met = self.shorter[self.met];
+        while *met > 0 && bytes[*met] != byte {
+            *met = self.shorter[*met];
         }
-        self.met += usize::from(bytes[self.met] == byte);
-        let complete = self.met == bytes.len();
+        *met += usize::from(bytes[*met] == byte);
+        let complete = *met == bytes.len();
         if complete {
-            self.met = self.shorter[self.met];
+            *met = self.shorter[*met];
         }
         complete
     }

@@ -23,8 +23,9 @@ pub struct TextOptions<'a> {
     pub prompt: &'a [u32],
     /// The model's end ids.
     pub eos_ids: &'a [u32],
-    /// Whether the stop string or stop token is part of the text.
-    pub include_stop: bool,
+    /// The stop strings, not begun; whether they are part of the text holds for stop tokens too. The streams of one
+    /// request share their tables.
+    pub stops: &'a StopStrings,
 }
 
 /// A token behind a delta.
@@ -119,7 +120,7 @@ impl TextStream {
         }
         let child = || Child {
             detokenizer: Detokenizer::new(tokenizer, options.prompt),
-            stops: StopStrings::new(params.stop(), options.include_stop),
+            stops: options.stops.clone(),
             state: State::Running,
             count: 0,
             tokens: Vec::new(),
@@ -135,7 +136,7 @@ impl TextStream {
                 prompt_len: options.prompt.len(),
                 min_tokens: params.min_tokens(),
                 ends,
-                include_stop: options.include_stop,
+                include_stop: options.stops.include(),
             },
             ready: VecDeque::new(),
             ended: false,

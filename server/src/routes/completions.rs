@@ -28,6 +28,7 @@ pub(crate) async fn complete(
 ) -> Result<Response, ApiError> {
     let model = state.lookup(request.model.as_deref(), TaskKind::Generate)?;
     let job = Job::new(state, call, &model, Api::Completion, request.generate)?;
+    job.check_count(request.prompts.list.len())?;
     let prompts = encode::prompts(&model, request.prompts, request.special, job.room()).await?;
     job.answer(prompts).await
 }

@@ -126,6 +126,17 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
+async fn prompts_times_n_are_bounded() {
+    let server = Server::start();
+    let body = |prompts: usize, n: usize| {
+        let body = json!({"prompt": vec!["a"; prompts], "n": n, "max_tokens": 1});
+        body.to_string()
+    };
+    check(&server, TEXT, &body(9, 128), 400, Some("n")).await;
+    server.still_answers().await;
+}
+
+#[tokio::test]
 async fn decoding_options_out_of_range() {
     let server = Server::start();
     let text = json!({"prompt": "a b"});

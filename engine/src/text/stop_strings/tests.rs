@@ -2,6 +2,7 @@
 
 use super::StopStrings;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// Text and stop string by definition: the first place where one is complete, there the longest. The first `uncounted`
 /// bytes complete none.
@@ -91,6 +92,18 @@ fn a_stop_string_may_be_part_of_the_text() {
         feed(&mut with, &["aE", "NDb"], 0),
         (stops(&["a", "END"]), Some("END".to_owned()))
     );
+}
+
+#[test]
+fn clones_share_the_strings_and_not_the_progress() {
+    let mut one = StopStrings::new(&stops(&["END"]), false);
+    let mut other = one.clone();
+    assert!(Arc::ptr_eq(&one.needles, &other.needles));
+    let mut out = String::new();
+    assert_eq!(one.push("EN", true, &mut out), None);
+    assert_eq!(other.push("D", true, &mut out), None);
+    assert_eq!(out, "D", "the other has not met EN");
+    assert_eq!(one.push("D", true, &mut out), Some("END".to_owned()));
 }
 
 #[test]

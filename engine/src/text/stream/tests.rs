@@ -1,7 +1,7 @@
 //! A stand-in for the engine sends events; what comes out is counted and compared.
 
 use super::super::testing::{byte_ids, bytes_and};
-use super::{TextEvent, TextOptions, TextStream};
+use super::{StopStrings, TextEvent, TextOptions, TextStream};
 use crate::{
     Event, EventStream, FinishReason, RequestError, SamplingOptions, SamplingParams, StopReason,
     Timings, TokenLogprob, Usage,
@@ -65,7 +65,7 @@ impl Run {
             params: &self.params,
             prompt: &PROMPT,
             eos_ids: &[EOS],
-            include_stop: self.include_stop,
+            stops: &StopStrings::new(self.params.stop(), self.include_stop),
         };
         let events = EventStream::from_events(receiver);
         let mut stream = TextStream::new(events, &self.tokenizer, &options);
@@ -176,7 +176,7 @@ fn a_stop_string_ends_its_continuation_alone() {
         .ids(1, &byte_ids("y"))
         .ids(0, &byte_ids("NDz"))
         .ids(1, &byte_ids("EN"))
-        .end(0, FinishReason::Aborted, 6)
+        .end(0, FinishReason::Stop, 6)
         .end(1, FinishReason::Length, 3);
     let (events, texts) = run.go();
     assert_eq!(texts, ["x", "yEN"]);
@@ -200,7 +200,7 @@ fn the_engine_hears_of_a_stop_string_at_once() {
         params: &run.params,
         prompt: &PROMPT,
         eos_ids: &[EOS],
-        include_stop: false,
+        stops: &StopStrings::new(run.params.stop(), false),
     };
     let mut stream = TextStream::new(events, &run.tokenizer, &options);
     for id in byte_ids("aEND") {
@@ -312,7 +312,7 @@ fn waiting_in_a_task_gives_the_same() {
         params: &run.params,
         prompt: &PROMPT,
         eos_ids: &[EOS],
-        include_stop: false,
+        stops: &StopStrings::new(run.params.stop(), false),
     };
     let events = EventStream::from_events(receiver);
     let mut stream = TextStream::new(events, &run.tokenizer, &options);
