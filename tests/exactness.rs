@@ -131,8 +131,8 @@ fn generation_has_the_same_bits_in_any_company() {
     for checkpoint in [
         Checkpoint("llama", Dtype::F32),
         Checkpoint("llama", Dtype::Bf16),
-        Checkpoint("gguf_blocks/llama-Q4_1.gguf", Dtype::Auto),
-        Checkpoint("gguf_blocks/llama-Q8_0.gguf", Dtype::Auto),
+        Checkpoint("gguf_blocks/llama-q4_1.gguf", Dtype::Auto),
+        Checkpoint("gguf_blocks/llama-q8_0.gguf", Dtype::Auto),
     ] {
         check_generation(checkpoint);
     }
@@ -211,6 +211,7 @@ fn children_compute_their_prompt_once() {
     let params = SamplingParams::new(&options, 256).expect("valid options");
     let heard = outcome(
         engine
+            .handle
             .submit(request((5..5 + length).collect(), Task::Generate(params)))
             .expect("admitted"),
     );

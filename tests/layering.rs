@@ -206,7 +206,10 @@ fn unsafe_code_lives_in_kernels_and_in_one_mmap() {
         })
         .collect();
     assert_eq!(blocks.len(), 1, "{blocks:?}");
-    assert!(blocks[0].ends_with("models/src/weights/files.rs"), "{blocks:?}");
+    assert!(
+        blocks[0].ends_with("models/src/weights/files.rs"),
+        "{blocks:?}"
+    );
     assert!(
         sources("kernels/src")
             .iter()
