@@ -50,6 +50,8 @@ pub(crate) struct ModelConfig {
     pub(crate) kv_cache_bytes: Option<usize>,
     /// None: the model's own.
     pub(crate) max_model_len: Option<usize>,
+    /// Whether `max_model_len` stands in the model's own table: then more than the model can is an error.
+    pub(crate) max_model_len_own: bool,
     pub(crate) max_running: usize,
     pub(crate) max_batch_tokens: usize,
     /// None: latency for encoders, throughput for decoders.
@@ -249,6 +251,8 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
     let exact = dtype == Dtype::F32;
     let kv_auto = if exact { KvDtype::F32 } else { KvDtype::Bf16 };
     let count = |key, most| Ok::<_, String>(values.number(key, 1, most)?.map(|n| n as usize));
+    let max_len = "max-model-len";
+    let own = given.settings.and_then(|settings| settings.get(max_len));
     Ok(ModelConfig {
         name,
         source,
@@ -256,7 +260,8 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
         dtype,
         kv_dtype: kv_dtype.unwrap_or(kv_auto),
         kv_cache_bytes: values.size("kv-cache-memory")?,
-        max_model_len: count("max-model-len", 1 << 24)?,
+        max_model_len: count(max_len, 1 << 24)?,
+        max_model_len_own: own.is_some() && own == values.get(max_len),
         max_running: count("max-running", 65_536)?.unwrap_or(128),
         max_batch_tokens: count("max-batch-tokens", 1 << 20)?.unwrap_or(2048),
         class: given.class()?,

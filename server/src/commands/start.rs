@@ -34,12 +34,13 @@ pub(super) fn load_model(
         .with_context(|| format!("model `{}` cannot be loaded", model.name))?;
     if let Some(asked) = model.max_model_len {
         let own = loaded.limits.max_len;
+        // One number for all models means at most this much; one for this model means this much.
         ensure!(
-            asked <= own,
-            "model `{}`: --max-model-len is {asked}, but the model's own limit is {own} tokens",
+            asked <= own || !model.max_model_len_own,
+            "model `{}`: its max-model-len is {asked}, but the model's own limit is {own} tokens",
             model.name
         );
-        loaded.limits.max_len = asked;
+        loaded.limits.max_len = asked.min(own);
     }
     Ok(loaded)
 }

@@ -102,6 +102,22 @@ fn a_flag_wins_over_a_variable_over_the_model_over_the_file_over_the_default() {
 }
 
 #[test]
+fn a_models_own_length_is_told_from_that_of_all() {
+    let world = World::new();
+    let check = |line: &str, model: &str, top: &str, expected: (Option<usize>, bool)| {
+        let file = format!("{top}\n[[model]]\nsource = \"a.gguf\"\n{model}");
+        let config = world.resolve(line, &[], Some(&file)).unwrap();
+        let model = &config.models[0];
+        assert_eq!((model.max_model_len, model.max_model_len_own), expected);
+    };
+    let (model, top) = ("max-model-len = 300", "max-model-len = 400");
+    check("", model, top, (Some(300), true));
+    check("", "", top, (Some(400), false));
+    check("--max-model-len 500", model, top, (Some(500), false));
+    check("", "", "", (None, false));
+}
+
+#[test]
 fn every_setting_is_read_from_every_place() {
     let world = World::new();
     let settings = [

@@ -16,7 +16,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn get(&self, key: &str) -> Option<&'a Typed> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a Typed> {
         self.layers.iter().find_map(|layer| layer.get(key))
     }
 
