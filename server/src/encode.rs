@@ -5,10 +5,19 @@
 use crate::wire::chat::Chat;
 use crate::wire::inputs::{Input, Inputs};
 use crate::{ApiError, ServedModel};
+use axum::http::StatusCode;
 use koma_engine::TaskKind;
 use koma_engine::models::tokenizer::Encoded;
 use koma_engine::text::{RenderInput, TemplateError};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Texts that are split at once: more would only take memory and the processors from the engines.
+const MAX_AT_ONCE: usize = 8;
+/// Bytes that a token stands for at most, and what is granted beyond: longer text is surely too long, and not even split
+/// into tokens.
+const TOKEN_BYTES: usize = 256;
+const SPARE_BYTES: usize = 64 << 10;
 
 /// Any model can split text into tokens.
 pub(crate) const ALL_TASKS: [TaskKind; 4] = [
@@ -40,9 +49,17 @@ impl Prompt {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    static PLACES: Semaphore = Semaphore::const_new(MAX_AT_ONCE);
     let span = tracing::Span::current();
-    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
-    done.unwrap_or_else(|error| Err(ApiError::internal(error)))
+    // Held until the work has ended, even if the client leaves before.
+    let place = PLACES.acquire().await.map_err(ApiError::internal)?;
+    let done = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        span.in_scope(work)
+    });
+    // The error would tell the panic's text, which may hold a part of a prompt.
+    let failed = |_| Err(ApiError::internal("a blocking task panicked"));
+    done.await.unwrap_or_else(failed)
 }
 
 /// The prompt of a chat, by the model's template. Of more than `limit` tokens the first ones go.
@@ -66,7 +83,8 @@ pub(crate) async fn chat(
             TemplateError::Reserved(_) => ApiError::field("chat_template_kwargs", error),
             _ => ApiError::field(&name, error),
         })?;
-        let encoded = model.handle.tokenizer().encode(&text, false);
+        let text = bounded(&model, &text, limit, &name)?;
+        let encoded = model.handle.tokenizer().encode(text, false);
         let encoded = encoded.map_err(|e| ApiError::field(&name, e))?;
         Ok(Prompt::new(name, encoded, limit))
     })
@@ -86,7 +104,7 @@ pub(crate) async fn prompts(
         let limit = inputs.cut.limit(room);
         let one = |(i, input)| {
             let name = inputs.name(i);
-            let encoded = prompt(&model, input, special, &name)?;
+            let encoded = prompt(&model, input, special, limit, &name)?;
             Ok(Prompt::new(name, encoded, limit))
         };
         inputs.list.iter().enumerate().map(one).collect()
@@ -102,6 +120,7 @@ pub(crate) async fn text(
 ) -> Result<Vec<u32>, ApiError> {
     let model = Arc::clone(model);
     blocking(move || {
+        check_bytes(&model, text.len(), "prompt")?;
         let encoded = model.handle.tokenizer().encode(&text, special);
         Ok(encoded.map_err(|e| ApiError::field("prompt", e))?.ids)
     })
@@ -115,7 +134,10 @@ pub(crate) async fn encoder_inputs(
 ) -> Result<Vec<(String, Encoded)>, ApiError> {
     let model = Arc::clone(model);
     blocking(move || {
-        let limit = inputs.cut.limit(model.handle.info().limits.max_len);
+        // A step takes an input of an encoder whole.
+        let info = model.handle.info();
+        let window = info.limits.max_len.min(info.config.max_batch_tokens);
+        let limit = inputs.cut.limit(window);
         let one = |(i, input)| {
             let name = inputs.name(i);
             let encoded = encoder_input(&model, input, limit, &name)?;
@@ -124,6 +146,50 @@ pub(crate) async fn encoder_inputs(
         inputs.list.iter().enumerate().map(one).collect()
     })
     .await
+}
+
+/// The longest text that may still fit into `max_len` tokens: beyond it, text is refused or cut before it is split.
+fn most_bytes(max_len: usize) -> usize {
+    max_len
+        .saturating_mul(TOKEN_BYTES)
+        .saturating_add(SPARE_BYTES)
+}
+
+/// Refuses text of `len` bytes that is longer than any that fits.
+fn check_bytes(model: &ServedModel, len: usize, name: &str) -> Result<(), ApiError> {
+    let max_len = model.handle.info().limits.max_len;
+    let most = most_bytes(max_len);
+    if len <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "{name}: text of {len} bytes is too long for the model's {max_len} tokens; more than {most} bytes are not looked at"
+    );
+    let status = StatusCode::BAD_REQUEST;
+    Err(ApiError::new(status, "context_length_exceeded", message).in_field(name))
+}
+
+/// The beginning of `text` that may matter where tokens behind `max_len` are cut off.
+fn head(text: &str, max_len: usize) -> &str {
+    &text[..text.floor_char_boundary(most_bytes(max_len))]
+}
+
+/// The end of `text` that may matter where only the last `max_len` tokens are kept.
+fn tail(text: &str, max_len: usize) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(most_bytes(max_len)))..]
+}
+
+/// `text` for a decoder: its end where it is cut, else all of it unless it is too long.
+fn bounded<'a>(
+    model: &ServedModel,
+    text: &'a str,
+    limit: Option<usize>,
+    name: &str,
+) -> Result<&'a str, ApiError> {
+    match limit {
+        Some(limit) => Ok(tail(text, limit)),
+        None => check_bytes(model, text.len(), name).map(|()| text),
+    }
 }
 
 /// Every id is in the vocabulary of the model; `name` is that of the list.
@@ -142,10 +208,14 @@ fn prompt(
     model: &ServedModel,
     input: &Input,
     special: bool,
+    limit: Option<usize>,
     name: &str,
 ) -> Result<Encoded, ApiError> {
     let encoded = match input {
-        Input::Text(text) => model.handle.tokenizer().encode(text, special),
+        Input::Text(text) => {
+            let text = bounded(model, text, limit, name)?;
+            model.handle.tokenizer().encode(text, special)
+        }
         Input::Ids(ids) => return given(ids, model, name),
         Input::Pair(..) => Err("must be one text, not a pair".to_owned()),
     };
@@ -172,8 +242,14 @@ fn encoder_input(
             return Ok(encoded);
         }
     };
+    if limit.is_none() {
+        check_bytes(model, first.len() + second.map_or(0, str::len), name)?;
+    }
     let encoded = match (limit, second) {
-        (Some(limit), _) => tokenizer.encode_within(first, second, limit),
+        (Some(limit), _) => {
+            let second = second.map(|text| head(text, limit));
+            tokenizer.encode_within(head(first, limit), second, limit)
+        }
         (None, None) => tokenizer.encode(first, true),
         (None, Some(second)) => tokenizer.encode_pair(first, second),
     };

@@ -136,6 +136,32 @@ async fn prompts_times_n_are_bounded() {
     server.still_answers().await;
 }
 
+/// Text of more bytes than the window's tokens can have is not split into tokens.
+#[tokio::test]
+async fn text_that_is_surely_too_long() {
+    let server = Server::start();
+    for (path, field, name) in [(TEXT, "prompt", "chat"), (EMBED, "input", "embed")] {
+        let mut models = server.state.ready();
+        let model = models.find(|model| model.name() == name).unwrap();
+        let most = model.handle.info().limits.max_len * 256 + (64 << 10);
+        let mut body = json!({field: "é".repeat(most / 2 + 1)});
+        let reply = server.post(path, body.clone()).await;
+        assert_eq!(reply.status, 400, "{path}");
+        let error = envelope(&reply);
+        assert_eq!(error["code"], "context_length_exceeded");
+        assert_eq!(error["param"], field);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("are not looked at"), "{message}");
+        body["truncate_prompt_tokens"] = json!(4);
+        if path == TEXT {
+            body["max_tokens"] = json!(1);
+        }
+        let reply = server.post(path, body).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        assert_eq!(reply.json()["usage"]["prompt_tokens"], 4);
+    }
+}
+
 #[tokio::test]
 async fn decoding_options_out_of_range() {
     let server = Server::start();
