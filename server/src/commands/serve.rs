@@ -19,15 +19,17 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// Replies that are being written when the engines have ended get this long.
+/// Replies that are being written when the engines have ended get what is left of the drain, and at least this long.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+/// An engine that has not ended this long after its deadline hangs in a step, and is left behind.
+const HUNG: Duration = Duration::from_secs(3);
 
 /// Serves until a signal asks it to end.
 ///
 /// # Errors
 /// If the address cannot be had, or a model cannot be loaded.
 pub(crate) fn serve(config: &ServeConfig) -> anyhow::Result<()> {
-    // The reactor only moves bytes; tokenizing and templates run on the blocking threads.
+    // The reactor moves bytes and reads JSON; tokenizing and templates run on the blocking threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(32)
@@ -83,18 +85,27 @@ async fn run(config: &ServeConfig) -> anyhow::Result<()> {
 
     let signal = signals.next().await;
     let timeout = config.drain_timeout;
+    let deadline = Instant::now() + timeout;
     tracing::info!(
         signal,
         seconds = timeout.as_secs(),
         "draining; another signal ends at once"
     );
     tokio::select! {
-        () = shutdown::drain(&state, timeout) => tracing::info!("drained"),
+        drained = tokio::time::timeout(timeout + HUNG, shutdown::drain(&state, timeout)) => {
+            if drained.is_ok() {
+                tracing::info!("drained");
+            } else {
+                tracing::error!("an engine hangs in a step; ended without it");
+            }
+        }
         signal = signals.next() => tracing::warn!(signal, "ended before all requests were"),
     }
     steps.abort();
     let _ = close.send(());
-    match tokio::time::timeout(LAST_WRITES, server).await {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let last_writes = left.max(LAST_WRITES);
+    match tokio::time::timeout(last_writes, server).await {
         Ok(Ok(Err(error))) => Err(error).context("the server failed"),
         _ => Ok(()),
     }
