@@ -83,6 +83,9 @@ fn engine_config(config: &BenchConfig, loaded: &Loaded, load: &Load) -> EngineCo
     let mut engine = start::engine_config(&config.model, loaded, 0);
     engine.prefix_cache = false;
     engine.watermark = 0.0;
+    // The whole batch is submitted at once, and each of it has a token in every step.
+    engine.max_waiting = engine.max_waiting.max(load.batch);
+    engine.max_batch_tokens = engine.max_batch_tokens.max(load.batch);
     if let Model::Decoder(decoder) = &loaded.model {
         let groups = decoder.cache_groups();
         let block: usize = groups
