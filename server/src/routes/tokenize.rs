@@ -18,9 +18,18 @@ pub(crate) async fn tokenize(
     call: Call,
 ) -> Result<Response, ApiError> {
     let request = TokenizeRequest::parse(Fields::body(&call.body)?, state.limits().messages)?;
-    let model = state
-        .lookup_any(request.model.as_deref(), &encode::ALL_TASKS)?
-        .0;
+    // A chat without a model means one that chats.
+    let chats = matches!(request.subject, Subject::Chat(_));
+    let named = request
+        .model
+        .as_deref()
+        .is_some_and(|name| !name.is_empty());
+    let tasks = if chats && !named {
+        &encode::ALL_TASKS[..1]
+    } else {
+        &encode::ALL_TASKS[..]
+    };
+    let model = state.lookup_any(request.model.as_deref(), tasks)?.0;
     let tokens = match request.subject {
         Subject::Chat(chat) => encode::chat(&model, chat, None).await?.ids,
         Subject::Prompt { text, special } => encode::text(&model, text, special).await?,
