@@ -40,7 +40,14 @@ pub(super) fn memory(config: &ServeConfig, budget: &Budget) {
 
 /// The models that answer.
 pub(super) fn models(config: &ServeConfig, state: &AppState) {
-    let head = ["model", "tasks", "format", "max length", "cache tokens"];
+    let head = [
+        "model",
+        "tasks",
+        "format",
+        "weights",
+        "max length",
+        "cache tokens",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for model in state.ready() {
         let info = model.handle.info();
@@ -52,13 +59,15 @@ pub(super) fn models(config: &ServeConfig, state: &AppState) {
         let (name, tasks) = (model.name().to_owned(), tasks.join(", "));
         let (max_len, cache_tokens) = (info.limits.max_len, info.blocks * info.config.block_size);
         let format = info.identity.format.clone();
+        let weights = model.short_hash().to_owned();
         if config.process.log_format == LogFormat::Json {
-            tracing::info!(name, tasks, format, max_len, cache_tokens, "model");
+            tracing::info!(name, tasks, format, weights, max_len, cache_tokens, "model");
         }
         rows.push(vec![
             name,
             tasks,
             format,
+            weights,
             max_len.to_string(),
             match cache_tokens {
                 0 => "-".to_owned(),
