@@ -64,7 +64,7 @@ impl Tokenizer {
         Ok(Self { inner, pieces, cut })
     }
 
-    /// Ids of `text`. `special`: whether the tokenizer's own template adds its tokens ([CLS], begin of sequence).
+    /// Ids of `text`. `special`: whether the tokenizer's own template adds its tokens (`[CLS]`, begin of sequence).
     /// Special tokens written in the text are recognised.
     ///
     /// # Errors
