@@ -367,7 +367,7 @@ async fn a_full_queue_says_when_to_come_again() {
     let (server, gate) = Server::gated();
     let model = server.state.ready().next().unwrap();
     let config = &model.handle.info().config;
-    let body = and(text("a"), &json!({"stream": true}));
+    let body = and(text("a"), &json!({"stream": true, "ignore_eos": true}));
     let mut held = Vec::new();
     for _ in 0..config.max_waiting + config.max_running {
         let reply = server
