@@ -30,6 +30,24 @@ pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError>
     }
 }
 
+/// Bytes that the weights of `source` will take in memory, from the heads of its files: what a budget asks before anything is
+/// loaded. None for [`Source::Hub`], whose files may not be here yet.
+///
+/// # Errors
+/// If a head cannot be read, or config.json names an unknown precision; as [`load`] would say it.
+pub fn expected_memory(source: &Source, options: &LoadOptions) -> Result<Option<u64>, LoadError> {
+    let weights = match source {
+        Source::Folder(folder) => {
+            let mut weights = Weights::folder(folder, options)?;
+            weights.named(named_dtype(&Json::read(&folder.join("config.json"))?)?);
+            weights
+        }
+        Source::Gguf(path) => Weights::gguf(path, &Weights::gguf_head(path)?, options)?,
+        Source::Hub { .. } => return Ok(None),
+    };
+    Ok(Some(weights.expected_memory()))
+}
+
 fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
     if folder.join("code").is_dir() {
         tracing::warn!(folder = %folder.display(), "the folder `code` in it is ignored: nothing in a model folder is run");

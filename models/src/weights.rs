@@ -221,6 +221,21 @@ impl Weights {
         self.memory.load(Relaxed)
     }
 
+    /// Bytes that the tensors will take in memory, as far as the heads of the files tell: matrices in the precision that is
+    /// asked for, vectors in f32. A tensor of an unknown type, which loading refuses, counts as stored.
+    pub(crate) fn expected_memory(&self) -> u64 {
+        let bytes = |(name, entry): (&String, &Entry)| {
+            let values = entry.shape.iter().product::<usize>();
+            let format = match entry.shape.len() {
+                0 | 1 => Ok(Format::F32),
+                _ => self.wanted(name, &entry.stored),
+            };
+            let packed = format.map(|f| values / f.block_len() * f.block_bytes());
+            packed.unwrap_or(entry.range.len()) as u64
+        };
+        self.entries.iter().map(bytes).sum()
+    }
+
     /// The file or folder, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -2,7 +2,7 @@
 
 use crate::open;
 use koma_kernels::KvDtype;
-use koma_models::Dtype;
+use koma_models::{Dtype, LoadOptions, Source, expected_memory};
 use koma_tests::forward::{Input, Sequence, decoder, encode, encoder};
 use koma_tests::golden::{Case, argmax, chat_gguf, embed_dir, ids, worst};
 
@@ -58,6 +58,16 @@ fn smollm2_in_fast_mode_agrees_where_the_reference_is_sure() {
         "one copy of the weights"
     );
     assert_eq!(loaded.identity.format, "Q4_1");
+    // What the budget hears before anything is loaded.
+    let expected = |dtype| {
+        let options = LoadOptions {
+            dtype,
+            ..LoadOptions::default()
+        };
+        expected_memory(&Source::Gguf(chat_gguf()), &options).unwrap()
+    };
+    assert_eq!(expected(Dtype::Auto), Some(loaded.weight_bytes as u64));
+    assert_eq!(expected(Dtype::F32), Some(4 * loaded.identity.parameters));
 
     let teacher = &case.json["teacher"];
     let (input, top1) = (ids(&teacher["ids"]), ids(&teacher["top1"]));

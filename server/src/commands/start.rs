@@ -4,7 +4,7 @@ use crate::config::{LogFormat, ModelConfig, ProcessConfig};
 use crate::progress::{Progress, Unit};
 use anyhow::{Context, ensure};
 use koma_engine::models::kernels::Class;
-use koma_engine::models::{Dtype, LoadOptions, LoadProgress, Loaded, Model, Source, load};
+use koma_engine::models::{LoadOptions, LoadProgress, Loaded, Model, expected_memory, load};
 use koma_engine::{EngineConfig, ModelNeed};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,25 +76,18 @@ pub(super) fn need(model: &ModelConfig, loaded: &Loaded) -> ModelNeed {
     ModelNeed::of(loaded, block_size, model.kv_dtype, model.kv_cache_bytes)
 }
 
-/// What `model` needs at least, as far as its files say before they are read. The hub's files are not known yet.
+/// What `model` needs at least, as far as the heads of its files say. A model that cannot be read counts nothing here: loading
+/// says what is wrong with it. The hub's files are not known yet.
 pub(super) fn least_need(model: &ModelConfig) -> ModelNeed {
-    let size = |path: &Path| path.metadata().map_or(0, |data| data.len());
-    let on_disk: u64 = match &model.source {
-        Source::Gguf(path) => size(path),
-        Source::Folder(folder) => std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|end| end == "safetensors"))
-            .map(|path| size(&path))
-            .sum(),
-        Source::Hub { .. } => 0,
+    let options = LoadOptions {
+        name: model.name.clone(),
+        dtype: model.dtype,
+        ..LoadOptions::default()
     };
-    let halved = u64::from(model.dtype == Dtype::Bf16);
+    let known = expected_memory(&model.source, &options).ok().flatten();
     ModelNeed {
         name: model.name.clone(),
-        weight_bytes: usize::try_from(on_disk >> halved).unwrap_or(usize::MAX),
+        weight_bytes: usize::try_from(known.unwrap_or(0)).unwrap_or(usize::MAX),
         request_bytes: 0,
         max_len: 0,
         cache_bytes: None,
