@@ -18,5 +18,12 @@ pub(crate) fn start(config: &ProcessConfig) -> anyhow::Result<()> {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
+    started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))?;
+    // The message of a panic may quote a prompt; where it happened does not.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let at = panic.location().map(ToString::to_string);
+        tracing::error!(thread = thread.name(), at, "a thread panicked");
+    }));
+    Ok(())
 }

@@ -11,7 +11,7 @@ mod shutdown;
 use args::{BenchCommand, Cli, Command, Environment};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use config::{BenchConfig, ServeConfig, Surroundings};
+use config::{BenchConfig, LogFormat, ProcessConfig, ServeConfig, Surroundings};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Err(Failure::Usage(message)) => {
             usage(&Cli::command().error(ErrorKind::ValueValidation, message))
         }
+        Err(Failure::Logged) => ExitCode::FAILURE,
         Err(Failure::Failed(error)) => {
             // Nothing is left to do if standard error is closed.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
@@ -43,6 +44,8 @@ enum Failure {
     Usage(String),
     /// It was right, and did not work.
     Failed(anyhow::Error),
+    /// The same, and the log says so: its reader expects nothing but log lines.
+    Logged,
 }
 
 impl From<anyhow::Error> for Failure {
@@ -59,7 +62,7 @@ fn run(command: Command) -> Result<(), Failure> {
             let config =
                 ServeConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
             logging::start(&config.process)?;
-            commands::serve::serve(&config)?;
+            commands::serve::serve(&config).map_err(|error| told(&config.process, error))?;
         }
         Command::Bench(BenchCommand::Throughput(args)) => {
             let config =
@@ -69,6 +72,15 @@ fn run(command: Command) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// With JSON logs an error is a log line as well.
+fn told(process: &ProcessConfig, error: anyhow::Error) -> Failure {
+    if process.log_format == LogFormat::Text {
+        return Failure::Failed(error);
+    }
+    tracing::error!(error = format!("{error:#}"), "koma ends");
+    Failure::Logged
 }
 
 /// Prints help, version or what is wrong, and gives the status that goes with it.

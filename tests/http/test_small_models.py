@@ -183,6 +183,19 @@ def test_bad_input_is_the_caller_s_fault(server: Server, method: str, path: str,
     assert server.get("/health").status == 200
 
 
+def test_a_failed_start_is_one_more_json_line(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["NoSuchModel"]}')
+    failed = start(f"x={tmp_path}", "--log-format", "json")
+    assert failed.process.wait(timeout=120) == 1
+    waiter = threading.Event()
+    for _ in range(200):
+        if any("koma ends" in line for line in failed.log):
+            break
+        waiter.wait(0.05)
+    lines = [json.loads(line) for line in failed.log]
+    assert lines[-1]["level"] == "ERROR" and "NoSuchModel" in lines[-1]["error"], failed.log
+
+
 def test_longer_input_is_cut_only_when_asked(server: Server) -> None:
     text = "word " * 5000
     assert server.post("/v1/embeddings", {"model": "embed", "input": text}).error()["code"] == "context_length_exceeded"
@@ -200,4 +213,9 @@ def test_wrong_models_refuse_to_start(tmp_path: pathlib.Path) -> None:
     ]:
         failed = start(*arguments)
         assert failed.process.wait(timeout=120) != 0, arguments
+        waiter = threading.Event()
+        for _ in range(200):
+            if any(word in line for line in failed.log):
+                break
+            waiter.wait(0.05)
         assert any(word in line for line in failed.log), (arguments, failed.log)

@@ -162,7 +162,10 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
     let data_dir = config.data_dir.as_deref();
     let mut all_loaded = Vec::with_capacity(needs.len());
     for (index, model) in config.models.iter().enumerate() {
-        let loaded = start::load_model(model, &config.process, data_dir)?;
+        // The process ends then; who asks meanwhile hears why.
+        let loaded = start::load_model(model, &config.process, data_dir).inspect_err(|_| {
+            state.set_failed(&model.name, "it cannot be loaded");
+        })?;
         needs[index] = start::need(model, &loaded);
         plan_budget(&machine, &needs)?;
         all_loaded.push(loaded);
