@@ -1,0 +1,199 @@
+//! GGUF metadata: what its keys mean, and what is refused.
+
+use super::message;
+use crate::gguf::{GgufMeta, Value as Meta};
+use crate::tokenizer::Tokenizer;
+use crate::tokenizer::gguf::known_pre;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Metadata of a byte-level tokenizer with all bytes, two merges and a control token, changed by `pairs`.
+fn meta(pairs: Vec<(&str, Option<Meta>)>) -> GgufMeta {
+    let mut letters: Vec<String> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
+        .into_iter()
+        .map(String::from)
+        .collect();
+    letters.sort();
+    let more = ["<|end|>", "<tool>", "ab", "Ġa", "Ġab"].map(str::to_owned);
+    let tokens: Vec<String> = letters.into_iter().chain(more).collect();
+    let types = (0..tokens.len()).map(|id| match id {
+        256 => 3,
+        257 => 4,
+        _ => 1,
+    });
+    let merges = ["a b", "Ġ a", "Ġ ab"].map(str::to_owned);
+    let mut values = HashMap::from([
+        ("model", Meta::Str("gpt2".to_owned())),
+        ("pre", Meta::Str("gpt-2".to_owned())),
+        ("token_type", Meta::Ints(types.collect())),
+        ("tokens", Meta::Strs(tokens)),
+        ("merges", Meta::Strs(merges.to_vec())),
+        ("bos_token_id", Meta::Int(256)),
+        ("eos_token_id", Meta::Int(256)),
+    ]);
+    for (key, value) in pairs {
+        match value {
+            Some(value) => values.insert(key, value),
+            None => values.remove(key),
+        };
+    }
+    let values = values
+        .into_iter()
+        .map(|(key, value)| (format!("tokenizer.ggml.{key}"), value));
+    GgufMeta::new(Path::new("model.gguf"), values.collect())
+}
+
+fn pre(name: &str) -> (&'static str, Option<Meta>) {
+    ("pre", Some(Meta::Str(name.to_owned())))
+}
+
+#[test]
+fn each_pre_value_splits_as_its_models_do() {
+    let words = |name: &str, text: &str| -> Vec<String> {
+        let tokenizer = Tokenizer::from_gguf(&meta(vec![pre(name)])).unwrap();
+        let splitter = tokenizer.inner.get_pre_tokenizer().unwrap();
+        let mut split = tokenizers::PreTokenizedString::from(text);
+        tokenizers::PreTokenizer::pre_tokenize(splitter, &mut split).unwrap();
+        let original = tokenizers::OffsetReferential::Original;
+        split
+            .get_splits(original, tokenizers::OffsetType::Byte)
+            .into_iter()
+            .map(|(_, (start, end), _)| text[start..end].to_owned())
+            .collect()
+    };
+    let text = "I'M  at 12345,\n\nok\t!";
+    for (name, expected) in [
+        (
+            "gpt-2",
+            vec![
+                "I", "'", "M", " ", " at", " 12345", ",", "\n", "\n", "ok", "\t", "!",
+            ],
+        ),
+        (
+            "smollm",
+            vec![
+                "I", "'", "M", " ", " at", " ", "1", "2", "3", "4", "5", ",", "\n", "\n", "ok",
+                "\t", "!",
+            ],
+        ),
+        (
+            "llama-bpe",
+            vec![
+                "I", "'M", " ", " at", " ", "123", "45", ",\n\n", "ok", "\t", "!",
+            ],
+        ),
+        (
+            "qwen2",
+            vec![
+                "I", "'M", " ", " at", " ", "1", "2", "3", "4", "5", ",\n\n", "ok", "\t", "!",
+            ],
+        ),
+    ] {
+        assert_eq!(words(name, text), expected, "{name}");
+    }
+    assert_eq!(
+        known_pre().len(),
+        7,
+        "each name of the table is meant to be tested"
+    );
+}
+
+#[test]
+fn gguf_options_are_honoured() {
+    let flag = |key: &'static str, value| (key, Some(Meta::Bool(value)));
+    let (a, ab, space_ab, end) = (64, 258, 260, 256);
+    let check = |pairs: Vec<(&str, Option<Meta>)>, text: &str, special: bool, expected: &[u32]| {
+        let tokenizer = Tokenizer::from_gguf(&meta(pairs)).unwrap();
+        let got = tokenizer.encode(text, special).unwrap();
+        assert_eq!(got.ids, expected, "{text}");
+    };
+    check(vec![], "ab", true, &[ab]);
+    check(vec![], "ab ab", true, &[ab, space_ab]);
+    // Negative control: a tokenizer with a prefix space gives other ids.
+    check(vec![flag("add_space_prefix", false)], "ab", true, &[ab]);
+    check(
+        vec![flag("add_space_prefix", true)],
+        "ab",
+        true,
+        &[space_ab],
+    );
+    check(vec![flag("add_bos_token", true)], "ab", true, &[end, ab]);
+    check(vec![flag("add_bos_token", true)], "ab", false, &[ab]);
+    check(vec![flag("add_eos_token", true)], "ab", true, &[ab, end]);
+    check(vec![pre("llama-bpe")], "ab", true, &[end, ab]);
+    check(
+        vec![pre("llama-bpe"), flag("add_bos_token", false)],
+        "ab",
+        true,
+        &[ab],
+    );
+    check(vec![], "a<|end|>a<tool>", true, &[a, end, a, 257]);
+    check(
+        vec![pre("qwen2")],
+        "e\u{301}",
+        true,
+        &Tokenizer::from_gguf(&meta(vec![]))
+            .unwrap()
+            .encode("é", true)
+            .unwrap()
+            .ids,
+    );
+
+    let tokenizer = Tokenizer::from_gguf(&meta(vec![flag("add_bos_token", true)])).unwrap();
+    let pair = tokenizer.encode_pair("ab", "a").unwrap();
+    assert_eq!(
+        (pair.ids, pair.type_ids),
+        (vec![end, ab, end, a], vec![0, 0, 1, 1])
+    );
+    assert_eq!(tokenizer.decode(&[end, ab, 257], true), "ab<tool>");
+    assert_eq!(tokenizer.decode(&[end, ab], false), "<|end|>ab");
+}
+
+#[test]
+fn gguf_faults_name_the_key() {
+    let text = |s: &str| Some(Meta::Str(s.to_owned()));
+    let texts = |list: &[&str]| Some(Meta::Strs(list.iter().map(|s| (*s).to_owned()).collect()));
+    for (key, value, expected) in [
+        ("model", text("llama"), "`llama` is not supported"),
+        ("model", text("bert"), "`bert` is not supported"),
+        ("model", None, "is missing"),
+        (
+            "pre",
+            text("default"),
+            "`default` is not known; known are smollm",
+        ),
+        ("pre", None, "is missing"),
+        ("tokens", None, "is missing"),
+        ("tokens", Some(Meta::Int(3)), "expected an array of strings"),
+        ("tokens", texts(&["a", "b", "a"]), "`a` is there twice"),
+        ("merges", None, "is missing"),
+        ("merges", texts(&["a"]), "not two tokens"),
+        ("merges", texts(&["a zz"]), "zz"),
+        (
+            "token_type",
+            Some(Meta::Ints(vec![1])),
+            "1 types for 261 tokens",
+        ),
+    ] {
+        let error = message(Tokenizer::from_gguf(&meta(vec![(key, value)])));
+        assert!(error.contains(expected), "{error} lacks {expected}");
+        assert!(
+            error.contains(&format!("tokenizer.ggml.{key}")),
+            "{error} names no key"
+        );
+    }
+    for (id, expected) in [
+        (None, "is missing"),
+        (Some(Meta::Int(999)), "999 is not below 261"),
+    ] {
+        let pairs = vec![
+            ("add_bos_token", Some(Meta::Bool(true))),
+            ("bos_token_id", id),
+        ];
+        let error = message(Tokenizer::from_gguf(&meta(pairs)));
+        assert!(
+            error.contains("bos_token_id") && error.contains(expected),
+            "{error}"
+        );
+    }
+}
