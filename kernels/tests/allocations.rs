@@ -6,8 +6,8 @@ use koma_kernels::{
     layer_norm, linear, paged, rms_norm, rope, rope_angles, varlen, write_kv,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 
 struct Counting;
 
@@ -100,6 +100,11 @@ fn a_step_seen_before_allocates_nothing() {
         linear(&cx, &x, &gate_up, Epilogue::then(Then::SiluMul), &mut inner);
         linear(&cx, &x, &odd, Epilogue::then(Then::SiluMul), &mut inner);
     };
+    // A thread allocates while it starts, and may start late on a busy machine: nobody leaves before all are there.
+    let all = Barrier::new(cx.team().threads());
+    cx.run(cx.team().threads(), &|_| {
+        all.wait();
+    });
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     step(70);
     step(1);
