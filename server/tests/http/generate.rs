@@ -377,6 +377,8 @@ async fn a_full_queue_says_when_to_come_again() {
             break;
         }
         held.push(reply);
+        // Whoever comes from here on waits.
+        gate.wait_for_step();
     }
     assert!(held.len() >= config.max_waiting);
     let reply = server.post(TEXT, body.clone()).await;

@@ -80,21 +80,40 @@ fn start(name: &str, mut loaded: Loaded, team: &Arc<Team>) -> EngineHandle {
 
 /// Holds the steps of a toy decoder back until they are allowed.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<(Mutex<usize>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<Passage>, Condvar)>);
+
+#[derive(Default)]
+struct Passage {
+    /// Steps that may still pass.
+    allowed: usize,
+    /// Whether a step stands at the gate.
+    stands: bool,
+}
 
 impl Gate {
     /// Lets `steps` more steps through.
     pub(crate) fn allow(&self, steps: usize) {
-        *self.0.0.lock().unwrap() += steps;
+        self.0.0.lock().unwrap().allowed += steps;
         self.0.1.notify_all();
     }
 
-    fn pass(&self) {
-        let mut allowed = self.0.0.lock().unwrap();
-        while *allowed == 0 {
-            allowed = self.0.1.wait(allowed).unwrap();
+    /// Waits until a step stands at the gate: from then on nothing is scheduled until it is let through.
+    pub(crate) fn wait_for_step(&self) {
+        let mut passage = self.0.0.lock().unwrap();
+        while !passage.stands {
+            passage = self.0.1.wait(passage).unwrap();
         }
-        *allowed -= 1;
+    }
+
+    fn pass(&self) {
+        let mut passage = self.0.0.lock().unwrap();
+        passage.stands = true;
+        self.0.1.notify_all();
+        while passage.allowed == 0 {
+            passage = self.0.1.wait(passage).unwrap();
+        }
+        passage.allowed -= 1;
+        passage.stands = false;
     }
 }
 
