@@ -17,10 +17,10 @@ mod files;
 #[path = "parity_models/real.rs"]
 mod real;
 
-use koma_models::{Dtype, LoadError, LoadOptions, Loaded, Source, load};
+use koma_models::{Dtype, LoadError, LoadOptions, Loaded, Source, load, outline};
 use std::path::Path;
 
-/// Loads a folder or a GGUF file.
+/// Loads a folder or a GGUF file, and holds every checkpoint of these tests to what its files' heads said before.
 fn open(path: &Path, dtype: Dtype) -> Result<Loaded, LoadError> {
     let options = LoadOptions {
         name: "test".to_owned(),
@@ -28,7 +28,14 @@ fn open(path: &Path, dtype: Dtype) -> Result<Loaded, LoadError> {
         ..LoadOptions::default()
     };
     let source = Source::parse(path.to_str().expect("UTF-8"))?;
-    load(&source, &options)
+    let before = outline(&source, &options);
+    let loaded = load(&source, &options)?;
+    let (before, mut after) = (before?.expect("a local source"), loaded.outline());
+    // An encoder's window may be cut by what is not read before.
+    assert!(after.limits.max_len <= before.limits.max_len);
+    after.limits = before.limits;
+    assert_eq!(before, after, "{}", path.display());
+    Ok(loaded)
 }
 
 /// A copy of a model folder in which `edit` changed config.json.

@@ -123,10 +123,7 @@ impl EngineHandle {
         isa: Isa,
     ) -> Result<Self, StartError> {
         config.validate()?;
-        let groups = match &loaded.model {
-            Model::Decoder(decoder) => decoder.cache_groups(),
-            Model::Encoder(_) => Vec::new(),
-        };
+        let groups = loaded.model.cache_groups();
         let name = &loaded.identity.name;
         let blocks = budget::blocks(&groups, &config, loaded.limits.max_len, name)?;
         let info = ModelInfo {

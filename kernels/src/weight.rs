@@ -100,6 +100,27 @@ impl PackedWeight {
         }))
     }
 
+    /// A weight of this shape without its values, to know what it will take ([`PackedWeight::bytes`]) before anything is
+    /// read. It can be stacked; a product with it panics.
+    ///
+    /// # Errors
+    /// [`Error::BlockLength`] if the columns are no whole blocks.
+    pub fn hollow(rows: usize, cols: usize, format: Format) -> Result<Self, Error> {
+        if cols == 0 || !cols.is_multiple_of(format.block_len()) {
+            return Err(Error::BlockLength {
+                cols,
+                block: format.block_len(),
+                format: format.name(),
+            });
+        }
+        Ok(Self {
+            rows,
+            cols,
+            format,
+            lines: Vec::new(),
+        })
+    }
+
     fn pack(
         rows: usize,
         cols: usize,
@@ -183,6 +204,9 @@ impl PackedWeight {
                 part.format.name()
             )));
         }
+        if parts.iter().any(|p| p.lines.is_empty()) {
+            return Self::hollow(parts.iter().map(|p| p.rows).sum(), cols, format);
+        }
         // Parts of whole pairs are stacked as they are; others shift the rows of all that follow.
         let (last, before) = parts.split_last().unwrap_or((first, &[]));
         if before.iter().all(|p| p.rows.is_multiple_of(pack::PAIR)) {
@@ -227,7 +251,9 @@ impl PackedWeight {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice())
+        pack::pairs(self.rows)
+            * pack::Unit::of(self.format).pair_lines(self.cols)
+            * size_of::<Line>()
     }
 
     /// The packed lines, as `cpu::pack` describes them.

@@ -24,9 +24,9 @@ pub use batch::{Batch, GroupSlots, StateSlots, Workspace};
 pub use error::LoadError;
 pub use head::{Head, HeadKind};
 pub use koma_kernels as kernels;
-pub use load::{expected_memory, load};
+pub use load::{load, outline};
 pub use loaded::{
     ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
-    Model, Source,
+    Model, Outline, Source,
 };
 pub use tokenizer::Tokenizer;

@@ -4,10 +4,10 @@ use crate::config::Json;
 use crate::config::chat::TokenFiles;
 use crate::config::modules;
 use crate::gguf::GgufMeta;
-use crate::registry::{self, Built, Checkpoint, Kind};
+use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
 use crate::source;
 use crate::weights::Weights;
-use crate::{ChatAssets, Identity, LoadError, LoadOptions, Loaded, Source, Tokenizer};
+use crate::{ChatAssets, Identity, LoadError, LoadOptions, Loaded, Outline, Source, Tokenizer};
 use koma_kernels::Format;
 use serde_json::Value;
 use std::path::Path;
@@ -30,33 +30,40 @@ pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError>
     }
 }
 
-/// Bytes that the weights of `source` will take in memory, from the heads of its files: what a budget asks before anything is
-/// loaded. None for [`Source::Hub`], whose files may not be here yet.
+/// What [`load`] would give, from the heads of the files alone: what a budget asks before anything is loaded. None for
+/// [`Source::Hub`], whose files may not be here yet.
+///
+/// The architecture is built as ever, over weights that have shapes and no values, so whatever is wrong with configuration,
+/// names, shapes and types is an error already here.
 ///
 /// # Errors
-/// If a head cannot be read, or config.json names an unknown precision; as [`load`] would say it.
-pub fn expected_memory(source: &Source, options: &LoadOptions) -> Result<Option<u64>, LoadError> {
-    let weights = match source {
-        Source::Folder(folder) => {
-            let mut weights = Weights::folder(folder, options)?;
-            weights.named(named_dtype(&Json::read(&folder.join("config.json"))?)?);
-            weights
-        }
-        Source::Gguf(path) => Weights::gguf(path, &Weights::gguf_head(path)?, options)?,
+/// As [`load`], but for the contents of the weights and the tokenizer, which are not read.
+pub fn outline(source: &Source, options: &LoadOptions) -> Result<Option<Outline>, LoadError> {
+    let (mut checkpoint, (architecture, _, build)) = match source {
+        Source::Folder(folder) => open_folder(folder, options)?,
+        Source::Gguf(path) => open_gguf(path, options)?,
         Source::Hub { .. } => return Ok(None),
     };
-    Ok(Some(weights.expected_memory()))
+    checkpoint.weights.hollow();
+    // What there is to warn of is said by the load that follows.
+    let quiet = tracing::subscriber::NoSubscriber::default();
+    let built = tracing::subscriber::with_default(quiet, || build(&mut checkpoint))?;
+    Ok(Some(Outline {
+        architecture: architecture.to_owned(),
+        format: checkpoint.weights.format(),
+        parameters: checkpoint.weights.parameters(),
+        limits: built.limits,
+        cache_groups: built.model.cache_groups(),
+        weight_bytes: checkpoint.weights.memory(),
+    }))
 }
 
-fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
-    if folder.join("code").is_dir() {
-        tracing::warn!(folder = %folder.display(), "the folder `code` in it is ignored: nothing in a model folder is run");
-    }
-    let path = folder.join("config.json");
-    let json = Json::read(&path)?;
-    if json.value("auto_map").is_some() {
-        tracing::warn!(file = %path.display(), "`auto_map` is ignored: nothing in a model folder is run");
-    }
+/// Opens a folder's weights and finds its architecture.
+fn open_folder(
+    folder: &Path,
+    options: &LoadOptions,
+) -> Result<(Checkpoint, Architecture), LoadError> {
+    let json = Json::read(&folder.join("config.json"))?;
     if json.value("quantization_config").is_some() {
         return Err(json.error(
             "quantization_config",
@@ -70,14 +77,26 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError
             "expected a list with the name of an architecture",
         ));
     };
-    let (architecture, kind, build) = registry::find(name)?;
+    let architecture = registry::find(name)?;
     let mut checkpoint = Checkpoint {
-        kind,
+        kind: architecture.1,
         gguf: None,
         weights: Weights::folder(folder, options)?,
         folder: Some((folder.to_owned(), json.clone())),
     };
     checkpoint.weights.named(named_dtype(&json)?);
+    Ok((checkpoint, architecture))
+}
+
+fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    if folder.join("code").is_dir() {
+        tracing::warn!(folder = %folder.display(), "the folder `code` in it is ignored: nothing in a model folder is run");
+    }
+    let (mut checkpoint, (architecture, kind, build)) = open_folder(folder, options)?;
+    let json = checkpoint.folder()?.1;
+    if json.value("auto_map").is_some() {
+        tracing::warn!(folder = %folder.display(), "`auto_map` of config.json is ignored: nothing in a model folder is run");
+    }
     let mut built = build(&mut checkpoint)?;
     checkpoint.weights.finish(built.ignorable)?;
 
@@ -157,19 +176,25 @@ fn check_segments(tokenizer: &Tokenizer, segments: usize) -> Result<(), String> 
     Ok(())
 }
 
-fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
+/// Opens a GGUF file's weights and finds its architecture.
+fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architecture), LoadError> {
     let gguf = Weights::gguf_head(path)?;
-    let (architecture, kind, build) = registry::find_gguf(gguf.meta.get("general.architecture")?)?;
-    let weights = Weights::gguf(path, &gguf, options)?;
-    let tokenizer = Tokenizer::from_gguf(&gguf.meta)?;
-    let vocab = gguf.meta.get::<&[String]>("tokenizer.ggml.tokens")?.len();
-    let chat = gguf_chat(&gguf.meta, vocab)?;
-    let mut checkpoint = Checkpoint {
-        kind,
+    let architecture = registry::find_gguf(gguf.meta.get("general.architecture")?)?;
+    let checkpoint = Checkpoint {
+        kind: architecture.1,
+        weights: Weights::gguf(path, &gguf, options)?,
         gguf: Some(gguf.meta),
         folder: None,
-        weights,
     };
+    Ok((checkpoint, architecture))
+}
+
+fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    let (mut checkpoint, (architecture, _, build)) = open_gguf(path, options)?;
+    let meta = checkpoint.gguf.as_ref().expect("open_gguf gives it");
+    let tokenizer = Tokenizer::from_gguf(meta)?;
+    let vocab = meta.get::<&[String]>("tokenizer.ggml.tokens")?.len();
+    let chat = gguf_chat(meta, vocab)?;
     let built = build(&mut checkpoint)?;
     checkpoint.weights.finish(built.ignorable)?;
     if vocab != built.limits.vocab {

@@ -130,6 +130,33 @@ pub enum Model {
     Encoder(Box<dyn Encoder>),
 }
 
+impl Model {
+    /// What its layers keep of a request, group by group; none for an encoder.
+    pub fn cache_groups(&self) -> Vec<CacheGroup> {
+        match self {
+            Self::Decoder(decoder) => decoder.cache_groups(),
+            Self::Encoder(_) => Vec::new(),
+        }
+    }
+}
+
+/// What is known of a model before its weights are read ([`crate::outline`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// As [`Identity::architecture`].
+    pub architecture: String,
+    /// As [`Identity::format`].
+    pub format: String,
+    /// As [`Identity::parameters`].
+    pub parameters: u64,
+    /// As [`Loaded::limits`], but for limits that a tokenizer or pooling configuration sets.
+    pub limits: Limits,
+    /// As [`Model::cache_groups`].
+    pub cache_groups: Vec<CacheGroup>,
+    /// As [`Loaded::weight_bytes`].
+    pub weight_bytes: usize,
+}
+
 /// A loaded model and all facts about it.
 pub struct Loaded {
     /// The layers.
@@ -146,4 +173,18 @@ pub struct Loaded {
     pub head: Option<Head>,
     /// Bytes that the weights take in memory.
     pub weight_bytes: usize,
+}
+
+impl Loaded {
+    /// What was, or could have been, known before loading.
+    pub fn outline(&self) -> Outline {
+        Outline {
+            architecture: self.identity.architecture.clone(),
+            format: self.identity.format.clone(),
+            parameters: self.identity.parameters,
+            limits: self.limits,
+            cache_groups: self.model.cache_groups(),
+            weight_bytes: self.weight_bytes,
+        }
+    }
 }

@@ -23,8 +23,11 @@ pub(crate) enum Kind {
 
 type Build = fn(&mut Checkpoint) -> Result<Built, LoadError>;
 
-/// Names as in config.json's `architectures`.
-const TABLE: &[(&str, Kind, Build)] = &[
+/// A line of the table: the name in config.json's `architectures`, what it is for, and what builds it.
+pub(crate) type Architecture = (&'static str, Kind, Build);
+
+/// The architectures.
+const TABLE: &[Architecture] = &[
     ("LlamaForCausalLM", Kind::Decoder, llama::build),
     ("BertModel", Kind::Embedder, bert::build),
     (
@@ -98,7 +101,7 @@ pub(crate) const MAX: Max = Max {
 };
 
 /// The line of the table for a name of config.json.
-pub(crate) fn find(name: &str) -> Result<(&'static str, Kind, Build), LoadError> {
+pub(crate) fn find(name: &str) -> Result<Architecture, LoadError> {
     let line = TABLE.iter().find(|(known, ..)| *known == name);
     line.copied().ok_or_else(|| LoadError::UnknownArchitecture {
         name: name.to_owned(),
@@ -111,7 +114,7 @@ pub(crate) fn find(name: &str) -> Result<(&'static str, Kind, Build), LoadError>
 }
 
 /// The line of the table for a name of GGUF metadata.
-pub(crate) fn find_gguf(name: &str) -> Result<(&'static str, Kind, Build), LoadError> {
+pub(crate) fn find_gguf(name: &str) -> Result<Architecture, LoadError> {
     match GGUF_NAMES.iter().find(|(known, _)| *known == name) {
         Some((_, architecture)) => find(architecture),
         None => Err(LoadError::UnknownArchitecture {

@@ -66,6 +66,8 @@ pub(crate) struct Weights {
     /// The precision that the checkpoint's configuration names.
     named: Option<Format>,
     options: LoadOptions,
+    /// Whether tensors are handed out without their values.
+    hollow: bool,
     done: AtomicU64,
     total: u64,
     memory: AtomicUsize,
@@ -109,6 +111,7 @@ impl Weights {
             spellings: |name| vec![name.to_owned()],
             named: None,
             options: options.clone(),
+            hollow: false,
             done: AtomicU64::new(0),
             memory: AtomicUsize::new(0),
         }
@@ -128,6 +131,11 @@ impl Weights {
     /// Sets the precision that the checkpoint's configuration names: [`Dtype::Auto`] rounds wider matrices to it.
     pub(crate) fn named(&mut self, format: Option<Format>) {
         self.named = format;
+    }
+
+    /// From now on tensors are handed out without their values, and nothing of them is read: for [`crate::outline`].
+    pub(crate) fn hollow(&mut self) {
+        self.hollow = true;
     }
 
     /// Whether there is a tensor `name`.
@@ -161,10 +169,12 @@ impl Weights {
         cols: usize,
     ) -> Result<PackedWeight, LoadError> {
         let (name, entry) = self.entry(name, &[rows, cols])?;
-        let bytes = self.files.map(entry.file, entry.range.clone())?;
         let kernel = |e: koma_kernels::Error| self.tensor_error(name, e.to_string());
         let wanted = self.wanted(name, &entry.stored)?;
-        let packed = if entry.stored == Stored::As(wanted) {
+        let bytes = self.files.map(entry.file, entry.range.clone())?;
+        let packed = if self.hollow {
+            PackedWeight::hollow(rows, cols, wanted)
+        } else if entry.stored == Stored::As(wanted) {
             PackedWeight::from_bytes(rows, cols, wanted, &bytes)
         } else {
             let values = self.values(name, entry, &bytes)?;
@@ -181,8 +191,13 @@ impl Weights {
     /// As [`Weights::matrix`].
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let (name, entry) = self.entry(name, &[len])?;
-        let bytes = self.files.map(entry.file, entry.range.clone())?;
-        let values = self.values(name, entry, &bytes)?;
+        let values = if self.hollow {
+            // One is harmless to whoever divides by it.
+            vec![1.0; len]
+        } else {
+            let bytes = self.files.map(entry.file, entry.range.clone())?;
+            self.values(name, entry, &bytes)?
+        };
         self.account(entry, values.len() * 4);
         Ok(values)
     }
@@ -219,21 +234,6 @@ impl Weights {
     /// Bytes handed out so far, as they are held in memory.
     pub(crate) fn memory(&self) -> usize {
         self.memory.load(Relaxed)
-    }
-
-    /// Bytes that the tensors will take in memory, as far as the heads of the files tell: matrices in the precision that is
-    /// asked for, vectors in f32. A tensor of an unknown type, which loading refuses, counts as stored.
-    pub(crate) fn expected_memory(&self) -> u64 {
-        let bytes = |(name, entry): (&String, &Entry)| {
-            let values = entry.shape.iter().product::<usize>();
-            let format = match entry.shape.len() {
-                0 | 1 => Ok(Format::F32),
-                _ => self.wanted(name, &entry.stored),
-            };
-            let packed = format.map(|f| values / f.block_len() * f.block_bytes());
-            packed.unwrap_or(entry.range.len()) as u64
-        };
-        self.entries.iter().map(bytes).sum()
     }
 
     /// The file or folder, for messages.

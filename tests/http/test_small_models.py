@@ -197,6 +197,21 @@ def test_a_failed_start_is_one_more_json_line(tmp_path: pathlib.Path) -> None:
     assert lines[-1]["level"] == "ERROR" and "NoSuchModel" in lines[-1]["error"], failed.log
 
 
+def test_a_cache_for_less_than_one_request_is_refused_before_loading() -> None:
+    """With the number of bytes that are needed: 8,192 tokens of 30 layers, 3 heads of 64 keys and 64 values, two bytes each."""
+    chat = pathlib.Path(os.environ["KOMA_TEST_MODELS"]) / "chat.gguf"
+    failed = start(f"chat={chat}", "--kv-cache-memory", "1M")
+    assert failed.process.wait(timeout=120) == 1
+    waiter = threading.Event()
+    for _ in range(200):
+        if any("koma ends" in line for line in failed.log):
+            break
+        waiter.wait(0.05)
+    needed = 8192 * 30 * 3 * 2 * 64 * 2
+    assert any(f"needs {needed} bytes" in line for line in failed.log), failed.log
+    assert not [line for line in failed.log if "loading" in line], failed.log
+
+
 def test_longer_input_is_cut_only_when_asked(server: Server) -> None:
     text = "word " * 5000
     assert server.post("/v1/embeddings", {"model": "embed", "input": text}).error()["code"] == "context_length_exceeded"

@@ -2,7 +2,7 @@
 
 use crate::open;
 use koma_kernels::KvDtype;
-use koma_models::{Dtype, LoadOptions, Source, expected_memory};
+use koma_models::{Dtype, LoadOptions, Source, outline};
 use koma_tests::forward::{Input, Sequence, decoder, encode, encoder};
 use koma_tests::golden::{Case, argmax, chat_gguf, embed_dir, ids, worst};
 
@@ -59,15 +59,18 @@ fn smollm2_in_fast_mode_agrees_where_the_reference_is_sure() {
     );
     assert_eq!(loaded.identity.format, "Q4_1");
     // What the budget hears before anything is loaded.
-    let expected = |dtype| {
+    let outlined = |dtype| {
         let options = LoadOptions {
             dtype,
             ..LoadOptions::default()
         };
-        expected_memory(&Source::Gguf(chat_gguf()), &options).unwrap()
+        outline(&Source::Gguf(chat_gguf()), &options)
+            .unwrap()
+            .unwrap()
     };
-    assert_eq!(expected(Dtype::Auto), Some(loaded.weight_bytes as u64));
-    assert_eq!(expected(Dtype::F32), Some(4 * loaded.identity.parameters));
+    assert_eq!(outlined(Dtype::Auto), loaded.outline());
+    let exact = outlined(Dtype::F32).weight_bytes as u64;
+    assert_eq!(exact, 4 * loaded.identity.parameters);
 
     let teacher = &case.json["teacher"];
     let (input, top1) = (ids(&teacher["ids"]), ids(&teacher["top1"]));

@@ -13,8 +13,8 @@ mod tests;
 pub use machine::Machine;
 
 use crate::{EngineConfig, StartError};
+use koma_models::Outline;
 use koma_models::kernels::{CacheGroup, GroupKind, KvDtype};
-use koma_models::{Loaded, Model};
 use std::fmt;
 
 /// Most bytes of a cache unless it is said how many.
@@ -36,25 +36,33 @@ pub struct ModelNeed {
 }
 
 impl ModelNeed {
-    /// What `loaded` needs, with blocks of `block_size` tokens stored as `kv_dtype`.
+    /// What the model `name` needs, with blocks of `block_size` tokens stored as `kv_dtype`.
     pub fn of(
-        loaded: &Loaded,
+        name: &str,
+        model: &Outline,
         block_size: usize,
         kv_dtype: KvDtype,
         cache_bytes: Option<usize>,
     ) -> Self {
-        let groups = match &loaded.model {
-            Model::Decoder(decoder) => decoder.cache_groups(),
-            Model::Encoder(_) => Vec::new(),
-        };
-        let max_len = loaded.limits.max_len;
-        let blocks = blocks_of_request(&groups, block_size, max_len);
+        let (groups, max_len) = (&model.cache_groups, model.limits.max_len);
+        let blocks = blocks_of_request(groups, block_size, max_len);
         Self {
-            name: loaded.identity.name.clone(),
-            weight_bytes: loaded.weight_bytes,
-            request_bytes: blocks.saturating_mul(bytes_per_block(&groups, block_size, kv_dtype)),
+            name: name.to_owned(),
+            weight_bytes: model.weight_bytes,
+            request_bytes: blocks.saturating_mul(bytes_per_block(groups, block_size, kv_dtype)),
             max_len,
             cache_bytes,
+        }
+    }
+
+    /// A model of which nothing is known yet.
+    pub fn unknown(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            weight_bytes: 0,
+            request_bytes: 0,
+            max_len: 0,
+            cache_bytes: None,
         }
     }
 }

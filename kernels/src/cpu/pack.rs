@@ -87,6 +87,11 @@ fn flip(format: Format, byte: usize) -> u8 {
     }
 }
 
+/// Pairs that `rows` rows take.
+pub(crate) fn pairs(rows: usize) -> usize {
+    rows.div_ceil(PAIR)
+}
+
 /// Bytes of a row as files store it.
 pub(crate) fn row_bytes(cols: usize, format: Format) -> usize {
     cols / format.block_len() * format.block_bytes()
@@ -101,7 +106,7 @@ pub(crate) fn pack(
 ) -> Vec<Line> {
     let unit = Unit::of(format);
     let pair_lines = unit.pair_lines(cols);
-    let mut lines = vec![Line([0; 64]); rows.div_ceil(PAIR) * pair_lines];
+    let mut lines = vec![Line([0; 64]); pairs(rows) * pair_lines];
     let buffer = || vec![0; cols.div_ceil(unit.cols) * unit.bytes()];
     lines
         .par_chunks_exact_mut(pair_lines)

@@ -86,8 +86,8 @@ fn engine_config(config: &BenchConfig, loaded: &Loaded, load: &Load) -> EngineCo
     // The whole batch is submitted at once, and each of it has a token in every step.
     engine.max_waiting = engine.max_waiting.max(load.batch);
     engine.max_batch_tokens = engine.max_batch_tokens.max(load.batch);
-    if let Model::Decoder(decoder) = &loaded.model {
-        let groups = decoder.cache_groups();
+    let groups = loaded.model.cache_groups();
+    if !groups.is_empty() {
         let block: usize = groups
             .iter()
             .map(|group| group.block_bytes(engine.block_size, engine.kv_dtype))

@@ -5,7 +5,7 @@
 //! served at all.
 
 use super::{announce, start};
-use crate::config::ServeConfig;
+use crate::config::{ModelConfig, ServeConfig};
 use crate::shutdown::{self, Signals};
 use anyhow::{Context, anyhow};
 use axum::serve::ListenerExt;
@@ -157,16 +157,23 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
         cores: config.process.threads,
         ..Machine::detect()
     };
-    let mut needs: Vec<ModelNeed> = config.models.iter().map(start::least_need).collect();
+    // The process ends then; who asks meanwhile hears why.
+    let failed = |model: &ModelConfig| {
+        state.set_failed(&model.name, "it cannot be loaded");
+    };
+    let expected = |model| start::expected_need(model).inspect_err(|_| failed(model));
+    let mut needs: Vec<ModelNeed> = config
+        .models
+        .iter()
+        .map(expected)
+        .collect::<Result<_, _>>()?;
     plan_budget(&machine, &needs)?;
     let data_dir = config.data_dir.as_deref();
     let mut all_loaded = Vec::with_capacity(needs.len());
     for (index, model) in config.models.iter().enumerate() {
-        // The process ends then; who asks meanwhile hears why.
-        let loaded = start::load_model(model, &config.process, data_dir).inspect_err(|_| {
-            state.set_failed(&model.name, "it cannot be loaded");
-        })?;
-        needs[index] = start::need(model, &loaded);
+        let loaded = start::load_model(model, &config.process, data_dir);
+        let loaded = loaded.inspect_err(|_| failed(model))?;
+        needs[index] = start::need(model, &loaded.outline());
         plan_budget(&machine, &needs)?;
         all_loaded.push(loaded);
     }

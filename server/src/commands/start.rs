@@ -4,7 +4,9 @@ use crate::config::{LogFormat, ModelConfig, ProcessConfig};
 use crate::progress::{Progress, Unit};
 use anyhow::{Context, ensure};
 use koma_engine::models::kernels::Class;
-use koma_engine::models::{LoadOptions, LoadProgress, Loaded, Model, expected_memory, load};
+use koma_engine::models::{
+    Limits, LoadOptions, LoadProgress, Loaded, Model, Outline, load, outline,
+};
 use koma_engine::{EngineConfig, ModelNeed};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,18 +32,8 @@ pub(super) fn load_model(
             shown.set(done, total);
         })),
     };
-    let mut loaded = load(&model.source, &options)
-        .with_context(|| format!("model `{}` cannot be loaded", model.name))?;
-    if let Some(asked) = model.max_model_len {
-        let own = loaded.limits.max_len;
-        // One number for all models means at most this much; one for this model means this much.
-        ensure!(
-            asked <= own || !model.max_model_len_own,
-            "model `{}`: its max-model-len is {asked}, but the model's own limit is {own} tokens",
-            model.name
-        );
-        loaded.limits.max_len = asked.min(own);
-    }
+    let mut loaded = load(&model.source, &options).with_context(|| cannot_load(model))?;
+    limit(model, &mut loaded.limits)?;
     Ok(loaded)
 }
 
@@ -70,26 +62,55 @@ pub(super) fn dump_dir(data_dir: Option<&Path>) -> PathBuf {
     folder.join("dumps")
 }
 
-/// What `loaded` needs as `model` configures it.
-pub(super) fn need(model: &ModelConfig, loaded: &Loaded) -> ModelNeed {
+/// What a model needs as `model` configures it. `outline`: of the loaded model, or from the heads of its files.
+pub(super) fn need(model: &ModelConfig, outline: &Outline) -> ModelNeed {
     let block_size = EngineConfig::default().block_size;
-    ModelNeed::of(loaded, block_size, model.kv_dtype, model.kv_cache_bytes)
+    let cache_bytes = model.kv_cache_bytes;
+    ModelNeed::of(
+        &model.name,
+        outline,
+        block_size,
+        model.kv_dtype,
+        cache_bytes,
+    )
 }
 
-/// What `model` needs at least, as far as the heads of its files say. A model that cannot be read counts nothing here: loading
-/// says what is wrong with it. The hub's files are not known yet.
-pub(super) fn least_need(model: &ModelConfig) -> ModelNeed {
+/// What `model` needs, before it is loaded; nothing if its files may not be here yet (the hub's).
+///
+/// # Errors
+/// If it cannot be loaded, or is configured for more than it can do.
+pub(super) fn expected_need(model: &ModelConfig) -> anyhow::Result<ModelNeed> {
     let options = LoadOptions {
         name: model.name.clone(),
         dtype: model.dtype,
         ..LoadOptions::default()
     };
-    let known = expected_memory(&model.source, &options).ok().flatten();
-    ModelNeed {
-        name: model.name.clone(),
-        weight_bytes: usize::try_from(known.unwrap_or(0)).unwrap_or(usize::MAX),
-        request_bytes: 0,
-        max_len: 0,
-        cache_bytes: None,
+    let known = outline(&model.source, &options).with_context(|| cannot_load(model))?;
+    let Some(mut known) = known else {
+        return Ok(ModelNeed::unknown(&model.name));
+    };
+    // A window that is cut by tokenizer or pooling configuration is checked once they are read.
+    if !known.cache_groups.is_empty() {
+        limit(model, &mut known.limits)?;
     }
+    Ok(need(model, &known))
+}
+
+fn cannot_load(model: &ModelConfig) -> String {
+    format!("model `{}` cannot be loaded", model.name)
+}
+
+/// Cuts the window to what is configured.
+fn limit(model: &ModelConfig, limits: &mut Limits) -> anyhow::Result<()> {
+    if let Some(asked) = model.max_model_len {
+        let own = limits.max_len;
+        // One number for all models means at most this much; one for this model means this much.
+        ensure!(
+            asked <= own || !model.max_model_len_own,
+            "model `{}`: its max-model-len is {asked}, but the model's own limit is {own} tokens",
+            model.name
+        );
+        limits.max_len = asked.min(own);
+    }
+    Ok(())
 }
