@@ -61,7 +61,7 @@ pub struct AttnSpec {
     pub scale: f32,
     /// Whether a token sees only itself and earlier ones ([`paged`] is always causal).
     pub causal: bool,
-    /// Tokens seen: itself and the `window - 1` before it (causal); none is all.
+    /// Tokens seen: itself and the `window - 1` before it, and where not causal the `window - 1` after it too; none is all.
     pub window: Option<usize>,
 }
 

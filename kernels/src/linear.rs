@@ -1,6 +1,6 @@
 //! Matrix product with a packed weight, and what is fused behind it.
 
-use crate::cpu::gemm::{Cut, Product, SiluMul};
+use crate::cpu::gemm::{Cut, Gated, Product};
 use crate::cpu::isa::dispatch;
 use crate::cpu::quantize::{self, Activations};
 use crate::cpu::shared::Shared;
@@ -46,10 +46,21 @@ pub enum Then {
     Tanh,
     /// The weight's rows are `[gate; up]`; store `silu(gate) * up`, half as wide.
     SiluMul,
+    /// As [`Then::SiluMul`], with exact GELU.
+    GeluErfMul,
+    /// As [`Then::SiluMul`], with the tanh form of GELU.
+    GeluTanhMul,
+}
+
+impl Then {
+    /// Whether the weight's rows are `[gate; up]` and the output is half as wide (Shazeer, arXiv:2002.05202).
+    pub fn is_gated(self) -> bool {
+        matches!(self, Self::SiluMul | Self::GeluErfMul | Self::GeluTanhMul)
+    }
 }
 
 /// `out = then(x * weight^T + bias)`. `x`: `[rows, weight.cols()]`; `out` becomes `[rows, weight.rows()]`, half of that
-/// for [`Then::SiluMul`]; for [`Then::Add`] it must have that shape already. Block formats and bf16 round the activations
+/// where [`Then::is_gated`]; for [`Then::Add`] it must have that shape already. Block formats and bf16 round the activations
 /// as [`PackedWeight`] says.
 ///
 /// # Panics
@@ -58,11 +69,8 @@ pub enum Then {
 pub fn linear(cx: &Cx, x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, out: &mut Rows) {
     assert_eq!(x.width(), weight.cols(), "linear: input width");
     let n = weight.rows();
-    let width = if epilogue.then == Then::SiluMul {
-        n / 2
-    } else {
-        n
-    };
+    let gated = epilogue.then.is_gated();
+    let width = if gated { n / 2 } else { n };
     if epilogue.then == Then::Add {
         assert_eq!(
             (out.rows(), out.width()),
@@ -82,14 +90,15 @@ pub fn linear(cx: &Cx, x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, 
     let Scratch { acts, product, .. } = &mut *scratch;
     let acts = reserve(acts, quantize::dwords(weight.format(), x.rows(), x.width()));
     activations(cx, x, weight, acts);
-    if epilogue.then == Then::SiluMul && !width.is_multiple_of(crate::cpu::pack::PAIR) {
+    if gated && !width.is_multiple_of(crate::cpu::pack::PAIR) {
         // Gate and up of an output are not in the same place of two pairs: whole rows first.
         let full = reserve(product, x.rows() * n);
         let store = Epilogue::bias(epilogue.bias, Then::Store);
         multiply(cx, weight, (x.rows(), acts), store, (full, n));
         let out = Shared::new(out.as_mut_slice());
         cx.run_rows(x.rows(), 20 * width, &|rows| {
-            let kernel = SiluMul {
+            let kernel = Gated {
+                then: epilogue.then,
                 full: &full[rows.start * n..rows.end * n],
                 // SAFETY: ranges of rows do not overlap.
                 out: unsafe { out.part(rows.start * width..rows.end * width) },

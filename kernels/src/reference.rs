@@ -72,11 +72,7 @@ pub fn round_activations(format: Format, x: &[f32]) -> Vec<f64> {
 /// As [`crate::linear`].
 pub fn linear(x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, out: &mut Rows) {
     let n = weight.rows();
-    let width = if epilogue.then == Then::SiluMul {
-        n / 2
-    } else {
-        n
-    };
+    let width = if epilogue.then.is_gated() { n / 2 } else { n };
     if epilogue.then != Then::Add {
         out.reset(x.rows(), width);
     }
@@ -102,6 +98,8 @@ pub fn linear(x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, out: &mut
                 Then::Relu => y[o].max(0.0),
                 Then::Tanh => y[o].tanh(),
                 Then::SiluMul => silu(y[o]) * y[o + width],
+                Then::GeluErfMul => gelu_erf(y[o]) * y[o + width],
+                Then::GeluTanhMul => gelu_tanh(y[o]) * y[o + width],
             } as f32;
         }
     }
@@ -247,10 +245,13 @@ pub fn varlen(qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mut Rows) {
     for bounds in cu_seqlens.windows(2) {
         let (start, end) = (bounds[0] as usize, bounds[1] as usize);
         for r in start..end {
-            let first = spec
-                .window
-                .map_or(start, |w| start.max((r + 1).saturating_sub(w)));
-            let last = if spec.causal { r + 1 } else { end };
+            let window = spec.window.unwrap_or(end);
+            let first = start.max((r + 1).saturating_sub(window));
+            let last = if spec.causal {
+                r + 1
+            } else {
+                end.min(r.saturating_add(window))
+            };
             for head in 0..layout.q_heads {
                 let kv_head = head / (layout.q_heads / layout.kv_heads);
                 let row = |t: usize| {

@@ -141,14 +141,12 @@ impl Task<'_> {
     /// Tokens that row `row` (of the task) sees.
     fn seen(&self, row: usize) -> Range<usize> {
         let position = self.position + row;
-        let first = self
-            .spec
-            .window
-            .map_or(0, |w| (position + 1).saturating_sub(w));
+        let window = self.spec.window.unwrap_or(usize::MAX);
+        let first = (position + 1).saturating_sub(window);
         let end = if self.spec.causal {
             position + 1
         } else {
-            self.len
+            self.len.min(position.saturating_add(window))
         };
         first..end
     }

@@ -138,7 +138,7 @@ impl Part<'_> {
                     let rows = row..self.rows.end.min(row + ROWS);
                     row = rows.end;
                     multiply::<S, F>(p, pair, rows.clone(), &mut sums);
-                    if p.epilogue.then == Then::SiluMul {
+                    if p.epilogue.then.is_gated() {
                         // `Product` is made only where the upper half begins with a pair.
                         multiply::<S, F>(p, pair + p.width / PAIR, rows.clone(), &mut ups);
                     }
@@ -342,7 +342,7 @@ unsafe fn finish<S: Simd>(
         let bias = p.epilogue.bias.map(|b| &b[col..]);
         let [bias, up_bias] = match bias {
             None => [zero; 2],
-            Some(b) if p.epilogue.then == Then::SiluMul => [
+            Some(b) if p.epilogue.then.is_gated() => [
                 S::load_part(b.as_ptr(), n),
                 S::load_part(b[p.width..].as_ptr(), n),
             ],
@@ -359,21 +359,36 @@ unsafe fn finish<S: Simd>(
                 Then::GeluTanh => activation::gelu_tanh::<S>(v),
                 Then::Relu => S::max(zero, v),
                 Then::Tanh => activation::tanh::<S>(v),
-                Then::SiluMul => S::mul(activation::silu::<S>(v), S::add(ups[i][half], up_bias)),
+                gated => gate::<S>(gated, v, S::add(ups[i][half], up_bias)),
             };
             S::store_part(out, n, v);
         }
     }
 }
 
-/// `silu(gate) * up` of rows `[gate | up]` that one part could not do at once. `full`: `[rows, 2 * width]`.
-pub(crate) struct SiluMul<'a> {
+/// `act(v) * up`, with the activation of a gated epilogue.
+#[inline(always)]
+unsafe fn gate<S: Simd>(then: Then, v: S::F, up: S::F) -> S::F {
+    // SAFETY: as the caller promises, see `isa`.
+    unsafe {
+        let v = match then {
+            Then::GeluErfMul => activation::gelu_erf::<S>(v),
+            Then::GeluTanhMul => activation::gelu_tanh::<S>(v),
+            _ => activation::silu::<S>(v),
+        };
+        S::mul(v, up)
+    }
+}
+
+/// `act(gate) * up` of rows `[gate | up]` that one part could not do at once. `full`: `[rows, 2 * width]`.
+pub(crate) struct Gated<'a> {
+    pub(crate) then: Then,
     pub(crate) full: &'a [f32],
     pub(crate) out: &'a mut [f32],
     pub(crate) width: usize,
 }
 
-impl Kernel for SiluMul<'_> {
+impl Kernel for Gated<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let rows = self.full.chunks_exact(2 * self.width);
@@ -382,9 +397,9 @@ impl Kernel for SiluMul<'_> {
                 let n = 16.min(self.width - at);
                 // SAFETY: as the caller promises, see `isa`; `at + n <= width`.
                 unsafe {
-                    let gate = S::load_part(full.as_ptr().add(at), n);
+                    let v = S::load_part(full.as_ptr().add(at), n);
                     let up = S::load_part(full.as_ptr().add(self.width + at), n);
-                    let v = S::mul(activation::silu::<S>(gate), up);
+                    let v = gate::<S>(self.then, v, up);
                     S::store_part(out.as_mut_ptr().add(at), n, v);
                 }
             }

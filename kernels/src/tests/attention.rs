@@ -264,7 +264,7 @@ fn varlen_agrees_with_the_naive_body() {
         let layout = layout(heads);
         let qkv = Random::new(31).rows(250, layout.qkv_width());
         for causal in [false, true] {
-            for window in [None, Some(7)] {
+            for window in WINDOWS {
                 let spec = spec(layout, causal, window);
                 let mut expected = Rows::new();
                 reference::varlen(&qkv, &cu, &spec, &mut expected);
@@ -280,12 +280,38 @@ fn varlen_agrees_with_the_naive_body() {
 }
 
 #[test]
+fn a_window_reaches_to_both_sides_across_splits() {
+    let layout = layout((2, 1, 8, 8));
+    let qkv = Random::new(5).rows(1100, layout.qkv_width());
+    let cu = [0, 1100];
+    let spec = spec(layout, false, Some(65));
+    let mut expected = Rows::new();
+    reference::varlen(&qkv, &cu, &spec, &mut expected);
+    for isa in isas() {
+        let run = |spec: &AttnSpec| {
+            let mut got = Rows::new();
+            varlen(&cx(isa, 3), &qkv, &cu, spec, &mut got);
+            got
+        };
+        let what = format!("{isa:?}");
+        assert_close(&what, run(&spec).as_slice(), expected.as_slice(), 1e-5);
+        // The control: looking back only is something else.
+        let back = run(&AttnSpec {
+            causal: true,
+            ..spec
+        });
+        let apart = |r: usize| (back.row(r)[0] - expected.row(r)[0]).abs();
+        assert!(apart(600) > 1e-3 && apart(1099) < 1e-5, "{isa:?}");
+    }
+}
+
+#[test]
 fn a_sequence_has_the_same_bits_in_any_company() {
     let layout = layout((4, 2, 20, 20));
-    let spec = spec(layout, false, None);
     let cu = [0u32, 33, 40, 640];
     let qkv = Random::new(8).rows(640, layout.qkv_width());
-    for isa in isas() {
+    for (isa, window) in isas().flat_map(|i| [(i, None), (i, Some(65))]) {
+        let spec = spec(layout, false, window);
         let mut whole = Rows::new();
         varlen(&cx(isa, 3), &qkv, &cu, &spec, &mut whole);
         for bounds in cu.windows(2) {

@@ -11,7 +11,7 @@ const FORMATS: [Format; 6] = [
     Format::Q4_0,
     Format::Q4_1,
 ];
-const THENS: [Then; 7] = [
+const THENS: [Then; 9] = [
     Then::Store,
     Then::Add,
     Then::GeluErf,
@@ -19,6 +19,8 @@ const THENS: [Then; 7] = [
     Then::Relu,
     Then::Tanh,
     Then::SiluMul,
+    Then::GeluErfMul,
+    Then::GeluTanhMul,
 ];
 
 /// Rows of activations, outputs, columns (for block formats in blocks).
@@ -54,11 +56,11 @@ fn check(isa: Isa, format: Format, (m, n, k): (usize, usize, usize)) {
     let bias = random.values(n);
     let cx = cx(isa, 3);
     for then in THENS {
-        if then == Then::SiluMul && n % 2 == 1 {
+        if then.is_gated() && n % 2 == 1 {
             continue;
         }
         for bias in [None, Some(bias.as_slice())] {
-            let width = if then == Then::SiluMul { n / 2 } else { n };
+            let width = if then.is_gated() { n / 2 } else { n };
             let mut got = random.rows(m, width);
             let mut expected = got.clone();
             let epilogue = Epilogue::bias(bias, then);
@@ -66,7 +68,7 @@ fn check(isa: Isa, format: Format, (m, n, k): (usize, usize, usize)) {
             reference::linear(&x, &weight, epilogue, &mut expected);
             let what = format!("{isa:?} {format:?} {m} x {n} x {k} {then:?}");
             // Sums of up to 600 products that reach 100.
-            let bound = if then == Then::SiluMul { 1e-4 } else { 2e-5 };
+            let bound = if then.is_gated() { 1e-4 } else { 2e-5 };
             assert_close(&what, got.as_slice(), expected.as_slice(), bound);
         }
     }

@@ -1,7 +1,7 @@
 //! [`Linear`]: one product, of one weight or of several that the checkpoint keeps apart and a layer wants side by side.
 
 use crate::{LoadError, weights::Weights};
-use koma_kernels::{Cx, Epilogue, PackedWeight, Rows, Then, linear, silu};
+use koma_kernels::{Cx, Epilogue, PackedWeight, Rows, Then, gelu_erf, gelu_tanh, linear, silu};
 use std::sync::Arc;
 
 /// Where the parts of a [`Linear`] come from: names without `.weight` and `.bias`.
@@ -108,7 +108,12 @@ fn side_by_side(cx: &Cx, x: &Rows, parts: &[Part], then: Then, side: &mut Rows, 
         "parts of different formats have no residual"
     );
     let rows: usize = parts.iter().map(|p| p.weight.rows()).sum();
-    let gated = then == Then::SiluMul;
+    let gated = then.is_gated();
+    let activate = match then {
+        Then::GeluErfMul => gelu_erf,
+        Then::GeluTanhMul => gelu_tanh,
+        _ => silu,
+    };
     let each = if gated { Then::Store } else { then };
     out.reset(x.rows(), if gated { rows / 2 } else { rows });
     let mut at = 0;
@@ -131,7 +136,7 @@ fn side_by_side(cx: &Cx, x: &Rows, parts: &[Part], then: Then, side: &mut Rows, 
                 out.row_mut(r)
                     .iter_mut()
                     .zip(from)
-                    .for_each(|(o, gate)| *o = silu(*gate));
+                    .for_each(|(o, gate)| *o = activate(*gate));
             } else {
                 out.row_mut(r)[at..at + from.len()].copy_from_slice(from);
             }
@@ -159,7 +164,7 @@ mod tests {
         let x = Rows::from_vec(4, vec![0.5, -1.0, 2.0, 0.25, 1.0, 0.0, -0.5, 3.0]);
         let mut side = Rows::new();
         for (second, stacked) in [(Format::F32, 1), (Format::Bf16, 2)] {
-            for then in [Then::Store, Then::Relu, Then::SiluMul] {
+            for then in [Then::Store, Then::Relu, Then::SiluMul, Then::GeluErfMul] {
                 let parts = || vec![part(Format::F32, 3, 0.7), part(second, 3, 0.3)];
                 let linear = Linear::stack(parts()).unwrap();
                 assert_eq!(linear.parts.len(), stacked, "{second:?}");
@@ -183,6 +188,9 @@ mod tests {
                     let (a, b) = (alone[0].row(r), alone[1].row(r));
                     let expected: Vec<f32> = match then {
                         Then::SiluMul => a.iter().zip(b).map(|(a, b)| silu(*a) * b).collect(),
+                        Then::GeluErfMul => {
+                            a.iter().zip(b).map(|(a, b)| gelu_erf(*a) * b).collect()
+                        }
                         Then::Relu => a.iter().chain(b).map(|v| v.max(0.0)).collect(),
                         _ => a.iter().chain(b).copied().collect(),
                     };
