@@ -5,8 +5,8 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use koma_benches::{Llama, Random, cx, paged_batch};
 use koma_kernels::{
-    AttnSpec, Class, Epilogue, Format, HeadLayout, Isa, PackedWeight, Rows, Team, Then, layer_norm,
-    linear, paged, rms_norm, varlen,
+    AttnSpec, Class, Epilogue, Format, HeadLayout, Isa, PackedWeight, Routing, Rows, Team, Then,
+    combine, layer_norm, linear, linear_by_expert, paged, rms_norm, route, spread, varlen,
 };
 
 fn main() {
@@ -85,6 +85,46 @@ fn paths_q4_1<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
 #[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
 fn paths_f32<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
     product(bencher, isa, Format::F32, ROWS, SHAPES[4]);
+}
+
+/// A layer of experts: name, experts, experts of a token, hidden, inner.
+#[derive(Debug, Clone, Copy)]
+struct Experts(&'static str, usize, usize, usize, usize);
+
+const EXPERTS: [Experts; 2] = [
+    Experts("8 experts", 8, 2, 1024, 2048),
+    Experts("qwen3-30b-a3b", 128, 8, 2048, 768),
+];
+
+impl std::fmt::Display for Experts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A whole layer of experts: picks, products, and their sum; random picks.
+#[divan::bench(args = EXPERTS, consts = [1, 16, 512], max_time = 0.5)]
+fn experts_q4_1<const ROWS: usize>(bencher: Bencher<'_, '_>, shape: Experts) {
+    let Experts(_, experts, top_k, hidden, inner) = shape;
+    let mut random = Random::new(1);
+    let mut all = |rows, cols| -> Vec<_> {
+        let each = (0..experts).map(|_| random.weight(rows, cols, Format::Q4_1));
+        each.collect()
+    };
+    let (gate_up, down) = (all(2 * inner, hidden), all(hidden, inner));
+    let (x, logits) = (random.rows(ROWS, hidden), random.rows(ROWS, experts));
+    let (cx, mut routing, mut out) = (cx(Isa::detect()), Routing::default(), x.clone());
+    let [mut picks, mut sorted, mut side, mut answers] = std::array::from_fn(|_| Rows::new());
+    bencher
+        .counter(ItemsCount::new(2 * 3 * hidden * inner * top_k * ROWS))
+        .bench_local(|| {
+            picks.clone_from(&logits);
+            route(&cx, &mut picks, top_k, true, &mut routing);
+            spread(&cx, &x, &routing, &mut sorted);
+            linear_by_expert(&cx, &sorted, &routing, &gate_up, Then::SiluMul, &mut side);
+            linear_by_expert(&cx, &side, &routing, &down, Then::Store, &mut answers);
+            combine(&cx, &answers, &routing, &mut out);
+        });
 }
 
 const SMOLLM2: HeadLayout = HeadLayout {

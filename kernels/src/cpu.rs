@@ -10,6 +10,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod experts;
 pub(crate) mod gemm;
 pub(crate) mod isa;
 pub(crate) mod norm;

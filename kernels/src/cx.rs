@@ -1,6 +1,7 @@
 //! [`Cx`]: what an operation runs with: the team and its class there, the CPU path, scratch memory.
 
 use crate::attention::Share;
+use crate::linear::Group;
 use crate::{Class, Error, Team};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,6 +70,8 @@ pub(crate) struct Scratch {
     pub(crate) acts: Vec<u32>,
     /// Products that need a second pass.
     pub(crate) product: Vec<f32>,
+    /// The products that share a region.
+    pub(crate) groups: Vec<Group>,
     /// States of attention's splits, then each thread's work.
     pub(crate) attention: Vec<f32>,
     /// How attention is cut into tasks, per request.

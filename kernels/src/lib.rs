@@ -15,6 +15,7 @@ mod cache;
 mod cpu;
 mod cx;
 mod error;
+mod experts;
 mod linear;
 mod norm;
 #[cfg(any(test, feature = "reference"))]
@@ -31,6 +32,7 @@ pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen};
 pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
 pub use cx::{Cx, Isa};
 pub use error::Error;
+pub use experts::{Routing, combine, linear_by_expert, route, spread};
 pub use linear::{Epilogue, Then, linear};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopeTable, rope, rope_angles};

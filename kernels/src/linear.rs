@@ -6,6 +6,7 @@ use crate::cpu::quantize::{self, Activations};
 use crate::cpu::shared::Shared;
 use crate::cx::{Scratch, reserve};
 use crate::{Cx, PackedWeight, Rows};
+use std::slice::from_ref;
 
 /// What happens to a product before it is stored.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,8 +68,25 @@ impl Then {
 /// If the shapes do not agree.
 #[track_caller]
 pub fn linear(cx: &Cx, x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, out: &mut Rows) {
-    assert_eq!(x.width(), weight.cols(), "linear: input width");
-    let n = weight.rows();
+    grouped(cx, x, (&[0, x.rows()], from_ref(weight)), epilogue, out);
+}
+
+/// As [`linear`], with several weights of one shape: rows `starts[i]..starts[i + 1]` of `x` go through `weights[i]`, all in
+/// the same parallel regions. `starts`: `[weights.len() + 1]`, ascending from 0 to `x.rows()`.
+#[track_caller]
+pub(crate) fn grouped(
+    cx: &Cx,
+    x: &Rows,
+    (starts, weights): (&[usize], &[PackedWeight]),
+    epilogue: Epilogue<'_>,
+    out: &mut Rows,
+) {
+    let (n, cols) = weights.first().map_or((0, 0), |w| (w.rows(), w.cols()));
+    let same = weights.iter().all(|w| (w.rows(), w.cols()) == (n, cols));
+    assert!(same, "linear: weights of different shape");
+    assert_eq!(starts.len(), weights.len() + 1, "linear: groups");
+    assert_eq!(starts.last(), Some(&x.rows()), "linear: rows of the groups");
+    assert_eq!(x.width(), cols, "linear: input width");
     let gated = epilogue.then.is_gated();
     let width = if gated { n / 2 } else { n };
     if epilogue.then == Then::Add {
@@ -87,14 +105,19 @@ pub fn linear(cx: &Cx, x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, 
         return;
     }
     let mut scratch = cx.scratch();
-    let Scratch { acts, product, .. } = &mut *scratch;
-    let acts = reserve(acts, quantize::dwords(weight.format(), x.rows(), x.width()));
-    activations(cx, x, weight, acts);
+    let Scratch {
+        acts,
+        product,
+        groups,
+        ..
+    } = &mut *scratch;
+    let acts = reserve(acts, fill(groups, starts, weights));
+    activations(cx, x, weights, groups, acts);
     if gated && !width.is_multiple_of(crate::cpu::pack::PAIR) {
         // Gate and up of an output are not in the same place of two pairs: whole rows first.
         let full = reserve(product, x.rows() * n);
         let store = Epilogue::bias(epilogue.bias, Then::Store);
-        multiply(cx, weight, (x.rows(), acts), store, (full, n));
+        multiply(cx, weights, (groups, acts), store, (full, n));
         let out = Shared::new(out.as_mut_slice());
         cx.run_rows(x.rows(), 20 * width, &|rows| {
             let kernel = Gated {
@@ -107,53 +130,117 @@ pub fn linear(cx: &Cx, x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, 
             dispatch(cx.isa(), kernel);
         });
     } else {
-        multiply(
-            cx,
-            weight,
-            (x.rows(), acts),
-            epilogue,
-            (out.as_mut_slice(), width),
-        );
+        let out = (out.as_mut_slice(), width);
+        multiply(cx, weights, (groups, acts), epilogue, out);
     }
 }
 
+/// Rows of activations that are made at a time: a multiple of every path's group of rows.
+const STEP: usize = 12;
+
+/// Rows that go through one weight, and their share of the regions that all groups have together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Group {
+    /// Number of the weight.
+    weight: usize,
+    /// The first row, and how many there are (never none).
+    start: usize,
+    rows: usize,
+    /// Where the activations begin, and how many dwords they take.
+    acts: usize,
+    dwords: usize,
+    /// Number of the first [`STEP`] of activations.
+    first_step: usize,
+    /// Number of the first chunk of the product, and how it is cut.
+    first_chunk: usize,
+    cut: Cut,
+}
+
+/// The groups that have rows; returns the dwords of all activations.
+fn fill(groups: &mut Vec<Group>, starts: &[usize], weights: &[PackedWeight]) -> usize {
+    groups.clear();
+    let (mut acts, mut first_step) = (0, 0);
+    for (weight, ends) in starts.windows(2).enumerate() {
+        let (start, rows) = (ends[0], ends[1] - ends[0]);
+        if rows == 0 {
+            continue;
+        }
+        let dwords = quantize::dwords(weights[weight].format(), rows, weights[weight].cols());
+        groups.push(Group {
+            weight,
+            start,
+            rows,
+            acts,
+            dwords,
+            first_step,
+            ..Group::default()
+        });
+        acts += dwords;
+        first_step += rows.div_ceil(STEP);
+    }
+    acts
+}
+
+/// The group that `at` belongs to, where `first` tells what each begins with.
+fn group_of(groups: &[Group], at: usize, first: impl Fn(&Group) -> usize) -> &Group {
+    &groups[groups.partition_point(|g| first(g) <= at) - 1]
+}
+
 /// Brings the activations into the kernel's form.
-fn activations(cx: &Cx, x: &Rows, weight: &PackedWeight, acts: &mut [u32]) {
-    /// A multiple of every path's group of rows.
-    const STEP: usize = 12;
-    let (all, cols) = (x.rows(), x.width());
+fn activations(cx: &Cx, x: &Rows, weights: &[PackedWeight], groups: &[Group], acts: &mut [u32]) {
+    let cols = x.width();
     let to = Shared::new(acts);
-    cx.run_rows(all.div_ceil(STEP), STEP * 2 * cols, &|steps| {
-        let kernel = Activations {
-            format: weight.format(),
-            x: x.as_slice(),
-            cols,
-            all,
-            rows: steps.start * STEP..all.min(steps.end * STEP),
-            to: &to,
-        };
-        dispatch(cx.isa(), kernel);
+    let all = groups.iter().map(|g| g.rows.div_ceil(STEP)).sum();
+    cx.run_rows(all, STEP * 2 * cols, &|steps| {
+        let mut step = steps.start;
+        while step < steps.end {
+            let group = group_of(groups, step, |g| g.first_step);
+            let Group { start, rows, .. } = *group;
+            let end = rows.div_ceil(STEP).min(steps.end - group.first_step);
+            let kernel = Activations {
+                format: weights[group.weight].format(),
+                x: &x.as_slice()[start * cols..(start + rows) * cols],
+                cols,
+                all: rows,
+                rows: (step - group.first_step) * STEP..rows.min(end * STEP),
+                to: &to.slice(group.acts..group.acts + group.dwords),
+            };
+            dispatch(cx.isa(), kernel);
+            step = group.first_step + end;
+        }
     });
 }
 
-/// The product itself. `out`: `[rows, width]`.
+/// The products themselves. `out`: `[rows, width]`.
 fn multiply(
     cx: &Cx,
-    weight: &PackedWeight,
-    (rows, acts): (usize, &[u32]),
+    weights: &[PackedWeight],
+    (groups, acts): (&mut [Group], &[u32]),
     epilogue: Epilogue<'_>,
     (out, width): (&mut [f32], usize),
 ) {
-    let product = Product {
-        weight,
-        rows,
-        acts,
-        epilogue,
-        out: Shared::new(out),
-        width,
-    };
-    let cut = Cut::new(&product, cx.isa(), cx.team().threads());
-    cx.run(cut.chunks(), &|chunk| {
-        dispatch(cx.isa(), cut.part(&product, chunk));
+    let out = Shared::new(out);
+    // Several groups keep the team busy together.
+    let threads = cx.team().threads().div_ceil(groups.len());
+    let mut chunks = 0;
+    for group in groups.iter_mut() {
+        let weight = &weights[group.weight];
+        group.cut = Cut::new(weight, (group.rows, width), cx.isa(), threads);
+        group.first_chunk = chunks;
+        chunks += group.cut.chunks();
+    }
+    let groups = &*groups;
+    cx.run(chunks, &|chunk| {
+        let group = group_of(groups, chunk, |g| g.first_chunk);
+        let product = Product {
+            weight: &weights[group.weight],
+            rows: group.rows,
+            acts: &acts[group.acts..group.acts + group.dwords],
+            epilogue,
+            out: out.slice(group.start * width..(group.start + group.rows) * width),
+            width,
+        };
+        let part = group.cut.part(&product, chunk - group.first_chunk);
+        dispatch(cx.isa(), part);
     });
 }

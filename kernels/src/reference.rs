@@ -105,6 +105,56 @@ pub fn linear(x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, out: &mut
     }
 }
 
+/// The experts of one token and their weights, as [`crate::route`].
+pub fn route(logits: &[f32], top_k: usize, renormalise: bool) -> Vec<(usize, f64)> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exp = |v: &f32| (f64::from(*v) - f64::from(max)).exp();
+    let sum: f64 = logits.iter().map(exp).sum();
+    let mut all: Vec<_> = logits.iter().map(|v| exp(v) / sum).enumerate().collect();
+    // Stable: of equal ones the first.
+    all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    all.truncate(top_k);
+    let kept: f64 = all.iter().map(|(_, p)| p).sum();
+    if renormalise {
+        for (_, p) in &mut all {
+            *p /= kept;
+        }
+    }
+    all
+}
+
+/// A whole layer, token by token: `out += sum of weight * down(silu(gate(x)) * up(x))` over each token's experts. `gate_up`:
+/// for each expert the rows `[gate; up]`. As [`crate::route`], [`crate::spread`], [`crate::linear_by_expert`] twice and
+/// [`crate::combine`].
+pub fn experts(
+    (x, logits): (&Rows, &Rows),
+    (top_k, renormalise): (usize, bool),
+    gate_up: &[PackedWeight],
+    down: &[PackedWeight],
+    out: &mut Rows,
+) {
+    let (mut inner, mut answer) = (Rows::new(), Rows::new());
+    for t in 0..x.rows() {
+        let token = Rows::from_vec(x.width(), x.row(t).to_vec());
+        let mut sum = vec![0.0; out.width()];
+        for (e, weight) in route(logits.row(t), top_k, renormalise) {
+            linear(
+                &token,
+                &gate_up[e],
+                Epilogue::then(Then::SiluMul),
+                &mut inner,
+            );
+            linear(&inner, &down[e], Epilogue::default(), &mut answer);
+            for (s, v) in sum.iter_mut().zip(answer.row(0)) {
+                *s += weight * f64::from(*v);
+            }
+        }
+        for (o, s) in out.row_mut(t).iter_mut().zip(sum) {
+            *o = (f64::from(*o) + s) as f32;
+        }
+    }
+}
+
 /// Exact GELU.
 pub fn gelu_erf(x: f64) -> f64 {
     0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2)

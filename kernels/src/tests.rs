@@ -2,6 +2,7 @@
 
 mod attention;
 mod cache;
+mod experts;
 mod linear;
 mod rows;
 

@@ -2,8 +2,9 @@
 
 use koma_kernels::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, Class, Cx, Epilogue, Format, GroupKind,
-    HeadLayout, Isa, KvCache, KvDtype, PackedWeight, RopeTable, Rows, Team, Then, embed,
-    layer_norm, linear, paged, rms_norm, rope, rope_angles, varlen, write_kv,
+    HeadLayout, Isa, KvCache, KvDtype, PackedWeight, RopeTable, Routing, Rows, Team, Then, combine,
+    embed, layer_norm, linear, linear_by_expert, paged, rms_norm, rope, rope_angles, route, spread,
+    varlen, write_kv,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,13 +38,53 @@ const LAYOUT: HeadLayout = HeadLayout {
 };
 const CONTEXT: usize = 1300;
 
+fn weight(rows: usize, cols: usize, format: Format) -> PackedWeight {
+    let bytes = vec![0; rows * cols / format.block_len() * format.block_bytes()];
+    PackedWeight::from_bytes(rows, cols, format, &bytes).expect("a weight of zeros")
+}
+
+/// A layer of three experts, and its buffers.
+struct Experts {
+    gate_up: [PackedWeight; 3],
+    down: [PackedWeight; 3],
+    routing: Routing,
+    /// Logits, inputs sorted by expert, inside, answers.
+    buffers: [Rows; 4],
+}
+
+impl Default for Experts {
+    fn default() -> Self {
+        Self {
+            gate_up: std::array::from_fn(|_| weight(128, 96, Format::Q4_1)),
+            down: std::array::from_fn(|_| weight(96, 64, Format::Q4_1)),
+            routing: Routing::default(),
+            buffers: std::array::from_fn(|_| Rows::new()),
+        }
+    }
+}
+
+impl Experts {
+    /// Adds the layer to `x`; token `t` goes to expert `t % 3` and the next one.
+    fn run(&mut self, cx: &Cx, x: &mut Rows) {
+        let [logits, sorted, inner, answers] = &mut self.buffers;
+        logits.reset(x.rows(), 3);
+        for t in 0..x.rows() {
+            for (e, logit) in logits.row_mut(t).iter_mut().enumerate() {
+                *logit = -(((e + 3 - t % 3) % 3) as f32);
+            }
+        }
+        route(cx, logits, 2, true, &mut self.routing);
+        let routing = &self.routing;
+        spread(cx, x, routing, sorted);
+        linear_by_expert(cx, sorted, routing, &self.gate_up, Then::SiluMul, inner);
+        linear_by_expert(cx, inner, routing, &self.down, Then::Store, answers);
+        combine(cx, answers, routing, x);
+    }
+}
+
 #[test]
 fn a_step_seen_before_allocates_nothing() {
     let cx = Cx::new(Arc::new(Team::new(3)), Class::Throughput, Isa::detect());
-    let weight = |rows, cols, format: Format| {
-        let bytes = vec![0; rows * cols / format.block_len() * format.block_bytes()];
-        PackedWeight::from_bytes(rows, cols, format, &bytes).expect("a weight of zeros")
-    };
     let width = LAYOUT.qkv_width();
     let formats = [
         Format::F32,
@@ -55,6 +96,7 @@ fn a_step_seen_before_allocates_nothing() {
     ];
     let into: Vec<_> = formats.iter().map(|f| weight(width, 96, *f)).collect();
     let (gate_up, odd) = (weight(128, 96, Format::Q4_1), weight(60, 96, Format::F32));
+    let mut experts = Experts::default();
     let group = CacheGroup {
         kind: GroupKind::Full(LAYOUT),
         layers: 1,
@@ -99,6 +141,7 @@ fn a_step_seen_before_allocates_nothing() {
         rms_norm(&cx, &mixed, &norm, 1e-5, &mut inner);
         linear(&cx, &x, &gate_up, Epilogue::then(Then::SiluMul), &mut inner);
         linear(&cx, &x, &odd, Epilogue::then(Then::SiluMul), &mut inner);
+        experts.run(&cx, &mut x);
     };
     // A thread allocates while it starts, and may start late on a busy machine: nobody leaves before all are there.
     let all = Barrier::new(cx.team().threads());

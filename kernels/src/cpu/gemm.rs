@@ -49,7 +49,7 @@ pub(crate) struct Product<'a> {
 }
 
 /// How a product is cut: chunks of `rows` rows and `pairs` pairs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cut {
     rows: usize,
     pairs: usize,
@@ -58,9 +58,14 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Chunks of about 50 us, fewer than four a thread only where they would be shorter than 3 us.
-    pub(crate) fn new(product: &Product<'_>, isa: Isa, threads: usize) -> Self {
-        let weight = product.weight;
+    /// Chunks of about 50 us, fewer than four a thread only where they would be shorter than 3 us. `width`: as in
+    /// [`Product`].
+    pub(crate) fn new(
+        weight: &PackedWeight,
+        (all, width): (usize, usize),
+        isa: Isa,
+        threads: usize,
+    ) -> Self {
         // ns of one row with one pair (at modest speed: multiply-adds a ns), and of reading one pair from memory
         let speed = match isa {
             Isa::Portable => 2,
@@ -68,11 +73,11 @@ impl Cut {
             Isa::Avx512 => 60,
         };
         let row_cost = (PAIR * weight.cols()).div_ceil(speed);
-        let pairs = product.width.div_ceil(PAIR);
+        let pairs = width.div_ceil(PAIR);
         let read = weight.bytes() / weight.rows().div_ceil(PAIR).max(1) / 15;
         let rows = (50_000 / row_cost / ROWS * ROWS).clamp(ROWS, 4 * ROWS);
-        let cost = (row_cost * rows.min(product.rows)).max(read).max(1);
-        let row_chunks = product.rows.div_ceil(rows);
+        let cost = (row_cost * rows.min(all)).max(read).max(1);
+        let row_chunks = all.div_ceil(rows);
         let enough = (pairs * row_chunks).div_ceil(4 * threads);
         let shortest = 3_000usize.div_ceil(cost);
         let pairs_each = enough.max(shortest).min(50_000 / cost).max(1);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Epilogue, Error, Then, embed, linear, reference};
 
-const FORMATS: [Format; 6] = [
+pub(super) const FORMATS: [Format; 6] = [
     Format::F32,
     Format::Bf16,
     Format::F16,
