@@ -204,7 +204,7 @@ impl PackedWeight {
                 part.format.name()
             )));
         }
-        if parts.iter().any(|p| p.lines.is_empty()) {
+        if parts.iter().any(|p| p.rows > 0 && p.lines.is_empty()) {
             return Self::hollow(parts.iter().map(|p| p.rows).sum(), cols, format);
         }
         // Parts of whole pairs are stacked as they are; others shift the rows of all that follow.
