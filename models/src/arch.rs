@@ -1,8 +1,10 @@
-//! The architectures, one file each: configuration, names of tensors, the order of the layers.
+//! The architectures, one file each: configuration, names of tensors, the order of the layers. What decoders share is in
+//! [`decoder`].
 //!
 //! Each file has a `build` that [`crate::registry`] names in one line.
 
 pub(crate) mod bert;
+mod decoder;
 pub(crate) mod distilbert;
 pub(crate) mod llama;
 

@@ -86,8 +86,8 @@ pub struct Workspace {
     pub inner: Rows,
     /// One part of a product whose parts have different formats; embeddings to be added.
     pub side: Rows,
-    /// Rotary cosines and sines.
-    pub angles: Rows,
+    /// Rotary cosines and sines, one matrix for each kind of rotation in the model.
+    pub angles: Vec<Rows>,
     /// The result: a decoder's logits `[logit_rows, vocab]`; an encoder's head or pooled output, one row per request,
     /// before [`crate::Head::activate`].
     pub output: Rows,

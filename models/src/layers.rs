@@ -4,9 +4,11 @@
 //!
 //! Invariant: a forward allocates nothing once its buffers have seen the largest step.
 
+pub(crate) mod decoder;
 pub(crate) mod embedding;
 pub(crate) mod encoder;
 pub(crate) mod linear;
+pub(crate) mod mlp;
 pub(crate) mod pooling;
 
 use koma_kernels::Rows;

@@ -1,0 +1,37 @@
+//! How the tensors of decoders are spelled in files. The architectures call them as transformers does for a causal model.
+
+/// With and without the prefix of the causal model.
+pub(super) fn folder(name: &str) -> Vec<String> {
+    let bare = name.strip_prefix("model.").map(str::to_owned);
+    std::iter::once(name.to_owned()).chain(bare).collect()
+}
+
+/// The names that llama.cpp's converter gives.
+pub(super) fn gguf(name: &str) -> Vec<String> {
+    const WHOLE: [(&str, &str); 3] = [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+    ];
+    const PARTS: [(&str, &str); 9] = [
+        ("input_layernorm", "attn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    let spelled = || {
+        let (stem, end) = name.rsplit_once('.')?;
+        if let Some((_, theirs)) = WHOLE.iter().find(|(ours, _)| *ours == stem) {
+            return Some(format!("{theirs}.{end}"));
+        }
+        let (i, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
+        let (_, theirs) = PARTS.iter().find(|(ours, _)| *ours == part)?;
+        Some(format!("blk.{i}.{theirs}.{end}"))
+    };
+    vec![spelled().unwrap_or_else(|| name.to_owned())]
+}
