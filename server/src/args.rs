@@ -5,8 +5,10 @@
 //! Invariant: a setting is text and the place it came from until `config` reads it, so that each is read by one function
 //! and every message names the place.
 
+mod bench;
 mod file;
 
+pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
 pub(crate) use file::{File, FileModel};
 use std::collections::BTreeMap;
@@ -32,11 +34,6 @@ Examples:
 Every setting can also be given as a variable (--max-model-len: KOMA_MAX_MODEL_LEN; models: KOMA_MODELS, separated by \
 commas) or as a key of the file (max-model-len). A flag wins over a variable, a variable over the file.";
 
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  koma bench throughput chat.gguf --batch 8 --input-len 512 --output-len 128
-  koma bench throughput ./all-MiniLM-L6-v2 --batch 32 --input-len 128 --json result.json";
-
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "koma", version = VERSION, about = ABOUT, subcommand_required = true, arg_required_else_help = true)]
@@ -53,13 +50,6 @@ pub(crate) enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(BenchCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Measure how many tokens a second a model computes, without HTTP: seeded random prompts, exact lengths.
-    #[command(after_help = BENCH_EXAMPLES)]
-    Throughput(ThroughputArgs),
 }
 
 #[derive(Debug, Args)]
@@ -135,38 +125,6 @@ pub(crate) struct MachineArgs {
     /// What to log, such as `warn` or `koma_engine=debug,info` [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ThroughputArgs {
-    /// The model: a folder, a .gguf file or a hub id.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: String,
-    /// Requests that run together
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) batch: u32,
-    /// Tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) input_len: u32,
-    /// Tokens each request generates [default: 64]; only for models that generate
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) output_len: Option<u32>,
-    /// Measured runs
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) runs: u32,
-    /// Runs before the measured ones
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
-    pub(crate) warmup: u32,
-    /// Seed of the prompts
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Write everything measured to FILE; - is standard output, without the table
-    #[arg(long, value_name = "FILE|-")]
-    pub(crate) json: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) machine: MachineArgs,
 }
 
 /// Where a value was given.
@@ -309,6 +267,11 @@ impl Environment {
             .filter(|part| !part.is_empty())
             .map(str::to_owned)
             .collect()
+    }
+
+    /// The key that `koma bench serve` shows to the server: `KOMA_API_KEY`.
+    pub(crate) fn api_key(&self) -> Option<&str> {
+        self.get("KOMA_API_KEY")
     }
 
     /// The file of `KOMA_CONFIG`.

@@ -1,17 +1,19 @@
-//! What was typed becomes what it means: [`ServeConfig`] and [`BenchConfig`], resolved once.
+//! What was typed becomes what it means: [`ServeConfig`], [`BenchConfig`], [`BenchServeConfig`], resolved once.
 //!
 //! Owns: defaults, precedence (flag, variable, file, default), allowed ranges, names of models. Must not know: where text
 //! comes from beyond the name it is shown under.
 //!
 //! Invariant: after `resolve` nothing else has a default, and every message names the flag, variable or key at fault.
 
+mod bench;
 mod models;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
-use crate::args::{Environment, File, Layer, ServeArgs, ThroughputArgs};
+use crate::args::{Environment, File, Layer, ServeArgs};
+pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace, Secret};
 use koma_engine::models::kernels::{Class, Isa, KvDtype};
 use koma_engine::models::{Dtype, Source};
 use serde_json::{Value, json};
@@ -69,21 +71,6 @@ pub(crate) struct ServeConfig {
     pub(crate) data_dir: Option<PathBuf>,
     /// At least one; the first is the default. Names are distinct.
     pub(crate) models: Vec<ModelConfig>,
-}
-
-/// All that `koma bench throughput` needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BenchConfig {
-    pub(crate) process: ProcessConfig,
-    pub(crate) model: ModelConfig,
-    pub(crate) batch: usize,
-    pub(crate) input_len: usize,
-    /// None: not given.
-    pub(crate) output_len: Option<usize>,
-    pub(crate) runs: usize,
-    pub(crate) warmup: usize,
-    pub(crate) seed: u64,
-    pub(crate) json: Option<PathBuf>,
 }
 
 /// What is around the process.
@@ -160,36 +147,6 @@ impl ServeConfig {
             "drain_timeout_seconds": self.drain_timeout.as_secs(),
             "data_dir": self.data_dir,
             "models": models,
-        })
-    }
-}
-
-impl BenchConfig {
-    /// Reads flags and variables.
-    ///
-    /// # Errors
-    /// As [`ServeConfig::resolve`].
-    pub(crate) fn resolve(
-        args: &ThroughputArgs,
-        environment: &Environment,
-        around: &Surroundings,
-    ) -> Result<Self, String> {
-        let mut flags = args.model.layer();
-        flags.append(&mut args.machine.layer());
-        let variables = environment.layer();
-        let values = Values::new(&[&flags, &variables]);
-        let given = models::from_text(&args.source)?;
-        let positive = |number: u32| number as usize;
-        Ok(Self {
-            process: process(&values, around)?,
-            model: model(&given, &values)?,
-            batch: positive(args.batch),
-            input_len: positive(args.input_len),
-            output_len: args.output_len.map(positive),
-            runs: positive(args.runs),
-            warmup: positive(args.warmup),
-            seed: args.seed,
-            json: args.json.clone(),
         })
     }
 }

@@ -11,7 +11,7 @@ mod shutdown;
 use args::{BenchCommand, Cli, Command, Environment};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use config::{BenchConfig, LogFormat, ProcessConfig, ServeConfig, Surroundings};
+use config::{BenchConfig, BenchServeConfig, LogFormat, ProcessConfig, ServeConfig, Surroundings};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -64,11 +64,30 @@ fn run(command: Command) -> Result<(), Failure> {
             logging::start(&config.process)?;
             commands::serve::serve(&config).map_err(|error| told(&config.process, error))?;
         }
-        Command::Bench(BenchCommand::Throughput(args)) => {
+        Command::Bench(command) => bench(&command, &environment, &around)?,
+    }
+    Ok(())
+}
+
+fn bench(
+    command: &BenchCommand,
+    environment: &Environment,
+    around: &Surroundings,
+) -> Result<(), Failure> {
+    let load = |args, runs, warmup| {
+        let config = BenchConfig::resolve(args, (runs, warmup), environment, around)
+            .map_err(Failure::Usage)?;
+        logging::start(&config.process)?;
+        Ok::<_, Failure>(config)
+    };
+    match command {
+        BenchCommand::Throughput(args) => commands::bench::throughput(&load(args, 5, 1)?)?,
+        BenchCommand::Latency(args) => commands::bench::latency(&load(args, 20, 2)?)?,
+        BenchCommand::Serve(args) => {
             let config =
-                BenchConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
+                BenchServeConfig::resolve(args, environment, around).map_err(Failure::Usage)?;
             logging::start(&config.process)?;
-            commands::bench::throughput(&config)?;
+            commands::bench::serve(&config)?;
         }
     }
     Ok(())

@@ -64,6 +64,17 @@ fn help_shows_every_command_with_examples() {
         "Examples:",
     ];
     check(&["bench", "throughput", "--help"], &[], 0, &flags);
+    check(&["bench", "latency", "--help"], &[], 0, &flags);
+    let flags = [
+        "--url",
+        "--endpoint",
+        "--concurrency",
+        "--rate",
+        "--goodput",
+        "KOMA_API_KEY",
+        "Examples:",
+    ];
+    check(&["bench", "serve", "--help"], &[], 0, &flags);
 }
 
 #[test]
@@ -99,6 +110,8 @@ fn usage_errors_have_code_2_and_name_what_is_wrong() {
     );
     check(&["serve", "x/y", "z/y"], &[], 2, &["two models", "`y`"]);
     check(&["bench", "throughput"], &[], 2, &["SOURCE"]);
+    let no_url = ["bench", "serve", "--url", "localhost:1"];
+    check(&no_url, &[], 2, &["--url", "http://127.0.0.1:8080"]);
     check(
         &["bench", "throughput", "a/b", "--batch", "0"],
         &[],

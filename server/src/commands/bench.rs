@@ -1,4 +1,4 @@
-//! `koma bench throughput`: how many tokens a second one model computes, without HTTP.
+//! `koma bench`: throughput and latency of one model without HTTP, and of a server over HTTP (`serve`).
 //!
 //! Owns: the load (seeded random prompts of exact length, all different, no prefix cache), the clock, the result. Must
 //! not know: how the engine schedules.
@@ -6,9 +6,13 @@
 //! Invariant: every number printed is made of raw samples that are in the JSON.
 
 mod environment;
+mod latency;
 mod load;
+mod random;
 mod report;
+mod serve;
 mod summary;
+mod times;
 
 use super::start;
 use crate::config::{BenchConfig, LogFormat};
@@ -16,9 +20,11 @@ use crate::progress::{Progress, Unit};
 use anyhow::{Context, bail, ensure};
 use koma_engine::models::kernels::Team;
 use koma_engine::models::{Loaded, Model};
-use koma_engine::{EngineConfig, EngineHandle};
-use load::{Load, Run};
+use koma_engine::{EngineConfig, EngineHandle, ModelInfo};
+use load::{Arrivals, Load, Run};
 use report::Report;
+use serde_json::Value;
+pub(crate) use serve::serve;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,11 +33,33 @@ use std::time::Instant;
 /// Output tokens of each request, unless said otherwise.
 const OUTPUT_LEN: usize = 64;
 
-/// Measures, and writes the result.
+/// Measures how many tokens a second a model computes, and writes the result.
 ///
 /// # Errors
 /// If the model cannot be loaded or is not for such a load, or the result cannot be written.
 pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
+    let report = measured(config, |info, load, runs| {
+        Report::new(config, info, load, runs.iter().map(Run::of).collect())
+    })?;
+    write(config.json.as_deref(), &report.json(), &report.table())
+}
+
+/// Measures how long requests take, and writes the result.
+///
+/// # Errors
+/// As [`throughput`].
+pub(crate) fn latency(config: &BenchConfig) -> anyhow::Result<()> {
+    let report = measured(config, |info, load, runs| {
+        latency::Report::new(config, info, load, &runs)
+    })?;
+    write(config.json.as_deref(), &report.json(), &report.table())
+}
+
+/// Loads the model, runs the load, and makes `report` of the measured runs.
+fn measured<T>(
+    config: &BenchConfig,
+    report: impl FnOnce(&ModelInfo, &Load, Vec<Arrivals>) -> T,
+) -> anyhow::Result<T> {
     ensure!(
         config.batch <= config.model.max_running,
         "--batch: {} requests are more than run at once (--max-running is {})",
@@ -45,9 +73,9 @@ pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
     let engine = EngineHandle::start(loaded, engine_config, team, config.process.isa)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let runs = runtime.block_on(measure(config, &engine, &load))?;
-    let report = Report::new(config, engine.info(), &load, runs);
+    let report = report(engine.info(), &load, runs);
     runtime.block_on(engine.shutdown(Instant::now()));
-    write(config.json.as_deref(), &report)
+    Ok(report)
 }
 
 /// The load, if the model can take it. Cuts the model's window to what the load needs, so that the cache need not hold
@@ -104,7 +132,7 @@ async fn measure(
     config: &BenchConfig,
     engine: &EngineHandle,
     load: &Load,
-) -> anyhow::Result<Vec<Run>> {
+) -> anyhow::Result<Vec<Arrivals>> {
     let may_draw = config.process.log_format == LogFormat::Text;
     let progress = Progress::start("measuring", Unit::Runs, may_draw);
     let total = config.warmup + config.runs;
@@ -117,18 +145,19 @@ async fn measure(
     Ok(runs.split_off(config.warmup))
 }
 
-fn write(json: Option<&Path>, report: &Report) -> anyhow::Result<()> {
+/// Writes the result: the table to standard output and the JSON to a file, or the JSON alone for `-`.
+fn write(path: Option<&Path>, json: &Value, table: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    let text = || serde_json::to_string_pretty(&report.json()).context("the result as JSON");
-    match json {
+    let text = || serde_json::to_string_pretty(json).context("the result as JSON");
+    match path {
         Some(path) if path == Path::new("-") => writeln!(out, "{}", text()?)?,
         Some(path) => {
             let text = text()? + "\n";
             std::fs::write(path, text)
                 .with_context(|| format!("--json: {} cannot be written", path.display()))?;
-            write!(out, "{}", report.table())?;
+            write!(out, "{table}")?;
         }
-        None => write!(out, "{}", report.table())?,
+        None => write!(out, "{table}")?,
     }
     Ok(())
 }

@@ -1,21 +1,27 @@
 //! What a result was measured on, for its JSON.
 
-use crate::config::BenchConfig;
+use crate::config::ProcessConfig;
 use serde_json::{Value, json};
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The machine, the system, the program and how it computes.
+pub(super) fn of_process(process: &ProcessConfig) -> Value {
+    let mut all = describe();
+    all["isa"] = json!(process.isa.name());
+    all["threads"] = json!(process.threads);
+    all
+}
+
 /// The machine, the system and the program. What cannot be found out is null.
-pub(super) fn describe(config: &BenchConfig) -> Value {
+pub(super) fn describe() -> Value {
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH);
     json!({
         "koma": env!("CARGO_PKG_VERSION"),
         "commit": env!("KOMA_COMMIT"),
         "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
         "cpu": field("/proc/cpuinfo", "model name", ':'),
-        "isa": config.process.isa.name(),
         "cores": std::thread::available_parallelism().map(usize::from).ok(),
-        "threads": config.process.threads,
         "memory_bytes": memory_bytes(),
         "os": field("/etc/os-release", "PRETTY_NAME", '='),
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned()),

@@ -1,12 +1,13 @@
 //! [`Load`]: a batch of requests of exact lengths, sent at once and timed.
 
+use super::random::Random;
 use anyhow::{anyhow, bail};
 use futures_util::future::try_join_all;
 use koma_engine::{
     EngineHandle, Event, EventStream, NewRequest, PoolingParams, SamplingOptions, SamplingParams,
     Task,
 };
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What one run computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub(super) struct Load {
     pub(super) vocab: usize,
     pub(super) seed: u64,
 }
+
+/// When each token, or the result, of each request of a run arrived, in seconds since its requests were submitted.
+pub(super) type Arrivals = Vec<Vec<f64>>;
 
 /// Times of one run, in seconds since its requests were submitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,27 +47,25 @@ impl Run {
         self.seconds - self.prefill_seconds()
     }
 
-    fn of(arrivals: &[Vec<Duration>]) -> Self {
-        let seconds = |at: &Duration| at.as_secs_f64();
-        let first: Vec<f64> = arrivals
-            .iter()
-            .filter_map(|one| one.first().map(seconds))
-            .collect();
+    pub(super) fn of(arrivals: &Arrivals) -> Self {
+        let all = || arrivals.iter().flatten().copied();
         let mut run = Self {
-            seconds: arrivals.iter().flatten().map(seconds).fold(0.0, f64::max),
-            first,
+            seconds: all().fold(0.0, f64::max),
+            first: arrivals
+                .iter()
+                .filter_map(|one| one.first().copied())
+                .collect(),
             decode_tokens: 0,
         };
         let prefilled = run.prefill_seconds();
-        let later = arrivals.iter().flatten().map(seconds);
-        run.decode_tokens = later.filter(|at| *at > prefilled).count();
+        run.decode_tokens = all().filter(|at| *at > prefilled).count();
         run
     }
 }
 
 impl Load {
     /// Runs once. Each `index` has other prompts.
-    pub(super) async fn run(&self, engine: &EngineHandle, index: u64) -> anyhow::Result<Run> {
+    pub(super) async fn run(&self, engine: &EngineHandle, index: u64) -> anyhow::Result<Arrivals> {
         let requests: Vec<NewRequest> = (0..self.batch)
             .map(|place| self.request(index, place as u64))
             .collect::<anyhow::Result<_>>()?;
@@ -76,7 +78,7 @@ impl Load {
         let all = streams
             .into_iter()
             .map(|stream| follow(stream, started, expected));
-        Ok(Run::of(&try_join_all(all).await?))
+        try_join_all(all).await
     }
 
     fn request(&self, run: u64, place: u64) -> anyhow::Result<NewRequest> {
@@ -105,22 +107,12 @@ impl Load {
 
     /// Random ids, a pure function of seed, run and place.
     fn prompt(&self, run: u64, place: u64) -> Vec<u32> {
-        let mut state = mix(mix(self.seed) ^ mix(run << 32 | place));
+        let mut random = Random::new(self.seed, run << 32 | place);
         let vocab = self.vocab as u64;
         (0..self.input_len)
-            .map(|_| {
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                (mix(state) % vocab) as u32
-            })
+            .map(|_| random.below(vocab) as u32)
             .collect()
     }
-}
-
-/// The output function of splitmix64 (Steele, Lea, Flood 2014).
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// When each of the `expected` results of a request arrived.
@@ -128,13 +120,13 @@ async fn follow(
     mut stream: EventStream,
     started: Instant,
     expected: usize,
-) -> anyhow::Result<Vec<Duration>> {
+) -> anyhow::Result<Vec<f64>> {
     let mut arrivals = Vec::with_capacity(expected);
     while let Some(event) = stream.next().await {
         match event {
-            Event::Token { .. } => arrivals.push(started.elapsed()),
+            Event::Token { .. } => arrivals.push(started.elapsed().as_secs_f64()),
             Event::Pooled { .. } => {
-                arrivals.push(started.elapsed());
+                arrivals.push(started.elapsed().as_secs_f64());
                 break;
             }
             Event::Finished { .. } => break,
@@ -175,8 +167,7 @@ mod tests {
 
     #[test]
     fn a_run_is_split_at_the_last_first_token() {
-        let ms = |list: &[u64]| list.iter().map(|at| Duration::from_millis(*at)).collect();
-        let run = Run::of(&[ms(&[100, 200, 300]), ms(&[250, 350, 500])]);
+        let run = Run::of(&vec![vec![0.1, 0.2, 0.3], vec![0.25, 0.35, 0.5]]);
         assert_eq!(run.first, [0.1, 0.25]);
         assert_eq!(run.seconds, 0.5);
         assert_eq!(run.prefill_seconds(), 0.25);

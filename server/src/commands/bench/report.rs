@@ -37,31 +37,9 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(config: &BenchConfig, info: &ModelInfo, load: &Load, runs: Vec<Run>) -> Self {
         Self {
-            environment: environment::describe(config),
-            model: json!({
-                "name": info.identity.name,
-                "source": config.model.root,
-                "architecture": info.identity.architecture,
-                "format": info.identity.format,
-                "parameters": info.identity.parameters,
-                "weights_hash": info.identity.weights_hash,
-                "weight_bytes": info.weight_bytes,
-            }),
-            settings: json!({
-                "batch": load.batch,
-                "input_len": load.input_len,
-                "output_len": load.output_len,
-                "runs": config.runs,
-                "warmup": config.warmup,
-                "seed": config.seed,
-                "dtype": format!("{:?}", config.model.dtype).to_lowercase(),
-                "kv_dtype": format!("{:?}", config.model.kv_dtype).to_lowercase(),
-                "max_running": info.config.max_running,
-                "max_batch_tokens": info.config.max_batch_tokens,
-                "block_size": info.config.block_size,
-                "cache_bytes": info.config.cache_bytes,
-                "prefix_cache": info.config.prefix_cache,
-            }),
+            environment: environment::of_process(&config.process),
+            model: model(config, info),
+            settings: settings(config, info, load),
             title: title(config, info, load),
             quantities: quantities(load, &runs),
             runs,
@@ -117,7 +95,40 @@ impl Report {
     }
 }
 
-fn title(config: &BenchConfig, info: &ModelInfo, load: &Load) -> String {
+/// What was measured, for the JSON.
+pub(super) fn model(config: &BenchConfig, info: &ModelInfo) -> Value {
+    json!({
+        "name": info.identity.name,
+        "source": config.model.root,
+        "architecture": info.identity.architecture,
+        "format": info.identity.format,
+        "parameters": info.identity.parameters,
+        "weights_hash": info.identity.weights_hash,
+        "weight_bytes": info.weight_bytes,
+    })
+}
+
+/// How it was measured, for the JSON.
+pub(super) fn settings(config: &BenchConfig, info: &ModelInfo, load: &Load) -> Value {
+    json!({
+        "batch": load.batch,
+        "input_len": load.input_len,
+        "output_len": load.output_len,
+        "runs": config.runs,
+        "warmup": config.warmup,
+        "seed": config.seed,
+        "dtype": format!("{:?}", config.model.dtype).to_lowercase(),
+        "kv_dtype": format!("{:?}", config.model.kv_dtype).to_lowercase(),
+        "max_running": info.config.max_running,
+        "max_batch_tokens": info.config.max_batch_tokens,
+        "block_size": info.config.block_size,
+        "cache_bytes": info.config.cache_bytes,
+        "prefix_cache": info.config.prefix_cache,
+    })
+}
+
+/// Both, for people.
+pub(super) fn title(config: &BenchConfig, info: &ModelInfo, load: &Load) -> String {
     let identity = &info.identity;
     let mut text = format!(
         "{}: {} {}, {:.1} M parameters\n",

@@ -11,24 +11,27 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Of `samples`; none if there are none. Quantiles are interpolated linearly between order statistics.
+    /// Of `samples`; none if there are none.
     pub(super) fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
-        let quantile = |q: f64| {
-            let at = q * (sorted.len() - 1) as f64;
-            let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
-            low + (high - low) * at.fract()
-        };
         Some(Self {
             min,
-            p25: quantile(0.25),
-            median: quantile(0.5),
-            p75: quantile(0.75),
+            p25: quantile(&sorted, 0.25),
+            median: quantile(&sorted, 0.5),
+            p75: quantile(&sorted, 0.75),
             max,
         })
     }
+}
+
+/// The value below which the part `q` of the samples lies, interpolated linearly between order statistics. `sorted` is not
+/// empty.
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = q * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
 }
 
 #[cfg(test)]

@@ -1,0 +1,198 @@
+//! `koma bench serve`: drives an OpenAI-compatible server and reports what its clients would see.
+//!
+//! Owns: prompts of exact length, arrivals, the clock, kinds of failure. Must not know: what kind of server answers.
+//!
+//! Invariants: at a rate, requests are sent when they are due, whatever became of those before, and times count from when a
+//! request was due (no coordinated omission); requests before the first measurement count nowhere; a reply's memory is bounded.
+
+mod answer;
+mod client;
+mod pace;
+mod report;
+mod request;
+mod sse;
+#[cfg(test)]
+mod tests;
+
+use super::write;
+use crate::args::Endpoint;
+use crate::config::{BenchServeConfig, LogFormat, Pace};
+use crate::progress::{Progress, Unit};
+use answer::{Fault, FaultKind};
+use anyhow::{Context, anyhow, bail};
+use client::Client;
+use futures_util::{StreamExt, stream};
+use pace::arrivals;
+use report::{Outcome, Report, Series};
+use request::Requests;
+use tokio::time::Instant;
+
+/// Attempts to find how many words make a prompt of the length that is asked for.
+const FITTINGS: usize = 8;
+
+/// Measures, and writes the result.
+///
+/// # Errors
+/// If the server does not answer the first request, or the result cannot be written. Failures of later requests are a
+/// part of the result.
+pub(crate) fn serve(config: &BenchServeConfig) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")?;
+    let report = runtime.block_on(measure(config))?;
+    write(config.json.as_deref(), &report.json(), &report.table())
+}
+
+async fn measure(config: &BenchServeConfig) -> anyhow::Result<Report> {
+    let client = Client::new(config)?;
+    let model = model(&client, config).await?;
+    let mut requests = Requests::new(config, model);
+    settle(&client, &mut requests).await?;
+    let warmup = Plan {
+        pace: Pace::Concurrency(concurrency(config)),
+        series: 0,
+        requests: config.warmup,
+        title: "warming up".to_owned(),
+    };
+    drive(&client, &requests, &warmup, config).await;
+    let mut all = Vec::with_capacity(config.paces.len());
+    for (index, pace) in config.paces.iter().enumerate() {
+        let plan = Plan {
+            pace: *pace,
+            series: index as u64 + 1,
+            requests: config.requests,
+            title: pace::name(*pace),
+        };
+        all.push(drive(&client, &requests, &plan, config).await);
+    }
+    Ok(Report::new(config, &requests, all))
+}
+
+/// Requests in flight while warming up: as many as are measured first.
+fn concurrency(config: &BenchServeConfig) -> usize {
+    match config.paces.first() {
+        Some(Pace::Concurrency(n)) => *n,
+        _ => 8,
+    }
+}
+
+/// The model that is asked: the one named, or the only one there is.
+async fn model(client: &Client, config: &BenchServeConfig) -> anyhow::Result<String> {
+    if let Some(name) = &config.model {
+        return Ok(name.clone());
+    }
+    let names = client.models().await.map_err(|fault| {
+        anyhow!(
+            "{}/v1/models: {fault}; is it a server, and does it want --model?",
+            config.url
+        )
+    })?;
+    match names.as_slice() {
+        [name] => Ok(name.clone()),
+        [] => bail!("--model: {} names no model", config.url),
+        _ => bail!(
+            "--model: {} has several models; choose one of {}",
+            config.url,
+            names.join(", ")
+        ),
+    }
+}
+
+/// Finds out what the server takes: whether it knows `ignore_eos` and `min_tokens`, and how many words make a text as
+/// long as asked.
+async fn settle(client: &Client, requests: &mut Requests) -> anyhow::Result<()> {
+    let first = client.ask(requests.endpoint(), requests.body(0, 0)).await;
+    let answer = match first {
+        Err(Fault {
+            kind: FaultKind::Status(400 | 422),
+            message,
+        }) if requests.forces_length() && mentions_force(&message) => {
+            requests.do_not_force_length();
+            client.ask(requests.endpoint(), requests.body(0, 0)).await
+        }
+        other => other,
+    };
+    let mut answer = answer.map_err(|fault| first_failed(&fault))?;
+    if !matches!(requests.endpoint(), Endpoint::Chat | Endpoint::Rerank) {
+        return Ok(());
+    }
+    for attempt in 1..FITTINGS {
+        // Without the server's count nothing can be fitted; the report says so.
+        let Some(found) = answer.input else { break };
+        if !requests.fit(found)? {
+            break;
+        }
+        let body = requests.body(0, attempt as u64);
+        answer = client
+            .ask(requests.endpoint(), body)
+            .await
+            .map_err(|fault| first_failed(&fault))?;
+    }
+    Ok(())
+}
+
+fn mentions_force(message: &str) -> bool {
+    message.contains("ignore_eos") || message.contains("min_tokens")
+}
+
+fn first_failed(fault: &Fault) -> anyhow::Error {
+    anyhow!("the first request failed, nothing is measured: {fault}")
+}
+
+/// One measurement.
+struct Plan {
+    pace: Pace,
+    /// Prompts of two series differ.
+    series: u64,
+    requests: usize,
+    title: String,
+}
+
+/// Sends all requests of `plan` and waits for their ends.
+async fn drive(
+    client: &Client,
+    requests: &Requests,
+    plan: &Plan,
+    config: &BenchServeConfig,
+) -> Series {
+    let may_draw = config.process.log_format == LogFormat::Text;
+    let progress = Progress::start(plan.title.clone(), Unit::Runs, may_draw);
+    let total = plan.requests as u64;
+    progress.set(0, total);
+    let due = arrivals(plan.pace, plan.requests, config.seed, plan.series);
+    let started = Instant::now();
+    // The body is made before the request is due, the reply's clock runs from when it is.
+    let prepared = stream::iter(due.into_iter().enumerate()).then(async |(index, due)| {
+        let body = requests.body(plan.series, (FITTINGS + index) as u64);
+        if let Some(due) = due {
+            tokio::time::sleep_until(started + due).await;
+        }
+        (due, body)
+    });
+    let sent = prepared.map(async |(due, body)| {
+        let sent = started.elapsed();
+        let answer = client.ask(requests.endpoint(), body).await;
+        Outcome {
+            due: due.unwrap_or(sent),
+            sent,
+            ended: started.elapsed(),
+            answer,
+        }
+    });
+    let at_once = match plan.pace {
+        Pace::Concurrency(n) => n,
+        Pace::Rate(_) => plan.requests.max(1),
+    };
+    let mut outcomes = Vec::with_capacity(plan.requests);
+    let mut ended = std::pin::pin!(sent.buffer_unordered(at_once));
+    while let Some(outcome) = ended.next().await {
+        outcomes.push(outcome);
+        progress.set(outcomes.len() as u64, total);
+    }
+    outcomes.sort_by_key(|outcome: &Outcome| outcome.due);
+    Series {
+        pace: plan.pace,
+        outcomes,
+    }
+}
