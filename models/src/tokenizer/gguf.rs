@@ -1,9 +1,13 @@
 //! A tokenizer from the metadata of a GGUF file.
 //!
-//! Owns: the table of `tokenizer.ggml.pre` values, whose patterns are those of llama.cpp's converter and of the models'
+//! Owns: which kinds there are, the begin and end tokens, and the table of `tokenizer.ggml.pre` values, whose patterns are those of llama.cpp's converter and of the models'
 //! own `tokenizer.json`. A value that is not in the table is an error: a wrong pattern gives wrong ids without a sound.
 
+mod sentencepiece;
+mod wordpiece;
+
 use super::Tokenizer;
+use super::words::Inner;
 use crate::LoadError;
 use crate::gguf::GgufMeta;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -14,19 +18,25 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
-use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
+/// As the format spells it.
+const SEP: &str = "tokenizer.ggml.seperator_token_id";
+const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 
+/// Token types of the format: what stands for unknown text.
+const UNKNOWN_TYPE: i64 = 2;
 /// Token types of the format: role markers and the like.
 const CONTROL: i64 = 3;
 /// Token types of the format: matched whole in the text, but ordinary text.
@@ -95,36 +105,75 @@ impl Tokenizer {
     /// # Errors
     /// [`LoadError::Config`] naming the key that is missing, wrong or not supported.
     pub fn from_gguf(meta: &GgufMeta) -> Result<Self, LoadError> {
-        let model: &str = meta.get(MODEL)?;
-        if model != "gpt2" {
-            return Err(meta.error(
-                MODEL,
-                format!("`{model}` is not supported; supported is gpt2 (byte-level BPE)"),
-            ));
-        }
-        let pre = find_pre(meta)?;
         let tokens: &[String] = meta.get(TOKENS)?;
-
-        let mut inner = Inner::new(byte_pairs(meta, tokens, pre)?);
-        let failed = |key: &str, e: tokenizers::Error| meta.error(key, e.to_string());
-        if pre.nfc {
-            inner
-                .with_normalizer(Some(NFC))
-                .map_err(|e| failed(PRE, e))?;
-        }
-        let add_space = meta.find(ADD_SPACE)?.unwrap_or(false);
-        inner.with_pre_tokenizer(Some(
-            pre_tokenizer(&pre.split, add_space).map_err(|e| failed(PRE, e))?,
-        ));
-        inner.with_decoder(Some(ByteLevel::default()));
+        let mut inner = match meta.get::<&str>(MODEL)? {
+            "gpt2" => {
+                let pre = find_pre(meta)?;
+                let mut inner = byte_level(meta, tokens, pre)?;
+                add_template(&mut inner, meta, tokens, pre.add_bos)?;
+                inner
+            }
+            "llama" => {
+                other_pre(meta, &["default"])?;
+                let mut inner = sentencepiece::read(meta)?;
+                add_template(&mut inner, meta, tokens, true)?;
+                inner
+            }
+            "bert" => {
+                other_pre(
+                    meta,
+                    &["default", "bert-bge", "bert-bge-large", "jina-v2-en"],
+                )?;
+                wordpiece::read(meta)?
+            }
+            other => {
+                let reason = format!(
+                    "`{other}` is not supported; supported are gpt2 (byte-level BPE), llama (SentencePiece), bert (WordPiece)"
+                );
+                return Err(meta.error(MODEL, reason));
+            }
+        };
         inner
             .add_tokens(added_tokens(meta, tokens)?)
-            .map_err(|e| failed(TYPES, e))?;
-        if let Some(template) = template(meta, tokens, pre.add_bos)? {
-            inner.with_post_processor(Some(template));
-        }
+            .map_err(|e| meta.error(TYPES, e.to_string()))?;
         Self::new(inner, meta.path())
     }
+}
+
+fn byte_level(meta: &GgufMeta, tokens: &[String], pre: &Pre) -> Result<Inner, LoadError> {
+    let mut inner = Inner::new(byte_pairs(meta, tokens, pre)?.into());
+    let failed = |e: tokenizers::Error| meta.error(PRE, e.to_string());
+    if pre.nfc {
+        inner.with_normalizer(Some(NFC)).map_err(failed)?;
+    }
+    let add_space = meta.find(ADD_SPACE)?.unwrap_or(false);
+    inner.with_pre_tokenizer(Some(pre_tokenizer(&pre.split, add_space).map_err(failed)?));
+    inner.with_decoder(Some(ByteLevel::default()));
+    Ok(inner)
+}
+
+/// Fails for a way to split that is none of `known`: where words are not split by a pattern it says nothing, or something
+/// that is not known here.
+fn other_pre(meta: &GgufMeta, known: &[&str]) -> Result<(), LoadError> {
+    match meta.find::<&str>(PRE)? {
+        Some(name) if !known.contains(&name) => {
+            let known = known.join(", ");
+            let reason = format!("`{name}` is not known for this model; known are {known}");
+            Err(meta.error(PRE, reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The text of token `id`, which `key` names.
+fn token<'a>(
+    meta: &GgufMeta,
+    key: &str,
+    tokens: &'a [String],
+    id: u32,
+) -> Result<&'a String, LoadError> {
+    let found = tokens.get(id as usize);
+    found.ok_or_else(|| meta.error(key, format!("{id} is not below {}", tokens.len())))
 }
 
 fn find_pre(meta: &GgufMeta) -> Result<&'static Pre, LoadError> {
@@ -180,46 +229,49 @@ fn pre_tokenizer(split: &Splitting, add_space: bool) -> tokenizers::Result<PreTo
     })
 }
 
-/// Tokens that are matched whole in the text: control tokens are special, user-defined ones are not.
-fn added_tokens(meta: &GgufMeta, tokens: &[String]) -> Result<Vec<AddedToken>, LoadError> {
-    let Some(types) = meta.find::<&[i64]>(TYPES)? else {
-        return Ok(Vec::new());
-    };
-    if types.len() != tokens.len() {
+/// Types of the tokens; empty where the file has none.
+fn types<'a>(meta: &'a GgufMeta, tokens: &[String]) -> Result<&'a [i64], LoadError> {
+    let types = meta.find::<&[i64]>(TYPES)?.unwrap_or_default();
+    if !types.is_empty() && types.len() != tokens.len() {
         let reason = format!("{} types for {} tokens", types.len(), tokens.len());
         return Err(meta.error(TYPES, reason));
     }
-    let matched = tokens
-        .iter()
-        .zip(types)
-        .filter(|(token, kind)| matches!(**kind, CONTROL | USER_DEFINED) && !token.is_empty());
-    Ok(matched
-        .map(|(token, kind)| AddedToken::from(token.as_str(), *kind == CONTROL).normalized(false))
-        .collect())
+    Ok(types)
 }
 
-/// What adds the begin and end tokens; none if neither is added.
-fn template(
+/// Tokens that are matched whole in the text: control and unknown tokens are special, user-defined ones are not.
+fn added_tokens(meta: &GgufMeta, tokens: &[String]) -> Result<Vec<AddedToken>, LoadError> {
+    let added = |(token, kind): (&String, &i64)| {
+        let special = matches!(*kind, CONTROL | UNKNOWN_TYPE);
+        let matched = (special || *kind == USER_DEFINED) && !token.is_empty();
+        matched.then(|| AddedToken::from(token.as_str(), special).normalized(false))
+    };
+    let all = tokens.iter().zip(types(meta, tokens)?);
+    Ok(all.filter_map(added).collect())
+}
+
+/// What adds the begin and end tokens, if one of them is added. `add_bos`: whether a begin token is, where the file does
+/// not say.
+fn add_template(
+    inner: &mut Inner,
     meta: &GgufMeta,
     tokens: &[String],
     add_bos: bool,
-) -> Result<Option<TemplateProcessing>, LoadError> {
+) -> Result<(), LoadError> {
     let bos = meta.find(ADD_BOS)?.unwrap_or(add_bos);
     let eos = meta.find(ADD_EOS)?.unwrap_or(false);
     let mut special = Vec::new();
     for (wanted, name, key) in [(bos, "BOS", BOS), (eos, "EOS", EOS)] {
         if wanted {
             let id: u32 = meta.get(key)?;
-            let token = tokens
-                .get(id as usize)
-                .ok_or_else(|| meta.error(key, format!("{id} is not below {}", tokens.len())))?;
+            let token = token(meta, key, tokens, id)?;
             let token = SpecialToken::new(name.to_owned(), vec![id], vec![token.clone()])
                 .map_err(|e| meta.error(key, e.to_string()))?;
             special.push(token);
         }
     }
     if special.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
     let around = |text: &str, segment: u8| {
         let begin = bos.then(|| format!("BOS:{segment}"));
@@ -235,5 +287,6 @@ fn template(
         .map_err(failed)?;
     template.special_tokens(special);
     let template = template.build().map_err(|e| failed(e.to_string()))?;
-    Ok(Some(template))
+    inner.with_post_processor(Some(template));
+    Ok(())
 }

@@ -4,13 +4,14 @@
 //! cut, and for BERT classes it has the last word on the normalizer (transformers 5: `BertTokenizer.__init__`).
 
 use super::Tokenizer;
+use super::words::{Inner, Words};
 use crate::LoadError;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::BertNormalizer;
-use tokenizers::{AddedToken, Tokenizer as Inner, TruncationDirection};
+use tokenizers::{AddedToken, TruncationDirection};
 
 /// Fields of `tokenizer_config.json` and `special_tokens_map.json` that name one special token each.
 const NAMED: [&str; 7] = [
@@ -143,9 +144,17 @@ fn why_missing(path: &Path) -> String {
     )
 }
 
-fn refuse_dropout(inner: &Inner) -> Result<(), String> {
+/// The model, which is one of the library's.
+fn library(inner: &Inner) -> Option<&ModelWrapper> {
     match inner.get_model() {
-        ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|p| p > 0.0) => Err(
+        Words::Library(model) => Some(model),
+        Words::SentencePiece(_) => None,
+    }
+}
+
+fn refuse_dropout(inner: &Inner) -> Result<(), String> {
+    match library(inner) {
+        Some(ModelWrapper::BPE(bpe)) if bpe.dropout.is_some_and(|p| p > 0.0) => Err(
             "`model.dropout` is above 0: the tokenizer would give other ids from call to call"
                 .to_owned(),
         ),
@@ -160,7 +169,7 @@ fn apply_bert_options(inner: &mut Inner, class: &str, config: &Value) -> Result<
         class.strip_suffix("Fast").unwrap_or(class),
         "BertTokenizer" | "DistilBertTokenizer"
     );
-    if !bert || !matches!(inner.get_model(), ModelWrapper::WordPiece(_)) {
+    if !bert || !matches!(library(inner), Some(ModelWrapper::WordPiece(_))) {
         return Ok(());
     }
     let option = |name: &str| match config.get(name) {

@@ -9,8 +9,10 @@
 mod gguf;
 mod hf;
 mod pieces;
+mod sentencepiece;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use crate::LoadError;
 use pieces::Pieces;
@@ -19,6 +21,7 @@ use tokenizers::utils::truncation::truncate_encodings;
 use tokenizers::{
     Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
 };
+use words::Inner;
 
 /// Ids of one or two texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl Encoded {
 
 /// A tokenizer and the byte form of its tokens.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Inner,
     pieces: Pieces,
     /// The side on which [`Tokenizer::encode_within`] cuts.
     cut: TruncationDirection,
@@ -48,7 +51,7 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Wraps the library's tokenizer: no truncation, no padding, bytes of every token known. `path` is for messages.
-    fn new(mut inner: tokenizers::Tokenizer, path: &Path) -> Result<Self, LoadError> {
+    fn new(mut inner: Inner, path: &Path) -> Result<Self, LoadError> {
         let refuse = |reason: String| LoadError::Tokenizer {
             path: path.to_owned(),
             reason,

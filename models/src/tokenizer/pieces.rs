@@ -5,6 +5,7 @@
 //! Invariant: for valid UTF-8 the bytes of tokens one after another are what the library's decoder gives; a decoder whose
 //! text does not grow token by token is refused.
 
+use super::words::Inner;
 use serde_json::Value;
 
 /// Ids at most: far above any vocabulary, low enough that a damaged file cannot take memory for its ids.
@@ -31,7 +32,7 @@ impl Pieces {
     ///
     /// # Errors
     /// The reason, if its decoder is not one that can be followed token by token.
-    pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Self, String> {
+    pub(super) fn of(tokenizer: &Inner) -> Result<Self, String> {
         let rules = Rules::of(tokenizer)?;
         let last = tokenizer.get_vocab(true).into_values().max();
         let len = last.map_or(0, |id| id as usize + 1);
@@ -129,7 +130,7 @@ enum Step {
 }
 
 impl Rules {
-    fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Self, String> {
+    fn of(tokenizer: &Inner) -> Result<Self, String> {
         let mut rules = Self {
             steps: Vec::new(),
             strip_first: false,

@@ -1,6 +1,7 @@
 //! Tokenizers against the golden fixtures, the library's own decoder and tables of odd files.
 
 mod gguf;
+mod pieces;
 
 use super::{Encoded, Tokenizer};
 use crate::LoadError;

@@ -154,8 +154,7 @@ fn gguf_faults_name_the_key() {
     let text = |s: &str| Some(Meta::Str(s.to_owned()));
     let texts = |list: &[&str]| Some(Meta::Strs(list.iter().map(|s| (*s).to_owned()).collect()));
     for (key, value, expected) in [
-        ("model", text("llama"), "`llama` is not supported"),
-        ("model", text("bert"), "`bert` is not supported"),
+        ("model", text("rwkv"), "`rwkv` is not supported"),
         ("model", None, "is missing"),
         (
             "pre",
@@ -196,4 +195,109 @@ fn gguf_faults_name_the_key() {
             "{error}"
         );
     }
+}
+
+/// Metadata of three tokens of the kind `model`, changed by `pairs`.
+fn tiny(model: &str, pairs: Vec<(&str, Option<Meta>)>) -> GgufMeta {
+    let mut all = vec![
+        ("model", Some(Meta::Str(model.to_owned()))),
+        ("pre", None),
+        ("merges", None),
+        ("tokens", Some(texts(&["<unk>", "▁a", "b"]))),
+        ("token_type", Some(Meta::Ints(vec![2, 1, 1]))),
+        ("scores", Some(Meta::Floats(vec![0.0, -1.0, -2.0]))),
+        ("unknown_token_id", Some(Meta::Int(0))),
+        ("bos_token_id", Some(Meta::Int(0))),
+        ("eos_token_id", Some(Meta::Int(0))),
+    ];
+    all.extend(pairs);
+    meta(all)
+}
+
+fn texts(list: &[&str]) -> Meta {
+    Meta::Strs(list.iter().map(|s| (*s).to_owned()).collect())
+}
+
+/// Without `value`, or with it, the tokenizer is refused for `expected` in the words of the key.
+fn refused(model: &str, key: &'static str, value: impl Into<Option<Meta>>, expected: &str) {
+    let error = message(Tokenizer::from_gguf(&tiny(
+        model,
+        vec![(key, value.into())],
+    )));
+    assert!(error.contains(expected), "{error} lacks {expected}");
+    let key = format!("tokenizer.ggml.{key}");
+    assert!(error.contains(&key), "{error} lacks {key}");
+}
+
+#[test]
+fn faults_of_sentencepiece_name_the_key() {
+    let ints = |list: &[i64]| Meta::Ints(list.to_vec());
+    let check = |key, value: Meta, expected| refused("llama", key, value, expected);
+    Tokenizer::from_gguf(&tiny("llama", vec![])).unwrap();
+    refused("llama", "scores", None, "is missing");
+    refused("llama", "token_type", None, "is missing");
+    check(
+        "pre",
+        Meta::Str("tekken".to_owned()),
+        "`tekken` is not known for this model",
+    );
+    check("scores", Meta::Floats(vec![0.0]), "1 values for 3 tokens");
+    check(
+        "scores",
+        Meta::Floats(vec![0.0, f32::NAN, 0.0]),
+        "NaN of token 1 is not finite",
+    );
+    check("token_type", ints(&[1, 1]), "2 values for 3 tokens");
+    check("token_type", ints(&[2, 1, 7]), "token 2 is of type 7");
+    check(
+        "token_type",
+        ints(&[2, 1, 6]),
+        "token 2, `b`, is of the type of bytes",
+    );
+    check("unknown_token_id", Meta::Int(3), "3 is not below 3");
+    check("bos_token_id", Meta::Int(3), "3 is not below 3");
+    check(
+        "tokens",
+        texts(&["<unk>", "b", "b"]),
+        "`b` is there twice, as 1 and as 2",
+    );
+    check(
+        "remove_extra_whitespaces",
+        Meta::Bool(true),
+        "not supported for `llama`",
+    );
+    check(
+        "precompiled_charsmap",
+        ints(&[1]),
+        "not supported for `llama`",
+    );
+
+    let bytes = ("tokens", Some(texts(&["<0x41>", "▁a", "b"])));
+    let error = message(Tokenizer::from_gguf(&tiny(
+        "llama",
+        vec![bytes, ("token_type", Some(ints(&[6, 1, 1])))],
+    )));
+    assert!(
+        error.contains("1 tokens for bytes, not 256 or none"),
+        "{error}"
+    );
+    let without = Tokenizer::from_gguf(&tiny("llama", vec![("unknown_token_id", None)])).unwrap();
+    let error = without.encode("é", false).unwrap_err();
+    assert!(error.contains("has no unknown token"), "{error}");
+}
+
+#[test]
+fn faults_of_wordpiece_name_the_key() {
+    let check = |key, value: Meta, expected| refused("bert", key, value, expected);
+    Tokenizer::from_gguf(&tiny("bert", vec![])).unwrap();
+    refused("bert", "unknown_token_id", None, "is missing");
+    refused("bert", "bos_token_id", None, "is missing");
+    check(
+        "pre",
+        Meta::Str("tekken".to_owned()),
+        "known are default, bert-bge",
+    );
+    check("seperator_token_id", Meta::Int(9), "9 is not below 3");
+    check("token_type", Meta::Ints(vec![1]), "1 types for 3 tokens");
+    check("tokens", texts(&["▁b", "▁b", "b"]), "`▁b` is there twice");
 }
