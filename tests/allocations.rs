@@ -42,17 +42,25 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_token_allocates_nothing() {
+    for case in ["llama", "mixtral"] {
+        check(case);
+    }
+}
+
+fn check(case: &str) {
     let options = LoadOptions {
-        name: "llama".to_owned(),
+        name: case.to_owned(),
         dtype: Dtype::Auto,
         ..LoadOptions::default()
     };
     let mut loaded = load(
-        &Source::Folder(golden::root().join("llama").join("model")),
+        &Source::Folder(golden::root().join(case).join("model")),
         &options,
     )
     .expect("a golden model loads");
     loaded.limits.max_len = loaded.limits.max_len.min(1024);
+    // The prompt of `allocations` has 35 tokens.
+    let (short, long) = (64, 384.min(loaded.limits.max_len as i64 - 40));
     let config = EngineConfig {
         cache_bytes: 16 << 20,
         ..EngineConfig::default()
@@ -60,7 +68,6 @@ fn a_token_allocates_nothing() {
     let engine = EngineHandle::start(loaded, config, Arc::new(Team::new(2)), Isa::detect())
         .expect("the engine starts");
 
-    let (short, long) = (64, 384);
     // Buffers grow to the longest request first.
     allocations(&engine, long);
     let (short_cost, long_cost) = (allocations(&engine, short), allocations(&engine, long));

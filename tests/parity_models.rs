@@ -12,6 +12,8 @@
 mod decoders;
 #[path = "parity_models/encoders.rs"]
 mod encoders;
+#[path = "parity_models/experts.rs"]
+mod experts;
 #[path = "parity_models/files.rs"]
 mod files;
 #[path = "parity_models/real.rs"]

@@ -7,6 +7,7 @@ pub(crate) mod bert;
 mod decoder;
 pub(crate) mod distilbert;
 pub(crate) mod llama;
+pub(crate) mod mixtral;
 
 #[cfg(test)]
 mod bert_oracle;

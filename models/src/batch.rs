@@ -1,6 +1,6 @@
 //! The tensors of one forward: what the engine's runner builds and a model reads.
 
-use koma_kernels::{BlockTables, Rows};
+use koma_kernels::{BlockTables, Routing, Rows};
 
 /// One step's packed batch. Requests lie one after another; request `i` has the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
 /// The same buffers are refilled every step.
@@ -84,6 +84,8 @@ pub struct Workspace {
     pub attended: Rows,
     /// Inside of the MLP.
     pub inner: Rows,
+    /// Which experts the tokens of a layer go to.
+    pub routing: Routing,
     /// One part of a product whose parts have different formats; embeddings to be added.
     pub side: Rows,
     /// Rotary cosines and sines, one matrix for each kind of rotation in the model.

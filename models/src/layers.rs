@@ -7,6 +7,7 @@
 pub(crate) mod decoder;
 pub(crate) mod embedding;
 pub(crate) mod encoder;
+pub(crate) mod experts;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod pooling;

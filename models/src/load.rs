@@ -179,7 +179,7 @@ fn check_segments(tokenizer: &Tokenizer, segments: usize) -> Result<(), String> 
 /// Opens a GGUF file's weights and finds its architecture.
 fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architecture), LoadError> {
     let gguf = Weights::gguf_head(path)?;
-    let architecture = registry::find_gguf(gguf.meta.get("general.architecture")?)?;
+    let architecture = registry::find_gguf(&gguf.meta)?;
     let checkpoint = Checkpoint {
         kind: architecture.1,
         weights: Weights::gguf(path, &gguf, options)?,

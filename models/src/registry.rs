@@ -2,7 +2,7 @@
 //!
 //! A new architecture is one file in `arch/` and one line in [`TABLE`] (one more in [`GGUF_NAMES`] if GGUF files of it are read).
 
-use crate::arch::{bert, distilbert, llama};
+use crate::arch::{bert, distilbert, llama, mixtral};
 use crate::config::Json;
 use crate::gguf::GgufMeta;
 use crate::weights::Weights;
@@ -29,6 +29,7 @@ pub(crate) type Architecture = (&'static str, Kind, Build);
 /// The architectures.
 const TABLE: &[Architecture] = &[
     ("LlamaForCausalLM", Kind::Decoder, llama::build),
+    ("MixtralForCausalLM", Kind::Decoder, mixtral::build),
     ("BertModel", Kind::Embedder, bert::build),
     (
         "BertForSequenceClassification",
@@ -45,6 +46,9 @@ const TABLE: &[Architecture] = &[
 
 /// GGUF's `general.architecture` and the name that it has in [`TABLE`].
 const GGUF_NAMES: &[(&str, &str)] = &[("llama", "LlamaForCausalLM")];
+
+/// The same for files that have experts, where that makes another architecture.
+const GGUF_NAMES_WITH_EXPERTS: &[(&str, &str)] = &[("llama", "MixtralForCausalLM")];
 
 /// A checkpoint that is being built.
 pub(crate) struct Checkpoint {
@@ -88,6 +92,7 @@ pub(crate) struct Max {
     pub(crate) layers: usize,
     pub(crate) vocab: usize,
     pub(crate) positions: usize,
+    pub(crate) experts: usize,
 }
 
 /// See [`Max`].
@@ -98,6 +103,7 @@ pub(crate) const MAX: Max = Max {
     layers: 1 << 12,
     vocab: 1 << 26,
     positions: 1 << 30,
+    experts: 1 << 12,
 };
 
 /// The line of the table for a name of config.json.
@@ -113,9 +119,14 @@ pub(crate) fn find(name: &str) -> Result<Architecture, LoadError> {
     })
 }
 
-/// The line of the table for a name of GGUF metadata.
-pub(crate) fn find_gguf(name: &str) -> Result<Architecture, LoadError> {
-    match GGUF_NAMES.iter().find(|(known, _)| *known == name) {
+/// The line of the table for a GGUF file.
+pub(crate) fn find_gguf(meta: &GgufMeta) -> Result<Architecture, LoadError> {
+    let name: &str = meta.get("general.architecture")?;
+    let experts = meta.find::<u32>(&format!("{name}.expert_count"))?;
+    let with_experts = experts.is_some_and(|n| n > 0);
+    let special = GGUF_NAMES_WITH_EXPERTS.iter().filter(|_| with_experts);
+    let mut names = special.chain(GGUF_NAMES);
+    match names.find(|(known, _)| *known == name) {
         Some((_, architecture)) => find(architecture),
         None => Err(LoadError::UnknownArchitecture {
             name: name.to_owned(),

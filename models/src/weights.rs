@@ -169,20 +169,51 @@ impl Weights {
         cols: usize,
     ) -> Result<PackedWeight, LoadError> {
         let (name, entry) = self.entry(name, &[rows, cols])?;
-        let kernel = |e: koma_kernels::Error| self.tensor_error(name, e.to_string());
-        let wanted = self.wanted(name, &entry.stored)?;
         let bytes = self.files.map(entry.file, entry.range.clone())?;
-        let packed = if self.hollow {
-            PackedWeight::hollow(rows, cols, wanted)
-        } else if entry.stored == Stored::As(wanted) {
-            PackedWeight::from_bytes(rows, cols, wanted, &bytes)
-        } else {
-            let values = self.values(name, entry, &bytes)?;
-            PackedWeight::from_f32(rows, cols, wanted, &values)
-        }
-        .map_err(kernel)?;
+        let packed = self.pack(name, &entry.stored, &bytes, (rows, cols))?;
         self.account(entry, packed.bytes());
         Ok(packed)
+    }
+
+    /// The matrices that the tensor `name` of shape `[count, rows, cols]` holds one after another (experts).
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub(crate) fn matrices(
+        &self,
+        name: &str,
+        (count, rows, cols): (usize, usize, usize),
+    ) -> Result<Vec<PackedWeight>, LoadError> {
+        let (name, entry) = self.entry(name, &[count, rows, cols])?;
+        let bytes = self.files.map(entry.file, entry.range.clone())?;
+        let each = bytes.len() / count.max(1);
+        let pack = |i| {
+            let bytes = &bytes[i * each..(i + 1) * each];
+            self.pack(name, &entry.stored, bytes, (rows, cols))
+        };
+        let packed: Vec<_> = (0..count).map(pack).collect::<Result<_, _>>()?;
+        self.account(entry, packed.iter().map(PackedWeight::bytes).sum());
+        Ok(packed)
+    }
+
+    /// One matrix of the bytes `bytes`, in the precision that was asked for.
+    fn pack(
+        &self,
+        name: &str,
+        stored: &Stored,
+        bytes: &[u8],
+        (rows, cols): (usize, usize),
+    ) -> Result<PackedWeight, LoadError> {
+        let wanted = self.wanted(name, stored)?;
+        let packed = if self.hollow {
+            PackedWeight::hollow(rows, cols, wanted)
+        } else if *stored == Stored::As(wanted) {
+            PackedWeight::from_bytes(rows, cols, wanted, bytes)
+        } else {
+            let values = self.values(name, stored, bytes, &[rows, cols])?;
+            PackedWeight::from_f32(rows, cols, wanted, &values)
+        };
+        packed.map_err(|e| self.tensor_error(name, e.to_string()))
     }
 
     /// The vector `name` of `len` values (norms, biases), always in f32.
@@ -196,7 +227,7 @@ impl Weights {
             vec![1.0; len]
         } else {
             let bytes = self.files.map(entry.file, entry.range.clone())?;
-            self.values(name, entry, &bytes)?
+            self.values(name, &entry.stored, &bytes, &[len])?
         };
         self.account(entry, values.len() * 4);
         Ok(values)
@@ -285,9 +316,15 @@ impl Weights {
 
     /// The values of a tensor in f32. Plain types go through candle, block formats through the kernels' own
     /// dequantization, which is bit-equal to the reference.
-    fn values(&self, name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
+    fn values(
+        &self,
+        name: &str,
+        stored: &Stored,
+        bytes: &[u8],
+        shape: &[usize],
+    ) -> Result<Vec<f32>, LoadError> {
         let plain = |dtype| {
-            Tensor::from_raw_buffer(bytes, dtype, &entry.shape, &Device::Cpu)
+            Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)
                 .and_then(|t| {
                     t.to_dtype(CandleDtype::F32)?
                         .flatten_all()?
@@ -295,14 +332,14 @@ impl Weights {
                 })
                 .map_err(|e| self.tensor_error(name, e.to_string()))
         };
-        match &entry.stored {
+        match stored {
             Stored::F64 => plain(CandleDtype::F64),
             Stored::As(Format::F32) => plain(CandleDtype::F32),
             Stored::As(Format::F16) => plain(CandleDtype::F16),
             Stored::As(Format::Bf16) => plain(CandleDtype::BF16),
             Stored::As(format) => {
-                let cols = entry.shape.last().copied().unwrap_or(0);
-                let rows = entry.shape.iter().product::<usize>() / cols.max(1);
+                let cols = shape.last().copied().unwrap_or(0);
+                let rows = shape.iter().product::<usize>() / cols.max(1);
                 let packed = PackedWeight::from_bytes(rows, cols, *format, bytes)
                     .map_err(|e| self.tensor_error(name, e.to_string()))?;
                 let mut values = vec![0.0; rows * cols];
@@ -311,7 +348,7 @@ impl Weights {
                 }
                 Ok(values)
             }
-            Stored::Other(_) => Err(self.not_a_weight(name, &entry.stored)),
+            Stored::Other(_) => Err(self.not_a_weight(name, stored)),
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-const LOGITS: f32 = 1e-4;
+pub(crate) const LOGITS: f32 = 1e-4;
 const FOLDERS: [&str; 5] = [
     "llama",
     "llama_old",
@@ -19,12 +19,12 @@ const FOLDERS: [&str; 5] = [
     "llama_linear_rope",
 ];
 
-fn sequence<'a>(loaded: &'a Loaded, prompt: &[u32]) -> Sequence<'a> {
+pub(crate) fn sequence<'a>(loaded: &'a Loaded, prompt: &[u32]) -> Sequence<'a> {
     Sequence::new(decoder(loaded), KvDtype::F32, prompt.len() + 64)
 }
 
 /// The largest difference of the last logits over all prompts.
-fn last_logits(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) -> f32 {
+pub(crate) fn last_logits(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) -> f32 {
     let prompts = fields["prompts"].as_array().unwrap().iter().enumerate();
     let each = prompts.map(|(i, prompt)| {
         let prompt = ids(&prompt["ids"]);
@@ -35,7 +35,7 @@ fn last_logits(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) -> f3
 }
 
 /// Logits, greedy tokens, hidden states, chunks and end ids of one decoder.
-fn check(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) {
+pub(crate) fn check(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) {
     let off = last_logits(loaded, case, fields, prefix);
     assert!(off <= LOGITS, "{prefix}: logits are off by {off:e}");
     assert_eq!(loaded.chat.eos_ids, ids(&fields["stop_ids"]), "end ids");

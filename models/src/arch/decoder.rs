@@ -6,6 +6,7 @@
 //!
 //! Invariant: a spec can be computed: sizes are in range and fit together.
 
+pub(super) mod experts;
 pub(super) mod folder;
 pub(super) mod keys;
 mod names;
@@ -172,7 +173,7 @@ fn layer(weights: &Weights, spec: &Spec, i: usize, mlp: Mlp) -> Result<DecoderLa
 }
 
 /// The MLP of layer `i` if it is dense.
-fn dense(weights: &Weights, spec: &Spec, i: usize) -> Result<Mlp, LoadError> {
+pub(super) fn dense(weights: &Weights, spec: &Spec, i: usize) -> Result<Mlp, LoadError> {
     let name = |part: &str| format!("model.layers.{i}.mlp.{part}");
     let gate_up = ["gate_proj", "up_proj"].map(|part| (name(part), spec.inner));
     let down = (spec.hidden, spec.inner);

@@ -1,5 +1,6 @@
 //! [`Mlp`]: the second half of a decoder layer, from normalised hidden states to what is added to the residual stream.
 
+use super::experts::Experts;
 use super::linear::Linear;
 use crate::Workspace;
 use koma_kernels::{Cx, Then};
@@ -8,6 +9,8 @@ use koma_kernels::{Cx, Then};
 pub(crate) enum Mlp {
     /// Dense and gated.
     Gated(GatedMlp),
+    /// Many gated ones, a few of them for each token.
+    Experts(Experts),
 }
 
 /// `down(activation(gate(x)) * up(x))` (Shazeer, arXiv:2002.05202).
@@ -25,6 +28,7 @@ impl Mlp {
     pub(crate) fn forward(&self, cx: &Cx, then: Then, work: &mut Workspace) {
         match self {
             Self::Gated(mlp) => mlp.forward(cx, then, work),
+            Self::Experts(mlp) => mlp.forward(cx, then, work),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Weights {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (name, entry) in &self.entries {
             if entry.used.load(Relaxed)
-                && entry.shape.len() == 2
+                && entry.shape.len() > 1
                 && let Ok(format) = self.wanted(name, &entry.stored)
             {
                 *counts.entry(format.name()).or_default() += entry.shape.iter().product::<usize>();

@@ -13,7 +13,7 @@ pub(super) fn gguf(name: &str) -> Vec<String> {
         ("model.norm", "output_norm"),
         ("lm_head", "output"),
     ];
-    const PARTS: [(&str, &str); 9] = [
+    const PARTS: [(&str, &str); 13] = [
         ("input_layernorm", "attn_norm"),
         ("self_attn.q_proj", "attn_q"),
         ("self_attn.k_proj", "attn_k"),
@@ -23,6 +23,10 @@ pub(super) fn gguf(name: &str) -> Vec<String> {
         ("mlp.gate_proj", "ffn_gate"),
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
+        ("mlp.gate", "ffn_gate_inp"),
+        ("mlp.experts.gate_proj", "ffn_gate_exps"),
+        ("mlp.experts.up_proj", "ffn_up_exps"),
+        ("mlp.experts.down_proj", "ffn_down_exps"),
     ];
     let spelled = || {
         let (stem, end) = name.rsplit_once('.')?;
