@@ -4,7 +4,7 @@ mod llama;
 
 pub use llama::{Llama, PagedBatch, paged_batch};
 
-use koma_kernels::{Class, Cx, Format, Isa, PackedWeight, Rows, Team};
+use koma_kernels::{Class, Cx, Format, Isa, PackedWeight, Rows, Team, reference};
 use std::sync::Arc;
 
 /// A context on all cores.
@@ -40,24 +40,12 @@ impl Random {
         Rows::from_vec(width, (0..rows * width).map(|_| self.value()).collect())
     }
 
-    /// A matrix as a file stores it. Scales are 1/64 (and minimums 0): bytes 0x00 0x24 are that f16.
+    /// A matrix as a file stores it, of values within -1..1.
     pub fn bytes(&mut self, rows: usize, cols: usize, format: Format) -> Vec<u8> {
-        let blocks = rows * cols / format.block_len();
-        let mut bytes = Vec::with_capacity(blocks * format.block_bytes());
-        for _ in 0..blocks {
-            match format {
-                Format::F32 => bytes.extend(self.value().to_le_bytes()),
-                // The upper half of an f32; for F16, sign, exponent of 1/64, random fraction.
-                Format::Bf16 => bytes.extend(&self.value().to_le_bytes()[2..]),
-                Format::F16 => bytes.extend([self.next() as u8, 0x24]),
-                _ => {
-                    bytes.extend([0x00, 0x24]);
-                    bytes.extend((2..format.block_bytes()).map(|i| match (format, i) {
-                        (Format::Q4_1, 2 | 3) => 0,
-                        _ => self.next() as u8,
-                    }));
-                }
-            }
+        let mut bytes = vec![0; rows * cols / format.block_len() * format.block_bytes()];
+        for block in bytes.chunks_exact_mut(format.block_bytes()) {
+            block.fill_with(|| self.next() as u8);
+            reference::tame(format, block, self.value().abs());
         }
         bytes
     }

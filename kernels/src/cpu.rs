@@ -10,11 +10,15 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod blocks;
+pub(crate) mod codes;
+pub(crate) mod encode;
 pub(crate) mod experts;
 pub(crate) mod gemm;
 pub(crate) mod isa;
 pub(crate) mod norm;
 pub(crate) mod pack;
+pub(crate) mod panel;
 pub(crate) mod quantize;
 pub(crate) mod rope;
 pub(crate) mod shared;

@@ -7,47 +7,11 @@
 use crate::{
     AttnMeta, AttnSpec, Epilogue, Format, HeadLayout, KvLayer, PackedWeight, RopeTable, Rows, Then,
 };
-use half::{bf16, f16};
+use half::bf16;
 
-/// The values of `bytes`, a row as files store it, in `format`.
-///
-/// # Panics
-/// If `out` and `bytes` do not have the same number of blocks.
-pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
-    let half_at = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
-    assert_eq!(
-        bytes.len() / format.block_bytes(),
-        out.len() / format.block_len()
-    );
-    let blocks = bytes
-        .chunks_exact(format.block_bytes())
-        .zip(out.chunks_exact_mut(format.block_len()));
-    for (b, o) in blocks {
-        match format {
-            Format::F32 => o[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            Format::Bf16 => o[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            Format::F16 => o[0] = half_at(b),
-            Format::Q8_0 => {
-                for (o, q) in o.iter_mut().zip(&b[2..]) {
-                    *o = f32::from(*q as i8) * half_at(b);
-                }
-            }
-            Format::Q4_0 => {
-                for (i, q) in b[2..].iter().enumerate() {
-                    o[i] = (f32::from(q & 15) - 8.0) * half_at(b);
-                    o[i + 16] = (f32::from(q >> 4) - 8.0) * half_at(b);
-                }
-            }
-            Format::Q4_1 => {
-                let (d, m) = (half_at(b), half_at(&b[2..]));
-                for (i, q) in b[4..].iter().enumerate() {
-                    o[i] = f32::from(q & 15) * d + m;
-                    o[i + 16] = f32::from(q >> 4) * d + m;
-                }
-            }
-        }
-    }
-}
+mod formats;
+
+pub use formats::{dequantize, tame};
 
 /// The activations that a product with a weight in `format` sees: as they are, rounded to bf16, or rounded to 127 steps of
 /// the largest of each 32.
@@ -55,7 +19,7 @@ pub fn round_activations(format: Format, x: &[f32]) -> Vec<f64> {
     match format {
         Format::F32 | Format::F16 => x.iter().copied().map(f64::from).collect(),
         Format::Bf16 => x.iter().map(|v| bf16::from_f32(*v).to_f64()).collect(),
-        Format::Q8_0 | Format::Q4_0 | Format::Q4_1 => x
+        _ => x
             .chunks(32)
             .flat_map(|block| {
                 let max = block.iter().fold(0.0, |m: f32, v| m.max(v.abs()));

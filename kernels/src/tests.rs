@@ -6,7 +6,7 @@ mod experts;
 mod linear;
 mod rows;
 
-use crate::{Class, Cx, Format, Isa, PackedWeight, Rows, Team};
+use crate::{Class, Cx, Format, Isa, PackedWeight, Rows, Team, reference};
 use half::f16;
 use std::sync::Arc;
 
@@ -56,22 +56,17 @@ impl Random {
 
     /// A row-major matrix as files store it.
     fn bytes(&mut self, rows: usize, cols: usize, format: Format) -> Vec<u8> {
-        let blocks = rows * cols / format.block_len();
-        let mut bytes = Vec::new();
-        for _ in 0..blocks {
+        let mut bytes = vec![0; rows * cols / format.block_len() * format.block_bytes()];
+        for block in bytes.chunks_exact_mut(format.block_bytes()) {
             match format {
-                Format::F32 => bytes.extend(self.value().to_le_bytes()),
-                Format::F16 => bytes.extend(f16::from_f32(self.value()).to_le_bytes()),
-                Format::Bf16 => bytes.extend(half::bf16::from_f32(self.value()).to_le_bytes()),
-                Format::Q8_0 | Format::Q4_0 | Format::Q4_1 => {
-                    let size = if format == Format::Q8_0 { 0.005 } else { 0.1 };
-                    let d = size * (0.1 + self.value().abs());
-                    bytes.extend(f16::from_f32(d).to_le_bytes());
-                    if format == Format::Q4_1 {
-                        bytes.extend(f16::from_f32(-7.0 * d).to_le_bytes());
-                    }
-                    let rest = if format == Format::Q8_0 { 32 } else { 16 };
-                    bytes.extend((0..rest).map(|_| self.next() as u8));
+                Format::F32 => block.copy_from_slice(&self.value().to_le_bytes()),
+                Format::F16 => block.copy_from_slice(&f16::from_f32(self.value()).to_le_bytes()),
+                Format::Bf16 => {
+                    block.copy_from_slice(&half::bf16::from_f32(self.value()).to_le_bytes());
+                }
+                _ => {
+                    block.fill_with(|| self.next() as u8);
+                    reference::tame(format, block, self.value().abs().min(1.0));
                 }
             }
         }

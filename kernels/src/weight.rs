@@ -1,59 +1,10 @@
 //! [`PackedWeight`]: a matrix `[rows, cols]` (out, in) in the layout that the product reads, one per format.
 
+use crate::cpu::encode::encode_row;
 use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
-use crate::{Cx, Error, Rows};
+use crate::{Cx, Error, Format, Rows};
 use half::{bf16, f16};
-
-/// How the values of a weight are stored. Block formats are GGML's: 32 values share a scale (and a minimum).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// 4 bytes a value; activations stay f32: the exact mode.
-    F32,
-    /// 2 bytes a value; activations are rounded to bf16 before the product, sums are f32.
-    Bf16,
-    /// 2 bytes a value; activations stay f32.
-    F16,
-    /// Blocks of f16 scale and 32 int8; activations are quantized to int8 in blocks of 32.
-    Q8_0,
-    /// Blocks of f16 scale and 32 nibbles (minus 8); activations as for `Q8_0`.
-    Q4_0,
-    /// Blocks of f16 scale, f16 minimum and 32 nibbles; activations as for `Q8_0`.
-    Q4_1,
-}
-
-impl Format {
-    /// Its name in messages (GGML's for block formats).
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::Bf16 => "BF16",
-            Self::F16 => "F16",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-        }
-    }
-
-    /// Values in one block (1 for plain formats).
-    pub fn block_len(self) -> usize {
-        match self {
-            Self::F32 | Self::Bf16 | Self::F16 => 1,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => 32,
-        }
-    }
-
-    /// Bytes of one block as files store it.
-    pub fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 | Self::F16 => 2,
-            Self::Q8_0 => 34,
-            Self::Q4_0 => 18,
-            Self::Q4_1 => 20,
-        }
-    }
-}
 
 /// A weight matrix `[rows, cols]`, rows being outputs. The product of a row of activations with a row of the weight is a
 /// sum in one fixed order that depends on nothing but `cols` and the format.
@@ -96,7 +47,7 @@ impl PackedWeight {
             });
         }
         Ok(Self::pack(rows, cols, format, |r, out| {
-            out.copy_from_slice(&bytes[r * row..(r + 1) * row]);
+            encode_row(format, &bytes[r * row..(r + 1) * row], out);
         }))
     }
 
@@ -251,9 +202,7 @@ impl PackedWeight {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        pack::pairs(self.rows)
-            * pack::Unit::of(self.format).pair_lines(self.cols)
-            * size_of::<Line>()
+        pack::pairs(self.rows) * pack::pair_lines(self.format, self.cols) * size_of::<Line>()
     }
 
     /// The packed lines, as `cpu::pack` describes them.

@@ -2,39 +2,20 @@
 //!
 //! Invariant: a sum over the columns runs in one order that depends on their number and the format only. A row's
 //! accumulators never meet another row's.
-//!
-//! Block formats keep the weights of a block in registers while up to [`ROWS`] rows pass by (their sums wait in the
-//! first-level cache). Panels (F32, F16, BF16) keep the sums of a group of rows in registers and let the weights pass.
 
 use super::activation;
+use super::blocks::blocks;
+use super::codes::{BLOCK, Codes, Unit};
 use super::isa::{Kernel, Simd};
-use super::pack::{PAIR, TILE, Unit};
-use super::quantize::BLOCK_DWORDS;
+use super::pack::{PAIR, TILE, pair_lines};
+use super::panel::panels;
+use super::quantize::block_dwords;
 use super::shared::Shared;
 use crate::{Epilogue, Format, Isa, PackedWeight, Then};
 use std::ops::Range;
 
 /// Rows whose sums are held at a time; a multiple of every path's group of rows.
 const ROWS: usize = 48;
-/// Steps over K after which a panel's sums are added to the total: a shorter chain loses less.
-const SEGMENT: usize = 256;
-/// How far ahead of a few rows the weights of block formats are asked for, bytes; panels come faster unasked.
-const AHEAD: usize = 8192;
-
-const Q8_0: u8 = 0;
-const Q4_0: u8 = 1;
-const Q4_1: u8 = 2;
-const F32: u8 = 3;
-const F16: u8 = 4;
-const BF16: u8 = 5;
-
-/// Rows of the group that begins where `left` rows are left.
-#[inline(always)]
-pub(crate) fn group_rows<S: Simd>(left: usize) -> usize {
-    let fits = |n: &usize| *n <= left && *n <= S::ROWS;
-    [12, 8, 6, 4, 3, 2].into_iter().find(fits).unwrap_or(1)
-}
-
 /// A product: everything that its chunks share.
 pub(crate) struct Product<'a> {
     pub(crate) weight: &'a PackedWeight,
@@ -115,40 +96,25 @@ pub(crate) struct Part<'a> {
 impl Kernel for Part<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: as the caller promises, see `isa`.
-        unsafe {
-            match self.product.weight.format() {
-                Format::Q8_0 => self.each::<S, Q8_0>(),
-                Format::Q4_0 => self.each::<S, Q4_0>(),
-                Format::Q4_1 => self.each::<S, Q4_1>(),
-                Format::F32 => self.each::<S, F32>(),
-                Format::F16 => self.each::<S, F16>(),
-                Format::Bf16 => self.each::<S, BF16>(),
-            }
-        }
-    }
-}
-
-impl Part<'_> {
-    #[inline(always)]
-    unsafe fn each<S: Simd, const F: u8>(&self) {
         let p = self.product;
+        // `Product` is made only where the upper half begins with a pair.
+        let up = p.epilogue.then.is_gated().then_some(p.width / PAIR);
         // SAFETY: as the caller promises, see `isa`.
         unsafe {
             let zero = [[S::splat(0.0); 2]; ROWS];
-            let (mut sums, mut ups) = (zero, zero);
+            let mut sums = [zero, zero];
             for pair in self.pairs.clone() {
                 let mut row = self.rows.start;
                 while row < self.rows.end {
                     let rows = row..self.rows.end.min(row + ROWS);
                     row = rows.end;
-                    multiply::<S, F>(p, pair, rows.clone(), &mut sums);
-                    if p.epilogue.then.is_gated() {
-                        // `Product` is made only where the upper half begins with a pair.
-                        multiply::<S, F>(p, pair + p.width / PAIR, rows.clone(), &mut ups);
+                    let pairs = [Some(pair), up.map(|up| pair + up)];
+                    for (pair, sums) in pairs.into_iter().flatten().zip(&mut sums) {
+                        multiply::<S>(p, pair, rows.clone(), sums);
                     }
                     for half in 0..2 {
-                        finish::<S>(p, pair * PAIR + half * TILE, rows.clone(), (&sums, &ups));
+                        let col = pair * PAIR + half * TILE;
+                        finish::<S>(p, col, rows.clone(), (&sums[0], &sums[1]));
                     }
                 }
             }
@@ -161,19 +127,12 @@ type Sums<S> = [[<S as Simd>::F; 2]; ROWS];
 
 /// The sums of some rows with one pair of the weight.
 #[inline(always)]
-unsafe fn multiply<S: Simd, const F: u8>(
-    p: &Product<'_>,
-    pair: usize,
-    rows: Range<usize>,
-    sums: &mut Sums<S>,
-) {
-    let cols = p.weight.cols();
-    let unit = Unit::of(p.weight.format());
-    let lines = unit.pair_lines(cols);
+unsafe fn multiply<S: Simd>(p: &Product<'_>, pair: usize, rows: Range<usize>, sums: &mut Sums<S>) {
+    let (cols, format) = (p.weight.cols(), p.weight.format());
+    let lines = pair_lines(format, cols);
     let w = p.weight.lines()[pair * lines..(pair + 1) * lines]
         .as_ptr()
         .cast::<u8>();
-    let steps = cols.div_ceil(unit.cols);
     let sums = &mut sums[..rows.len()];
     // SAFETY: as the caller promises, see `isa`. `w` has `lines` lines; the activations of these rows lie inside `acts`,
     // whose length `linear` made for this format.
@@ -181,150 +140,28 @@ unsafe fn multiply<S: Simd, const F: u8>(
         for sum in sums.iter_mut() {
             *sum = [S::splat(0.0); 2];
         }
-        if matches!(F, Q8_0 | Q4_0 | Q4_1) {
-            let a = p.acts[rows.start * BLOCK_DWORDS..].as_ptr();
-            blocks::<S, F>(w, steps, (a, p.rows * BLOCK_DWORDS), sums);
+        if let Some(codes) = Codes::of(format) {
+            let size = block_dwords(codes);
+            let a = (p.acts[rows.start * size..].as_ptr(), p.rows * size);
+            let n = cols / BLOCK;
+            macro_rules! of {
+                ($($name:ident)*) => {
+                    match format {
+                        $(Format::$name => blocks::<S, { Format::$name as u8 }>(w, n, a, sums),)*
+                        Format::F32 | Format::Bf16 | Format::F16 => {}
+                    }
+                };
+            }
+            of!(Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2K Q3K Q4K Q5K Q6K Q8K Iq4Nl Mxfp4);
             return;
         }
-        let mut row = rows.start;
-        while row < rows.end {
-            let n = group_rows::<S>(p.rows - row);
-            let a = p.acts[row * steps..(row + n) * steps].as_ptr();
-            let sums = &mut sums[row - rows.start..];
-            match n {
-                12 => panel::<S, F, 12>(w, steps, a, sums),
-                8 => panel::<S, F, 8>(w, steps, a, sums),
-                6 => panel::<S, F, 6>(w, steps, a, sums),
-                4 => panel::<S, F, 4>(w, steps, a, sums),
-                3 => panel::<S, F, 3>(w, steps, a, sums),
-                2 => panel::<S, F, 2>(w, steps, a, sums),
-                _ => panel::<S, F, 1>(w, steps, a, sums),
-            }
-            row += n;
-        }
-    }
-}
-
-/// `R` rows with a pair, value by value (two by two for bf16). `a`: `[steps, R]` dwords.
-#[inline(always)]
-unsafe fn panel<S: Simd, const F: u8, const R: usize>(
-    w: *const u8,
-    steps: usize,
-    a: *const u32,
-    sums: &mut [[S::F; 2]],
-) {
-    let stride = if F == F16 { 64 } else { 128 };
-    if R > S::ROWS {
-        return;
-    }
-    let mut first = 0;
-    while first < steps {
-        let end = steps.min(first + SEGMENT);
-        // SAFETY: as the caller promises, see `isa`; `step < steps`.
-        unsafe {
-            let mut c = [[S::splat(0.0); 2]; R];
-            for step in first..end {
-                let (w, a) = (w.add(step * stride), a.add(step * R));
-                if F == BF16 {
-                    for (r, c) in c.iter_mut().enumerate() {
-                        c[0] = S::dot2_bf16(c[0], w, *a.add(r));
-                        c[1] = S::dot2_bf16(c[1], w.add(64), *a.add(r));
-                    }
-                } else {
-                    let w = if F == F32 {
-                        [S::load(w.cast()), S::load(w.add(64).cast())]
-                    } else {
-                        [S::load_f16(w.cast()), S::load_f16(w.add(32).cast())]
-                    };
-                    for (r, c) in c.iter_mut().enumerate() {
-                        let a = S::splat(f32::from_bits(*a.add(r)));
-                        c[0] = S::fma(w[0], a, c[0]);
-                        c[1] = S::fma(w[1], a, c[1]);
-                    }
-                }
-            }
-            for (sum, c) in sums.iter_mut().zip(c) {
-                *sum = [S::add(sum[0], c[0]), S::add(sum[1], c[1])];
-            }
-        }
-        first = end;
-    }
-}
-
-/// The 8 groups of 4 weights of a block, for 16 outputs.
-#[inline(always)]
-unsafe fn load_block<S: Simd, const F: u8>(p: *const u8) -> [S::B; 8] {
-    // SAFETY: as the caller promises, see `isa`: 8 lines for Q8_0, 4 otherwise.
-    unsafe {
-        let mut w = [S::load_bytes(p); 8];
-        if F == Q8_0 {
-            for (j, w) in w.iter_mut().enumerate() {
-                *w = S::load_bytes(p.add(64 * j));
-            }
-        } else {
-            for j in 0..4 {
-                [w[j], w[j + 4]] = S::load_nibbles(p.add(64 * j));
-            }
-        }
-        w
-    }
-}
-
-/// Rows with a pair, block by block. `a`: the first row's first block, and the dwords from block to block.
-#[inline(always)]
-unsafe fn blocks<S: Simd, const F: u8>(
-    mut w: *const u8,
-    blocks: usize,
-    (a, stride): (*const u32, usize),
-    sums: &mut [[S::F; 2]],
-) {
-    let (head, tile) = match F {
-        Q8_0 => (64, 512),
-        Q4_0 => (64, 256),
-        _ => (128, 256),
-    };
-    for b in 0..blocks {
-        // SAFETY: as the caller promises, see `isa`; block `b` of the pair is at `w`, of the activations at `a`.
-        unsafe {
-            if sums.len() <= 4 {
-                for line in 0..(head + 2 * tile) / 64 {
-                    S::prefetch(w.wrapping_add(AHEAD + 64 * line));
-                }
-            }
-            let w0 = load_block::<S, F>(w.add(head));
-            let w1 = load_block::<S, F>(w.add(head + tile));
-            let d = [S::load_f16(w.cast()), S::load_f16(w.add(32).cast())];
-            let m = if F == Q4_1 {
-                [S::load_f16(w.add(64).cast()), S::load_f16(w.add(96).cast())]
-            } else {
-                d
-            };
-            let mut a = a.add(b * stride);
-            for sum in sums.iter_mut() {
-                let correction = *a.add(8);
-                let start = if F == Q4_1 { 0 } else { correction as i32 };
-                let mut i = [S::isplat(start); 2];
-                for j in 0..8 {
-                    let q = *a.add(j) as i32;
-                    if F == Q8_0 {
-                        i = [S::dot4_bytes(i[0], w0[j], q), S::dot4_bytes(i[1], w1[j], q)];
-                    } else {
-                        i = [
-                            S::dot4_nibbles(i[0], w0[j], q),
-                            S::dot4_nibbles(i[1], w1[j], q),
-                        ];
-                    }
-                }
-                let scale = S::splat(f32::from_bits(*a.add(9)));
-                for t in 0..2 {
-                    sum[t] = S::fma(S::to_f32(i[t]), S::mul(d[t], scale), sum[t]);
-                    if F == Q4_1 {
-                        sum[t] = S::fma(m[t], S::splat(f32::from_bits(correction)), sum[t]);
-                    }
-                }
-                a = a.add(BLOCK_DWORDS);
-            }
-            w = w.add(head + 2 * tile);
+        let steps = cols.div_ceil(Unit::of(format).cols);
+        let left = p.rows - rows.start;
+        let a = (p.acts[rows.start * steps..p.rows * steps].as_ptr(), left);
+        match format {
+            Format::F16 => panels::<S, { Format::F16 as u8 }>(w, steps, a, sums),
+            Format::Bf16 => panels::<S, { Format::Bf16 as u8 }>(w, steps, a, sums),
+            _ => panels::<S, { Format::F32 as u8 }>(w, steps, a, sums),
         }
     }
 }

@@ -64,14 +64,24 @@ pub(crate) trait Simd: Copy {
 
     unsafe fn isplat(v: i32) -> Self::I;
     unsafe fn to_f32(v: Self::I) -> Self::F;
+    /// Sixteen bytes, widened.
+    unsafe fn load_u8(p: *const u8) -> Self::I;
+    /// Sixteen signed bytes, widened.
+    unsafe fn load_i8(p: *const u8) -> Self::I;
+    /// The lower and the upper four bits of lanes that are 0 to 255.
+    unsafe fn halves(v: Self::I) -> [Self::I; 2];
     /// Rounds to i8 (ties to even) and adds the lanes up. The values are within -127..=127.
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32;
     /// 64 bytes as stored.
     unsafe fn load_bytes(p: *const u8) -> Self::B;
-    /// The low and the high nibbles of 64 bytes.
-    unsafe fn load_nibbles(p: *const u8) -> [Self::B; 2];
-    /// `acc` + the products of each lane's 4 nibbles with the 4 signed bytes of `a`.
-    unsafe fn dot4_nibbles(acc: Self::I, w: Self::B, a: i32) -> Self::I;
+    /// Of each byte, the bits under `mask`, which begins at bit `from`, moved to begin at bit `to`.
+    unsafe fn bits(v: Self::B, from: usize, to: usize, mask: u8) -> Self::B;
+    /// All bits of both.
+    unsafe fn or(a: Self::B, b: Self::B) -> Self::B;
+    /// For each byte, which is below 16, the byte at that place of the table.
+    unsafe fn lookup(table: &[u8; 16], places: Self::B) -> Self::B;
+    /// `acc` + the products of each lane's 4 weights, which are 0 to 127, with the 4 signed bytes of `a`.
+    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I;
     /// `acc` + the products of each lane's 4 weights plus [`Simd::BYTE_BIAS`] with the 4 signed bytes of `a`.
     unsafe fn dot4_bytes(acc: Self::I, w: Self::B, a: i32) -> Self::I;
     /// `acc` + the products of each lane's 2 bf16 at `w` with the 2 bf16 of `a`.

@@ -1,32 +1,36 @@
 //! Activations in the form that a product's kernel reads, made once per product.
 //!
-//! Block formats: for each 32 columns, for each row, ten dwords: 32 int8, a correction, the scale (f32). The scale is the
-//! largest absolute value / 127, as in llama.cpp's Q8 blocks but kept in f32. The correction is what the kernel adds for
-//! the offset of the stored weights: an i32 of -8 (`Q4_0`) or -bias (`Q8_0`) times the sum of the int8, or the f32 `scale *
-//! sum` (`Q4_1`, times the block's minimum).
+//! Block formats: for each 32 columns, for each row, eight dwords of int8, a correction for each scale of the weight's block
+//! (one, or one for each half), the scale (f32): the largest absolute value / 127, as in llama.cpp's Q8 blocks but kept in
+//! f32. The correction is what the kernel adds for the offset of the stored weights: an i32 of minus that offset (or minus
+//! the path's bias for int8 weights) times the sum of the int8; or the f32 `scale * sum`, times the block's minimum.
 //!
 //! Panels (F32, F16: f32 values; BF16: two bf16): rows in groups, each `[columns][rows of the group]` dwords, so that a
 //! kernel reads one ascending stream.
 //!
 //! A block with a NaN or an infinity gets a NaN as its scale: it must not turn into ordinary numbers.
 
-use super::gemm::group_rows;
+use super::codes::{BLOCK, Codes, Value};
 use super::isa::{Kernel, Simd};
+use super::panel::group_rows;
 use super::shared::Shared;
 use crate::Format;
 use std::ops::Range;
 
-/// Dwords of one row of a block: 8 of int8, the correction, the scale.
-pub(crate) const BLOCK_DWORDS: usize = 10;
 /// Below this a scale would be subnormal; the block counts as 0.
 const TINY: f32 = 1e-30;
 
+/// Dwords of one row of a block: 8 of int8, the corrections, the scale.
+pub(crate) const fn block_dwords(codes: Codes) -> usize {
+    9 + codes.groups()
+}
+
 /// Dwords that the activations of a product take. `x`: `[rows, cols]`.
 pub(crate) fn dwords(format: Format, rows: usize, cols: usize) -> usize {
-    rows * match format {
-        Format::F32 | Format::F16 => cols,
-        Format::Bf16 => cols.div_ceil(2),
-        Format::Q8_0 | Format::Q4_0 | Format::Q4_1 => cols / 32 * BLOCK_DWORDS,
+    rows * match Codes::of(format) {
+        Some(codes) => cols / BLOCK * block_dwords(codes),
+        None if format == Format::Bf16 => cols.div_ceil(2),
+        None => cols,
     }
 }
 
@@ -46,12 +50,10 @@ impl Kernel for Activations<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: as the caller promises, see `isa`.
         unsafe {
-            match self.format {
-                Format::F32 | Format::F16 => self.panels::<S, false>(),
-                Format::Bf16 => self.panels::<S, true>(),
-                Format::Q8_0 => self.blocks::<S>(Some(-S::BYTE_BIAS)),
-                Format::Q4_0 => self.blocks::<S>(Some(-8)),
-                Format::Q4_1 => self.blocks::<S>(None),
+            match Codes::of(self.format) {
+                Some(codes) => self.blocks::<S>(codes),
+                None if self.format == Format::Bf16 => self.panels::<S, true>(),
+                None => self.panels::<S, false>(),
             }
         }
     }
@@ -90,14 +92,20 @@ impl Activations<'_> {
         }
     }
 
-    /// `offset`: the factor of an i32 correction; none for the f32 one.
     #[inline(always)]
-    unsafe fn blocks<S: Simd>(&self, offset: Option<i32>) {
+    unsafe fn blocks<S: Simd>(&self, codes: Codes) {
+        let (dwords, groups) = (block_dwords(codes), codes.groups());
+        // The factor of an i32 correction; none for the f32 one.
+        let offset = match codes.value {
+            Value::Min => None,
+            Value::Minus(offset) => Some(-i32::from(offset)),
+            Value::Signed | Value::Table(_) => Some(-S::BYTE_BIAS),
+        };
         for r in self.rows.clone() {
-            for (b, v) in self.row(r).chunks_exact(32).enumerate() {
-                let at = (b * self.all + r) * BLOCK_DWORDS;
+            for (b, v) in self.row(r).chunks_exact(BLOCK).enumerate() {
+                let at = (b * self.all + r) * dwords;
                 // SAFETY: a row belongs to one chunk.
-                let to = unsafe { self.to.part(at..at + BLOCK_DWORDS) };
+                let to = unsafe { self.to.part(at..at + dwords) };
                 // SAFETY: as the caller promises, see `isa`; `v` has 32 values, `to` begins with 32 bytes.
                 unsafe {
                     let (a, b) = (S::load(v.as_ptr()), S::load(v.as_ptr().add(16)));
@@ -113,12 +121,16 @@ impl Activations<'_> {
                     let zero = S::splat(0.0);
                     let a = S::if_less(zero, factor, S::mul(a, factor), zero);
                     let b = S::if_less(zero, factor, S::mul(b, factor), zero);
-                    let sum = S::store_i8(bytes, a) + S::store_i8(bytes.add(16), b);
-                    to[8] = match offset {
-                        None => (scale * sum as f32).to_bits(),
-                        Some(offset) => (offset * sum) as u32,
-                    };
-                    to[9] = scale.to_bits();
+                    let halves = [S::store_i8(bytes, a), S::store_i8(bytes.add(16), b)];
+                    let whole = [halves[0] + halves[1]];
+                    let sums = if groups == 2 { &halves[..] } else { &whole };
+                    for (to, sum) in to[8..].iter_mut().zip(sums) {
+                        *to = match offset {
+                            None => (scale * *sum as f32).to_bits(),
+                            Some(offset) => (offset * sum) as u32,
+                        };
+                    }
+                    to[8 + groups] = scale.to_bits();
                 }
             }
         }

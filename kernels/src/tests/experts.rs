@@ -1,6 +1,5 @@
 //! Layers of experts: picking, and the products of many experts in one region.
 
-use super::linear::FORMATS;
 use super::*;
 use crate::{Routing, Then, combine, linear_by_expert, reference, route, spread};
 
@@ -115,7 +114,7 @@ impl Layer {
 #[test]
 fn layers_agree_with_the_naive_body() {
     for isa in isas() {
-        for format in FORMATS {
+        for format in Format::ALL {
             for (tokens, experts, top_k) in [(1, 4, 2), (2, 3, 3), (60, 5, 2)] {
                 let mut random = Random::new((tokens * experts) as u64);
                 let layer = Layer::new(&mut random, format, (experts, top_k));
@@ -124,8 +123,9 @@ fn layers_agree_with_the_naive_body() {
                 let got = layer.run(&cx(isa, 3), &x, &logits);
                 let what = format!("{isa:?} {format:?} {tokens} {experts} {top_k}");
                 // The inner activations are rounded again: a value at the edge of two steps may fall either way.
-                let bound = match format {
-                    Format::F32 | Format::F16 => 1e-4,
+                let bound = match (format, format.block_len()) {
+                    (Format::F32 | Format::F16, _) => 1e-4,
+                    (_, 256) => 4e-2,
                     _ => 2e-2,
                 };
                 let expected = layer.naive(&x, &logits);
@@ -144,7 +144,7 @@ fn layers_agree_with_the_naive_body() {
 #[test]
 fn a_token_has_the_same_bits_in_any_company() {
     for isa in isas() {
-        for format in FORMATS {
+        for format in Format::ALL {
             let mut random = Random::new(8);
             let layer = Layer::new(&mut random, format, (6, 2));
             let (x, mut logits) = (random.rows(90, layer.down[0].rows()), random.rows(90, 6));

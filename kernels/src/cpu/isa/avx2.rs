@@ -209,6 +209,37 @@ impl Simd for Avx2 {
         unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> Self::I {
+        // SAFETY: AVX2 is there; the caller's promise: 16 bytes.
+        unsafe {
+            [
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self::I {
+        // SAFETY: AVX2 is there; the caller's promise: 16 bytes.
+        unsafe {
+            [
+                _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())),
+                _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn halves(v: Self::I) -> [Self::I; 2] {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let low = _mm256_set1_epi32(15);
+            [
+                [_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low)],
+                [_mm256_srli_epi32::<4>(v[0]), _mm256_srli_epi32::<4>(v[1])],
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32 {
         let mut all = [0i32; 16];
         // SAFETY: AVX2 is there; the caller's promise: 16 bytes.
@@ -230,21 +261,43 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8) -> [Self::B; 2] {
-        // SAFETY: AVX2 is there; the caller's promise: 64 bytes.
+    unsafe fn bits(v: Self::B, from: usize, to: usize, mask: u8) -> Self::B {
+        // SAFETY: AVX2 is there. What a shift by less than 8 brings in from the neighbour is outside of the mask.
         unsafe {
-            let (v, low) = (Self::load_bytes(p), _mm256_set1_epi8(15));
-            [
-                [_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low)],
+            let mask = _mm256_set1_epi8((mask << to) as i8);
+            if from >= to {
+                let by = _mm_cvtsi32_si128((from - to) as i32);
                 [
-                    _mm256_and_si256(_mm256_srli_epi16::<4>(v[0]), low),
-                    _mm256_and_si256(_mm256_srli_epi16::<4>(v[1]), low),
-                ],
+                    _mm256_and_si256(_mm256_srl_epi16(v[0], by), mask),
+                    _mm256_and_si256(_mm256_srl_epi16(v[1], by), mask),
+                ]
+            } else {
+                let by = _mm_cvtsi32_si128((to - from) as i32);
+                [
+                    _mm256_and_si256(_mm256_sll_epi16(v[0], by), mask),
+                    _mm256_and_si256(_mm256_sll_epi16(v[1], by), mask),
+                ]
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn or(a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], places: Self::B) -> Self::B {
+        // SAFETY: AVX2 is there; the table has 16 bytes.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [
+                _mm256_shuffle_epi8(table, places[0]),
+                _mm256_shuffle_epi8(table, places[1]),
             ]
         }
     }
     #[inline(always)]
-    unsafe fn dot4_nibbles(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
         // SAFETY: AVX2 is there.
         unsafe {
             let a = _mm256_set1_epi32(a);

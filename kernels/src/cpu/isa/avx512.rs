@@ -158,6 +158,26 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(v) }
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> Self::I {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 bytes.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self::I {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 bytes.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn halves(v: Self::I) -> [Self::I; 2] {
+        // SAFETY: AVX-512 is there.
+        unsafe {
+            [
+                _mm512_and_si512(v, _mm512_set1_epi32(15)),
+                _mm512_srli_epi32::<4>(v),
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32 {
         // SAFETY: AVX-512 is there; the caller's promise: 16 bytes.
         unsafe {
@@ -172,18 +192,32 @@ impl Simd for Avx512 {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8) -> [Self::B; 2] {
-        // SAFETY: AVX-512 is there; the caller's promise: 64 bytes.
+    unsafe fn bits(v: Self::B, from: usize, to: usize, mask: u8) -> Self::B {
+        // SAFETY: AVX-512 is there. What a shift by less than 8 brings in from the neighbour is outside of the mask.
         unsafe {
-            let (v, low) = (Self::load_bytes(p), _mm512_set1_epi8(15));
-            [
-                _mm512_and_si512(v, low),
-                _mm512_and_si512(_mm512_srli_epi16::<4>(v), low),
-            ]
+            let moved = if from >= to {
+                _mm512_srl_epi16(v, _mm_cvtsi32_si128((from - to) as i32))
+            } else {
+                _mm512_sll_epi16(v, _mm_cvtsi32_si128((to - from) as i32))
+            };
+            _mm512_and_si512(moved, _mm512_set1_epi8((mask << to) as i8))
         }
     }
     #[inline(always)]
-    unsafe fn dot4_nibbles(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+    unsafe fn or(a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], places: Self::B) -> Self::B {
+        // SAFETY: AVX-512 is there; the table has 16 bytes.
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), places)
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
         // SAFETY: AVX-512 VNNI is there.
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a)) }
     }

@@ -137,6 +137,20 @@ impl Simd for Portable {
         v.map(|v| v as f32)
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> Self::I {
+        // SAFETY: the caller's promise: 16 bytes.
+        unsafe { p.cast::<[u8; 16]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self::I {
+        // SAFETY: the caller's promise: 16 bytes.
+        unsafe { p.cast::<[i8; 16]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn halves(v: Self::I) -> [Self::I; 2] {
+        [v.map(|v| v & 15), v.map(|v| v >> 4)]
+    }
+    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32 {
         let q = v.map(|v| v.round_ties_even() as i8);
         // SAFETY: the caller's promise: 16 bytes.
@@ -149,13 +163,19 @@ impl Simd for Portable {
         unsafe { p.cast::<Self::B>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8) -> [Self::B; 2] {
-        // SAFETY: the caller's promise: 64 bytes.
-        let v = unsafe { Self::load_bytes(p) };
-        [v.map(|b| b & 15), v.map(|b| b >> 4)]
+    unsafe fn bits(v: Self::B, from: usize, to: usize, mask: u8) -> Self::B {
+        v.map(|b| (b >> from & mask) << to)
     }
     #[inline(always)]
-    unsafe fn dot4_nibbles(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+    unsafe fn or(a: Self::B, b: Self::B) -> Self::B {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], places: Self::B) -> Self::B {
+        places.map(|b| table[usize::from(b & 15)])
+    }
+    #[inline(always)]
+    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
         let a = bytes(a);
         std::array::from_fn(|i| {
             let w: [i32; 4] = std::array::from_fn(|j| i32::from(w[4 * i + j]));
