@@ -32,7 +32,7 @@ fn open(path: &Path, dtype: Dtype) -> Result<Loaded, LoadError> {
     let source = Source::parse(path.to_str().expect("UTF-8"))?;
     let before = outline(&source, &options);
     let loaded = load(&source, &options)?;
-    let (before, mut after) = (before?.expect("a local source"), loaded.outline());
+    let (before, mut after) = (before?, loaded.outline());
     // An encoder's window may be cut by what is not read before.
     assert!(after.limits.max_len <= before.limits.max_len);
     after.limits = before.limits;

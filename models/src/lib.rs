@@ -27,6 +27,7 @@ pub use koma_kernels as kernels;
 pub use load::{load, outline};
 pub use loaded::{
     ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
-    Model, Outline, Source,
+    Model, Outline, Phase, Source,
 };
+pub use source::{FetchOptions, HubOptions, Secret};
 pub use tokenizer::Tokenizer;

@@ -5,7 +5,7 @@ use crate::config::chat::TokenFiles;
 use crate::config::modules;
 use crate::gguf::GgufMeta;
 use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
-use crate::source;
+use crate::source::{self, Found};
 use crate::weights::Weights;
 use crate::{ChatAssets, Identity, LoadError, LoadOptions, Loaded, Outline, Source, Tokenizer};
 use koma_kernels::Format;
@@ -20,42 +20,37 @@ use std::sync::Arc;
 /// # Errors
 /// See [`LoadError`]; each names the file, field or tensor.
 pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError> {
-    match source {
-        Source::Folder(folder) => load_folder(folder, options),
-        Source::Gguf(path) => load_gguf(path, options),
-        Source::Hub { repo, revision } => {
-            let folder = source::download(repo, revision.as_deref(), options)?;
-            load_folder(&folder, options)
-        }
+    match source::fetch(source, options)? {
+        Found::Folder(folder) => load_folder(&folder, options),
+        Found::Gguf(path) => load_gguf(&path, options),
     }
 }
 
-/// What [`load`] would give, from the heads of the files alone: what a budget asks before anything is loaded. None for
-/// [`Source::Hub`], whose files may not be here yet.
+/// What [`load`] would give, from the heads of the files alone: what a budget asks before anything is loaded. What is
+/// not on this machine is fetched first.
 ///
 /// The architecture is built as ever, over weights that have shapes and no values, so whatever is wrong with configuration,
 /// names, shapes and types is an error already here.
 ///
 /// # Errors
 /// As [`load`], but for the contents of the weights and the tokenizer, which are not read.
-pub fn outline(source: &Source, options: &LoadOptions) -> Result<Option<Outline>, LoadError> {
-    let (mut checkpoint, (architecture, _, build)) = match source {
-        Source::Folder(folder) => open_folder(folder, options)?,
-        Source::Gguf(path) => open_gguf(path, options)?,
-        Source::Hub { .. } => return Ok(None),
+pub fn outline(source: &Source, options: &LoadOptions) -> Result<Outline, LoadError> {
+    let (mut checkpoint, (architecture, _, build)) = match source::fetch(source, options)? {
+        Found::Folder(folder) => open_folder(&folder, options)?,
+        Found::Gguf(path) => open_gguf(&path, options)?,
     };
     checkpoint.weights.hollow();
     // What there is to warn of is said by the load that follows.
     let quiet = tracing::subscriber::NoSubscriber::default();
     let built = tracing::subscriber::with_default(quiet, || build(&mut checkpoint))?;
-    Ok(Some(Outline {
+    Ok(Outline {
         architecture: architecture.to_owned(),
         format: checkpoint.weights.format(),
         parameters: checkpoint.weights.parameters(),
         limits: built.limits,
         cache_groups: built.model.cache_groups(),
         weight_bytes: checkpoint.weights.memory(),
-    }))
+    })
 }
 
 /// Opens a folder's weights and finds its architecture.

@@ -1,6 +1,6 @@
 //! [`Loaded`]: all there is to know of a model, as data. The engine and the server ask it instead of the architecture.
 
-use crate::{Batch, Head, Tokenizer, Workspace};
+use crate::{Batch, FetchOptions, Head, Tokenizer, Workspace};
 use koma_kernels::{CacheGroup, Cx, Error, KvCache};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ pub enum Source {
     Folder(PathBuf),
     /// One GGUF file.
     Gguf(PathBuf),
+    /// A folder packed as `.tar.gz`.
+    Archive(PathBuf),
     /// A repository `owner/name` of the Hugging Face hub, optionally at a revision.
     Hub {
         /// `owner/name`.
@@ -34,12 +36,25 @@ pub enum Dtype {
     Bf16,
 }
 
-/// How far loading is.
+/// What is being done before a model is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Files come over the network.
+    Fetching,
+    /// An archive is unpacked.
+    Unpacking,
+    /// Weights are read into memory.
+    Loading,
+}
+
+/// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadProgress {
-    /// Bytes of weights done.
+    /// What.
+    pub phase: Phase,
+    /// Bytes done.
     pub done: u64,
-    /// Bytes of weights in all.
+    /// Bytes in all.
     pub total: u64,
 }
 
@@ -50,10 +65,19 @@ pub struct LoadOptions {
     pub name: String,
     /// Precision.
     pub dtype: Dtype,
-    /// Folder for downloads of [`Source::Hub`]; the hub's own cache if none.
-    pub cache_dir: Option<PathBuf>,
+    /// How to get at models that are not folders on this machine.
+    pub fetch: FetchOptions,
     /// Called now and then, from any thread.
     pub progress: Option<Arc<dyn Fn(LoadProgress) + Send + Sync>>,
+}
+
+impl LoadOptions {
+    /// Tells how far it is, if anybody wants to know.
+    pub(crate) fn report(&self, phase: Phase, done: u64, total: u64) {
+        if let Some(progress) = &self.progress {
+            progress(LoadProgress { phase, done, total });
+        }
+    }
 }
 
 /// Who a model is: in metrics, logs, reply headers and cache keys.

@@ -1,6 +1,21 @@
-//! [`Source`]: what the user's text means, and fetching from the hub.
+//! [`Source`]: what the user's text means, and [`fetch`], which makes a folder or file on this machine of it.
+//!
+//! Owns: names of sources, caches, what of a repository is needed. Must not know: what is in the files.
+//!
+//! Invariant: what stands under its own name in a cache is whole and was checked; all else has a name that no model has.
+
+mod archive;
+mod folder;
+mod mlflow;
+mod options;
+#[cfg(test)]
+mod tests;
+
+pub use options::{FetchOptions, HubOptions, Secret};
 
 use crate::{LoadError, LoadOptions, Source};
+use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What is needed of a repository: configuration, tokenizer, safetensors, and sentence-transformers' modules.
@@ -8,26 +23,24 @@ use std::path::{Path, PathBuf};
 const NEEDED: [&str; 4] = ["*.json", "*.jinja", "*.safetensors", "1_Pooling/*.json"];
 
 impl Source {
-    /// A folder or `.gguf` file that exists, else `owner/name` or `owner/name@revision` on the hub.
+    /// A folder, `.gguf` or `.tar.gz` file that exists, else `owner/name` or `owner/name@revision` on the hub.
     ///
     /// # Errors
     /// [`LoadError::Source`] if it is none of them.
     pub fn parse(text: &str) -> Result<Self, LoadError> {
         let path = PathBuf::from(text);
-        let is_gguf = path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+        let is_gguf = folder::is_gguf(&path);
         if path.is_dir() {
             return Ok(Self::Folder(path));
         }
         if path.is_file() {
-            return if is_gguf {
-                Ok(Self::Gguf(path))
-            } else {
-                Err(error(
+            return match path {
+                path if is_gguf => Ok(Self::Gguf(path)),
+                path if folder::is_archive(&path) => Ok(Self::Archive(path)),
+                _ => Err(error(
                     text,
-                    "is a file, but not a .gguf file; a model is a folder or a .gguf file",
-                ))
+                    "is a file, but neither a .gguf nor a .tar.gz file; a model is one of them or a folder",
+                )),
             };
         }
         let (repo, revision) = match text.split_once('@') {
@@ -58,11 +71,64 @@ impl Source {
     pub fn stem(&self) -> String {
         let name = match self {
             Self::Folder(path) => path.file_name(),
-            Self::Gguf(path) => path.file_stem(),
+            Self::Gguf(path) | Self::Archive(path) => path.file_stem(),
             Self::Hub { repo, .. } => Path::new(repo).file_name(),
         };
-        name.map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned())
+        let name = name.map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
+        name.strip_suffix(".tar")
+            .map_or(name.clone(), str::to_owned)
     }
+}
+
+/// A model on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A folder with a config.json, or one whose lack of it is the reader's to say.
+    Folder(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
+}
+
+/// The folder or GGUF file on this machine that `source` leads to, fetched or unpacked if it is not there yet. A local one
+/// costs a look.
+///
+/// # Errors
+/// [`LoadError`] naming the address, file or field, never a secret; no half of a file is left under its own name.
+pub(crate) fn fetch(source: &Source, options: &LoadOptions) -> Result<Found, LoadError> {
+    match source {
+        Source::Folder(path) => folder::model_in(path, options),
+        Source::Gguf(path) => Ok(Found::Gguf(path.clone())),
+        Source::Archive(path) => folder::model_of_archive(path, options),
+        Source::Hub { repo, revision } => {
+            download(repo, revision.as_deref(), options).map(Found::Folder)
+        }
+    }
+}
+
+/// Hexadecimal sha256 and length of a file.
+fn digest(path: &Path) -> std::io::Result<(String, u64)> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((hex(&hasher.finalize()), bytes));
+        }
+        hasher.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}
+
+/// Hexadecimal digits of `bytes`.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn error(source_name: &str, reason: impl Into<String>) -> LoadError {
@@ -86,7 +152,7 @@ pub(crate) fn download(
         error(repo, reason)
     };
     let mut client = hf_hub::HFClient::builder();
-    if let Some(folder) = &options.cache_dir {
+    if let Some(folder) = &options.fetch.hub.cache {
         client = client.cache_dir(folder);
     }
     let client = client.build_sync().map_err(fail)?;
@@ -114,51 +180,4 @@ pub(crate) fn download(
         repo,
         "this build cannot fetch from the hub (feature `hub`); give a folder or a .gguf file",
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_a_path_first_and_a_repository_second() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("tiny.gguf");
-        let other = folder.path().join("tiny.bin");
-        std::fs::write(&file, "").unwrap();
-        std::fs::write(&other, "").unwrap();
-        let text = |p: &Path| p.to_str().unwrap().to_owned();
-
-        assert_eq!(
-            Source::parse(&text(folder.path())).unwrap(),
-            Source::Folder(folder.path().to_owned())
-        );
-        let gguf = Source::parse(&text(&file)).unwrap();
-        assert_eq!((gguf.stem().as_str(), &gguf), ("tiny", &Source::Gguf(file)));
-        let hub = Source::parse("owner/some-Model.v2@main").unwrap();
-        assert_eq!(hub.stem(), "some-Model.v2");
-        assert_eq!(
-            hub,
-            Source::Hub {
-                repo: "owner/some-Model.v2".to_owned(),
-                revision: Some("main".to_owned())
-            }
-        );
-        for wrong in [
-            "",
-            "name",
-            "a/b/c",
-            "/nowhere/model",
-            "./model",
-            "../x/y",
-            "a/..",
-            "a/b@",
-            "a b/c",
-            "models/missing.gguf",
-            &text(&other),
-        ] {
-            let message = Source::parse(wrong).unwrap_err().to_string();
-            assert!(message.starts_with(&format!("{wrong}: ")), "{message}");
-        }
-    }
 }

@@ -10,7 +10,7 @@ mod files;
 mod identity;
 
 use crate::gguf::Gguf;
-use crate::{Dtype, LoadError, LoadOptions, LoadProgress};
+use crate::{Dtype, LoadError, LoadOptions, Phase};
 use candle_core::{DType as CandleDtype, Device, Tensor};
 use files::Files;
 use koma_kernels::{Format, PackedWeight};
@@ -361,12 +361,7 @@ impl Weights {
 
     fn report(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Relaxed) + bytes;
-        if let Some(progress) = &self.options.progress {
-            progress(LoadProgress {
-                done,
-                total: self.total,
-            });
-        }
+        self.options.report(Phase::Loading, done, self.total);
     }
 
     fn tensor_error(&self, name: &str, reason: String) -> LoadError {

@@ -11,6 +11,7 @@ mod file;
 pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
 pub(crate) use file::{File, FileModel};
+use koma_engine::models::{FetchOptions, HubOptions, Secret};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -226,14 +227,17 @@ fn layer<const N: usize>(flags: [(&'static str, &Option<String>); N]) -> Layer {
         .collect()
 }
 
+/// How the variables begin that Koma reads: its own, those of the hub's tools, and where folders for caches are.
+const OURS: [&str; 4] = ["KOMA_", "HF_", "XDG_CACHE_HOME", "HOME"];
+
 /// The environment, read once.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Environment {
     variables: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// The variables of this process that begin with `KOMA_`. One that is not Unicode is read with replacement
+    /// The variables of this process that Koma reads. One that is not Unicode is read with replacement
     /// characters, and then refused by whoever reads its value.
     pub(crate) fn of_process() -> Self {
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
@@ -280,11 +284,45 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// Where to fetch models from, from the variables of the hub's own tools. Files go to `HF_HUB_CACHE`, `HF_HOME/hub` or
+    /// the user's folder for caches.
+    pub(crate) fn fetch(&self) -> FetchOptions {
+        let path = |name: &str| self.get(name).map(PathBuf::from);
+        let home = || path("HOME").map(|home| home.join(".cache"));
+        let caches = path("XDG_CACHE_HOME").or_else(home);
+        let hub_home = path("HF_HOME").or_else(|| Some(caches.as_ref()?.join("huggingface")));
+        let below = |name: &str| hub_home.as_ref().map(|folder| folder.join(name));
+        let token_file =
+            || std::fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| below("token"))?).ok();
+        let token = self.get("HF_TOKEN").map(str::to_owned).or_else(token_file);
+        let token = token.map(|token| token.trim().to_owned());
+        let is_on =
+            |value: &str| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str());
+        FetchOptions {
+            data_dir: Some(caches.map_or_else(temporary_folder, |folder| folder.join("koma"))),
+            hub: HubOptions {
+                cache: path("HF_HUB_CACHE").or_else(|| below("hub")),
+                endpoint: self.get("HF_ENDPOINT").map(str::to_owned),
+                token: token.filter(|token| !token.is_empty()).map(Secret::new),
+                offline: self.get("HF_HUB_OFFLINE").is_some_and(is_on),
+            },
+        }
+    }
+}
+
+/// The names alone: some values are secret.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}
+
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<T: IntoIterator<Item = (String, String)>>(variables: T) -> Self {
         let ours = variables
             .into_iter()
-            .filter(|(name, _)| name.starts_with("KOMA_"));
+            .filter(|(name, _)| OURS.iter().any(|begin| name.starts_with(begin)));
         Self {
             variables: ours.collect(),
         }

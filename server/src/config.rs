@@ -15,7 +15,7 @@ mod tests;
 use crate::args::{Environment, File, Layer, ServeArgs};
 pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace, Secret};
 use koma_engine::models::kernels::{Class, Isa, KvDtype};
-use koma_engine::models::{Dtype, Source};
+use koma_engine::models::{Dtype, FetchOptions, Source};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +37,7 @@ pub(crate) struct ProcessConfig {
     pub(crate) isa: Isa,
     pub(crate) log_format: LogFormat,
     pub(crate) log_filter: String,
+    pub(crate) fetch: FetchOptions,
 }
 
 /// Settings of one model.
@@ -80,6 +81,8 @@ pub(crate) struct Surroundings {
     pub(crate) cores: usize,
     /// Where `SageMaker` puts models.
     pub(crate) sagemaker: PathBuf,
+    /// Where to fetch models from, as other tools are told it.
+    pub(crate) fetch: FetchOptions,
 }
 
 impl ServeConfig {
@@ -188,7 +191,18 @@ fn process(values: &Values<'_>, around: &Surroundings) -> Result<ProcessConfig, 
         log_filter: values
             .log_filter("log")?
             .unwrap_or_else(|| "info".to_owned()),
+        fetch: fetch(values, around),
     })
+}
+
+/// A folder for data that is asked for holds the hub's cache too.
+fn fetch(values: &Values<'_>, around: &Surroundings) -> FetchOptions {
+    let mut fetch = around.fetch.clone();
+    if let Some(folder) = values.text("data-dir").map(PathBuf::from) {
+        fetch.hub.cache = Some(folder.join("hub"));
+        fetch.data_dir = Some(folder);
+    }
+    fetch
 }
 
 fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, String> {
@@ -227,10 +241,11 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
 
 impl Surroundings {
     /// Those of this process.
-    pub(crate) fn detect() -> Self {
+    pub(crate) fn detect(environment: &Environment) -> Self {
         Self {
             cores: koma_engine::Machine::detect().cores,
             sagemaker: PathBuf::from("/opt/ml/model"),
+            fetch: environment.fetch(),
         }
     }
 }

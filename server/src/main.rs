@@ -56,7 +56,7 @@ impl From<anyhow::Error> for Failure {
 
 fn run(command: Command) -> Result<(), Failure> {
     let environment = Environment::of_process();
-    let around = Surroundings::detect();
+    let around = Surroundings::detect(&environment);
     match command {
         Command::Serve(args) => {
             let config =

@@ -64,9 +64,7 @@ fn smollm2_in_fast_mode_agrees_where_the_reference_is_sure() {
             dtype,
             ..LoadOptions::default()
         };
-        outline(&Source::Gguf(chat_gguf()), &options)
-            .unwrap()
-            .unwrap()
+        outline(&Source::Gguf(chat_gguf()), &options).unwrap()
     };
     assert_eq!(outlined(Dtype::Auto), loaded.outline());
     let exact = outlined(Dtype::F32).weight_bytes as u64;

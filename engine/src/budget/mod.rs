@@ -54,17 +54,6 @@ impl ModelNeed {
             cache_bytes,
         }
     }
-
-    /// A model of which nothing is known yet.
-    pub fn unknown(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            weight_bytes: 0,
-            request_bytes: 0,
-            max_len: 0,
-            cache_bytes: None,
-        }
-    }
 }
 
 /// What one model gets.

@@ -180,7 +180,7 @@ fn every_tensor_is_accounted_for() {
     let options = LoadOptions {
         progress: Some({
             let seen = Arc::clone(&seen);
-            Arc::new(move |p: LoadProgress| seen.lock().unwrap().push((p.done, p.total)))
+            Arc::new(move |p: crate::LoadProgress| seen.lock().unwrap().push((p.done, p.total)))
         }),
         ..LoadOptions::default()
     };

@@ -66,7 +66,7 @@ fn measured<T>(
         config.batch,
         config.model.max_running
     );
-    let mut loaded = start::load_model(&config.model, &config.process, None)?;
+    let mut loaded = start::load_model(&config.model, &config.process)?;
     let load = fit(config, &mut loaded)?;
     let engine_config = engine_config(config, &loaded, &load);
     let team = Arc::new(Team::new(config.process.threads));

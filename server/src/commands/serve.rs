@@ -161,7 +161,8 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
     let failed = |model: &ModelConfig| {
         state.set_failed(&model.name, "it cannot be loaded");
     };
-    let expected = |model| start::expected_need(model).inspect_err(|_| failed(model));
+    let expected =
+        |model| start::expected_need(model, &config.process).inspect_err(|_| failed(model));
     let mut needs: Vec<ModelNeed> = config
         .models
         .iter()
@@ -171,7 +172,7 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
     let data_dir = config.data_dir.as_deref();
     let mut all_loaded = Vec::with_capacity(needs.len());
     for (index, model) in config.models.iter().enumerate() {
-        let loaded = start::load_model(model, &config.process, data_dir);
+        let loaded = start::load_model(model, &config.process);
         let loaded = loaded.inspect_err(|_| failed(model))?;
         needs[index] = start::need(model, &loaded.outline());
         plan_budget(&machine, &needs)?;

@@ -5,36 +5,51 @@ use crate::progress::{Progress, Unit};
 use anyhow::{Context, ensure};
 use koma_engine::models::kernels::Class;
 use koma_engine::models::{
-    Limits, LoadOptions, LoadProgress, Loaded, Model, Outline, load, outline,
+    Limits, LoadOptions, LoadProgress, Loaded, Model, Outline, Phase, load, outline,
 };
 use koma_engine::{EngineConfig, ModelNeed};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Loads `model`, showing how far it is. Its window is cut to what is configured.
 ///
 /// # Errors
 /// If it cannot be loaded, or is configured for more than it can do.
-pub(super) fn load_model(
-    model: &ModelConfig,
-    process: &ProcessConfig,
-    data_dir: Option<&Path>,
-) -> anyhow::Result<Loaded> {
-    let may_draw = process.log_format == LogFormat::Text;
-    let title = format!("loading {}", model.name);
-    let progress = Arc::new(Progress::start(title, Unit::Bytes, may_draw));
-    let shown = Arc::clone(&progress);
-    let options = LoadOptions {
-        name: model.name.clone(),
-        dtype: model.dtype,
-        cache_dir: data_dir.map(|folder| folder.join("hub")),
-        progress: Some(Arc::new(move |LoadProgress { done, total }| {
-            shown.set(done, total);
-        })),
-    };
+pub(super) fn load_model(model: &ModelConfig, process: &ProcessConfig) -> anyhow::Result<Loaded> {
+    let options = options(model, process);
     let mut loaded = load(&model.source, &options).with_context(|| cannot_load(model))?;
     limit(model, &mut loaded.limits)?;
     Ok(loaded)
+}
+
+/// How `model` is loaded, with how far it is on the terminal or in the log.
+fn options(model: &ModelConfig, process: &ProcessConfig) -> LoadOptions {
+    let may_draw = process.log_format == LogFormat::Text;
+    let name = model.name.clone();
+    let shown: Mutex<Option<(Phase, Progress)>> = Mutex::new(None);
+    let progress = move |LoadProgress { phase, done, total }: LoadProgress| {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.as_ref().is_none_or(|(before, _)| *before != phase) {
+            let verb = match phase {
+                Phase::Fetching => "fetching",
+                Phase::Unpacking => "unpacking",
+                Phase::Loading => "loading",
+            };
+            // The bar before it must be gone first.
+            *shown = None;
+            let title = format!("{verb} {name}");
+            *shown = Some((phase, Progress::start(title, Unit::Bytes, may_draw)));
+        }
+        if let Some((_, bar)) = &*shown {
+            bar.set(done, total);
+        }
+    };
+    LoadOptions {
+        name: model.name.clone(),
+        dtype: model.dtype,
+        fetch: process.fetch.clone(),
+        progress: Some(Arc::new(progress)),
+    }
 }
 
 /// Settings of the engine of `loaded`, with a cache of `cache_bytes`.
@@ -75,20 +90,16 @@ pub(super) fn need(model: &ModelConfig, outline: &Outline) -> ModelNeed {
     )
 }
 
-/// What `model` needs, before it is loaded; nothing if its files may not be here yet (the hub's).
+/// What `model` needs, before it is loaded. What is not on this machine is fetched, which is shown.
 ///
 /// # Errors
 /// If it cannot be loaded, or is configured for more than it can do.
-pub(super) fn expected_need(model: &ModelConfig) -> anyhow::Result<ModelNeed> {
-    let options = LoadOptions {
-        name: model.name.clone(),
-        dtype: model.dtype,
-        ..LoadOptions::default()
-    };
-    let known = outline(&model.source, &options).with_context(|| cannot_load(model))?;
-    let Some(mut known) = known else {
-        return Ok(ModelNeed::unknown(&model.name));
-    };
+pub(super) fn expected_need(
+    model: &ModelConfig,
+    process: &ProcessConfig,
+) -> anyhow::Result<ModelNeed> {
+    let options = options(model, process);
+    let mut known = outline(&model.source, &options).with_context(|| cannot_load(model))?;
     // A window that is cut by tokenizer or pooling configuration is checked once they are read.
     if !known.cache_groups.is_empty() {
         limit(model, &mut known.limits)?;

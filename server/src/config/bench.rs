@@ -183,6 +183,7 @@ mod tests {
     use super::*;
     use crate::args::{BenchCommand, Cli, Command};
     use clap::Parser;
+    use koma_engine::models::FetchOptions;
     use std::path::Path;
 
     fn resolve(arguments: &str) -> Result<BenchServeConfig, String> {
@@ -194,6 +195,7 @@ mod tests {
         let around = Surroundings {
             cores: 2,
             sagemaker: Path::new("/nowhere").to_owned(),
+            fetch: FetchOptions::default(),
         };
         let environment = [("KOMA_API_KEY".to_owned(), "k".to_owned())];
         BenchServeConfig::resolve(&args, &environment.into_iter().collect(), &around)

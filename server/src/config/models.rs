@@ -106,8 +106,8 @@ fn beside(file: &Path, source: &str) -> String {
     }
 }
 
-/// The models in `SageMaker`'s folder: itself if it is a model, else each `.gguf` file and each model folder in it, by
-/// name.
+/// The models in `SageMaker`'s folder: itself if it is a model, else each `.gguf` file, packed model and model folder in
+/// it, by name.
 fn in_folder<'a>(folder: &Path) -> Result<Vec<Given<'a>>, String> {
     let one = |path: &Path| Given {
         name: None,
@@ -115,7 +115,10 @@ fn in_folder<'a>(folder: &Path) -> Result<Vec<Given<'a>>, String> {
         class: None,
         settings: None,
     };
-    let is_model = |path: &Path| path.join("config.json").is_file();
+    let is_model = |path: &Path| {
+        let file = |name| path.join(name).is_file();
+        file("config.json") || file("MLmodel")
+    };
     if is_model(folder) {
         return Ok(vec![one(folder)]);
     }
@@ -126,15 +129,16 @@ fn in_folder<'a>(folder: &Path) -> Result<Vec<Given<'a>>, String> {
     let empty = paths.is_empty();
     paths.sort();
     paths.retain(|path| {
-        let gguf = path
-            .extension()
-            .is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
-        gguf && path.is_file() || is_model(path)
+        let name = path.to_string_lossy().to_ascii_lowercase();
+        let file = [".gguf", ".tar.gz", ".tgz"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        file && path.is_file() || is_model(path)
     });
     if paths.is_empty() && !empty {
         let folder = folder.display();
         return Err(format!(
-            "{folder} holds no model: neither a config.json, nor a .gguf file, nor folders with a config.json"
+            "{folder} holds no model: neither a config.json or MLmodel, nor a .gguf or .tar.gz file, nor folders with a config.json or MLmodel"
         ));
     }
     Ok(paths.iter().map(|path| one(path)).collect())

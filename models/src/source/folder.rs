@@ -1,0 +1,88 @@
+//! What a folder on disk holds: a model, or something that leads to one.
+//!
+//! Owns: the layouts that people arrive with (`SageMaker`, `MLflow`, one folder in another). Must not know: the network,
+//! what the files mean.
+
+use super::{Found, archive, mlflow};
+use crate::{LoadError, LoadOptions, Phase};
+use std::path::{Path, PathBuf};
+
+/// Folders in folders at most.
+const MAX_DEPTH: usize = 3;
+
+/// The model that `folder` leads to: itself if it holds a config.json, else its one `MLflow` model, GGUF file, archive or folder. A
+/// folder that leads nowhere is given back: what it lacks is then said by its name.
+pub(super) fn model_in(folder: &Path, options: &LoadOptions) -> Result<Found, LoadError> {
+    // What is given back if it leads nowhere.
+    let mut given = folder.to_owned();
+    let mut folder = given.clone();
+    for _ in 0..MAX_DEPTH {
+        if folder.join("config.json").is_file() {
+            return Ok(Found::Folder(folder));
+        }
+        if folder.join(mlflow::MLMODEL).is_file() {
+            let cache = options.fetch.cache("mlflow", &folder.to_string_lossy())?;
+            return mlflow::view(&folder, &cache).map(Found::Folder);
+        }
+        let entries = entries(&folder)?;
+        let one = |wanted: &dyn Fn(&Path) -> bool| {
+            let mut found = entries.iter().filter(|path| wanted(path));
+            found.next().filter(|_| found.next().is_none()).cloned()
+        };
+        if let Some(path) = one(&|path| is_gguf(path)) {
+            return Ok(Found::Gguf(path));
+        }
+        if let Some(path) = one(&|path| is_archive(path)) {
+            folder = unpack(&path, options)?;
+            given.clone_from(&folder);
+            continue;
+        }
+        let Some(inner) = one(&|path| path.is_dir() && !path.ends_with("code")) else {
+            break;
+        };
+        folder = inner;
+    }
+    Ok(Found::Folder(given))
+}
+
+/// The model in an archive.
+pub(super) fn model_of_archive(path: &Path, options: &LoadOptions) -> Result<Found, LoadError> {
+    model_in(&unpack(path, options)?, options)
+}
+
+fn unpack(path: &Path, options: &LoadOptions) -> Result<PathBuf, LoadError> {
+    let cache = options.fetch.cache("archives", &path.to_string_lossy())?;
+    let progress = |done, total| options.report(Phase::Unpacking, done, total);
+    archive::unpack(path, &cache, &progress)
+}
+
+/// Visible entries, sorted.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let failed = |error| LoadError::Io {
+        path: folder.to_owned(),
+        error,
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with('.') {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether `path` is a GGUF file, by its name.
+pub(super) fn is_gguf(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+}
+
+/// Whether `path` is a packed model, by its name.
+pub(super) fn is_archive(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.to_ascii_lowercase();
+    [".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))
+}
