@@ -145,6 +145,7 @@ fn paged_attention(bencher: Bencher<'_, '_>, (requests, rows, context): (usize, 
         scale: 0.125,
         causal: true,
         window: None,
+        cap: None,
     };
     // Scores and values, half of the square of a prompt.
     let pairs = requests * rows * (context - rows / 2);
@@ -180,6 +181,7 @@ fn varlen_attention(bencher: Bencher<'_, '_>, (sequences, len): (usize, usize)) 
         scale: 0.177,
         causal: false,
         window: None,
+        cap: None,
     };
     bencher
         .counter(ItemsCount::new(

@@ -147,6 +147,7 @@ impl Llama {
             scale: 0.125,
             causal: true,
             window: None,
+            cap: None,
         };
         for (i, layer) in self.layers.iter().enumerate() {
             rms_norm(cx, x, &self.norm, 1e-5, normed);

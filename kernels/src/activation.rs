@@ -1,8 +1,10 @@
-//! Activation functions on single values, by the vector code of the products' epilogues. Exact and tanh GELU are two
-//! functions on purpose: they differ by up to 5e-4, and a checkpoint means one of them.
+//! Activation functions on single values, by the vector code of the products' epilogues, and the soft cap on rows. Exact and
+//! tanh GELU are two functions on purpose: they differ by up to 5e-4, and a checkpoint means one of them.
 
 use crate::cpu::activation as vector;
-use crate::cpu::isa::Portable;
+use crate::cpu::isa::{Portable, dispatch};
+use crate::cpu::shared::Shared;
+use crate::{Cx, Rows};
 
 /// Exact GELU, `x/2 (1 + erf(x / sqrt 2))` (Hendrycks and Gimpel, arXiv:1606.08415; Hugging Face `gelu`).
 pub fn gelu_erf(x: f32) -> f32 {
@@ -20,4 +22,15 @@ pub fn gelu_tanh(x: f32) -> f32 {
 pub fn silu(x: f32) -> f32 {
     // SAFETY: the portable path needs no features.
     unsafe { vector::silu::<Portable>([x; 16])[0] }
+}
+
+/// Bends each value to `cap * tanh(x / cap)`, in place (the soft cap on Gemma 2's logits, arXiv:2408.00118).
+pub fn soft_cap(cx: &Cx, x: &mut Rows, cap: f32) {
+    let (rows, width) = (x.rows(), x.width());
+    let x = Shared::new(x.as_mut_slice());
+    cx.run_rows(rows, 20 * width, &|range| {
+        // SAFETY: ranges of rows do not overlap.
+        let values = unsafe { x.part(range.start * width..range.end * width) };
+        dispatch(cx.isa(), vector::Cap { values, most: cap });
+    });
 }

@@ -63,6 +63,8 @@ pub struct AttnSpec {
     pub causal: bool,
     /// Tokens seen: itself and the `window - 1` before it, and where not causal the `window - 1` after it too; none is all.
     pub window: Option<usize>,
+    /// Scaled products are bent to `cap * tanh(product / cap)`, so that none is beyond the cap (Gemma 2, arXiv:2408.00118).
+    pub cap: Option<f32>,
 }
 
 /// Block tables of the requests of a step, one after another.

@@ -28,7 +28,7 @@ mod tensor;
 mod tests;
 mod weight;
 
-pub use activation::{gelu_erf, gelu_tanh, silu};
+pub use activation::{gelu_erf, gelu_tanh, silu, soft_cap};
 pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen};
 pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
 pub use cx::{Cx, Isa};
@@ -36,7 +36,7 @@ pub use error::Error;
 pub use experts::{Routing, combine, linear_by_expert, route, spread};
 pub use format::Format;
 pub use linear::{Epilogue, Then, linear};
-pub use norm::{layer_norm, rms_norm};
+pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_heads};
 pub use rope::{RopeTable, rope, rope_angles};
 pub use team::{Class, Team, TeamStats};
 pub use tensor::Rows;

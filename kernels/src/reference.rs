@@ -168,6 +168,45 @@ pub fn rms_norm(x: &Rows, weight: &[f32], eps: f32, out: &mut Rows) {
     }
 }
 
+/// As [`crate::rms_norm_add`].
+pub fn rms_norm_add(x: &Rows, weight: &[f32], eps: f32, out: &mut Rows) {
+    let mut normed = Rows::new();
+    rms_norm(x, weight, eps, &mut normed);
+    let pairs = out.as_mut_slice().iter_mut().zip(normed.as_slice());
+    pairs.for_each(|(o, n)| *o += n);
+}
+
+/// As [`crate::rms_norm_heads`].
+pub fn rms_norm_heads(
+    qkv: &mut Rows,
+    layout: &HeadLayout,
+    (query, key): (&[f32], &[f32]),
+    eps: f32,
+) {
+    let heads = (layout.q_heads + layout.kv_heads) * layout.k_dim;
+    for r in 0..qkv.rows() {
+        let each = qkv.row_mut(r)[..heads].chunks_exact_mut(layout.k_dim);
+        for (i, head) in each.enumerate() {
+            let weight = if i < layout.q_heads { query } else { key };
+            let mut out = Rows::new();
+            rms_norm(
+                &Rows::from_vec(layout.k_dim, head.to_vec()),
+                weight,
+                eps,
+                &mut out,
+            );
+            head.copy_from_slice(out.as_slice());
+        }
+    }
+}
+
+/// As [`crate::soft_cap`].
+pub fn soft_cap(x: &mut Rows, cap: f32) {
+    for v in x.as_mut_slice() {
+        *v = (f64::from(cap) * (f64::from(*v) / f64::from(cap)).tanh()) as f32;
+    }
+}
+
 /// As [`crate::layer_norm`].
 pub fn layer_norm(x: &mut Rows, weight: &[f32], bias: &[f32], eps: f32) {
     for r in 0..x.rows() {
@@ -243,7 +282,7 @@ pub fn paged(qkv: &Rows, kv: &KvLayer, meta: &AttnMeta<'_>, spec: &AttnSpec, out
                 let o = &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim];
                 attend(
                     layout.query(qkv.row(r), head),
-                    spec.scale,
+                    spec,
                     &context.collect::<Vec<_>>(),
                     o,
                 );
@@ -277,17 +316,21 @@ pub fn varlen(qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mut Rows) {
                 };
                 let context: Vec<_> = (first..last).map(row).collect();
                 let o = &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim];
-                attend(layout.query(qkv.row(r), head), spec.scale, &context, o);
+                attend(layout.query(qkv.row(r), head), spec, &context, o);
             }
         }
     }
 }
 
-/// `softmax(scale * q k^T) v` for one query and head.
-fn attend(q: &[f32], scale: f32, context: &[(Vec<f32>, Vec<f32>)], out: &mut [f32]) {
+/// `softmax(scale * q k^T) v` for one query and head, the scaled products capped if there is a cap.
+fn attend(q: &[f32], spec: &AttnSpec, context: &[(Vec<f32>, Vec<f32>)], out: &mut [f32]) {
     let dot = |k: &[f32]| -> f64 {
         let products = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b));
-        f64::from(scale) * products.sum::<f64>()
+        let score = f64::from(spec.scale) * products.sum::<f64>();
+        match spec.cap.map(f64::from) {
+            Some(cap) => cap * (score / cap).tanh(),
+            None => score,
+        }
     };
     let scores: Vec<f64> = context.iter().map(|(k, _)| dot(k)).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

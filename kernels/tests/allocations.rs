@@ -110,6 +110,7 @@ fn a_step_seen_before_allocates_nothing() {
         scale: 0.2,
         causal: true,
         window: None,
+        cap: None,
     };
     let table = RopeTable {
         inv_freq: vec![0.1; 12],

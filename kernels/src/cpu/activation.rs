@@ -2,7 +2,7 @@
 //!
 //! A NaN stays a NaN; infinities give the limits.
 
-use super::isa::Simd;
+use super::isa::{Kernel, Simd};
 
 /// e^r on |r| <= ln(2)/2 is its Taylor sum; the first term left out is 5e-9 of it.
 const EXP: [f32; 6] = [
@@ -74,6 +74,33 @@ pub(crate) unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
         let scale = S::pow2(n);
         let m = S::fma(m1, scale, S::sub(scale, S::splat(1.0)));
         S::mul(negative, S::div(m, S::add(m, S::splat(2.0))))
+    }
+}
+
+/// most * tanh(x / most)
+#[inline(always)]
+pub(crate) unsafe fn cap<S: Simd>(x: S::F, most: f32) -> S::F {
+    // SAFETY: as the caller promises, see `isa`.
+    unsafe {
+        let most = S::splat(most);
+        S::mul(tanh::<S>(S::div(x, most)), most)
+    }
+}
+
+/// Caps values in place, see [`cap`].
+pub(crate) struct Cap<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) most: f32,
+}
+
+impl Kernel for Cap<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for part in self.values.chunks_mut(16) {
+            let (p, n) = (part.as_mut_ptr(), part.len());
+            // SAFETY: as the caller promises, see `isa`; `n` values, at most 16.
+            unsafe { S::store_part(p, n, cap::<S>(S::load_part(p, n), self.most)) };
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! bits depend neither on the queries beside it nor on which chunk did which split. Scores and sums are f32; keys and
 //! values are widened from what the cache stores.
 
-use super::activation::exp;
+use super::activation::{cap, exp};
 use super::isa::{Kernel, Simd};
 use super::shared::Shared;
 use super::tile;
@@ -320,7 +320,7 @@ unsafe fn add_tile<S: Simd>(
                     seen.start.max(start) - start..seen.end.min(start + TILE).max(start) - start;
                 let s = &mut s[i * TILE..(i + 1) * TILE];
                 let state = &mut states[i * len..(i + 1) * len];
-                shrink[i] = soften::<S>(s, seen, task.spec.scale, &mut state[len - 2..]);
+                shrink[i] = soften::<S>(s, seen, task.spec, &mut state[len - 2..]);
             }
             with_group!(n, R => mix::<S, R>(s, work.values, (states, len), (&shrink, in_tile.clone())));
         }
@@ -365,7 +365,7 @@ unsafe fn score<S: Simd, const R: usize>(
 unsafe fn soften<S: Simd>(
     s: &mut [f32],
     seen: Range<usize>,
-    scale: f32,
+    spec: &AttnSpec,
     limits: &mut [f32],
 ) -> f32 {
     let s = s.as_mut_ptr();
@@ -376,7 +376,10 @@ unsafe fn soften<S: Simd>(
         let mut v = [S::splat(0.0); TILE / 16];
         let mut largest = S::splat(LOWEST);
         for (i, v) in v.iter_mut().enumerate() {
-            *v = S::mul(S::load(s.add(16 * i)), S::splat(scale));
+            *v = S::mul(S::load(s.add(16 * i)), S::splat(spec.scale));
+            if let Some(most) = spec.cap {
+                *v = cap::<S>(*v, most);
+            }
             if hidden {
                 *v = keep_seen::<S>(*v, i, bounds, LOWEST);
             }

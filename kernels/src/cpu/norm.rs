@@ -48,9 +48,9 @@ unsafe fn row_sum<S: Simd, const SQUARED: bool>(row: &[f32], mean: f32) -> f32 {
     }
 }
 
-/// `out = x * scale * weight`, or `(x - mean) * scale * weight + bias`, over one row.
+/// `out = x * scale * weight`, or `(x - mean) * scale * weight + bias`, over one row; with `ADD` added to `out`.
 #[inline(always)]
-unsafe fn apply<S: Simd>(x: *const f32, out: *mut f32, norm: &Affine<'_>) {
+unsafe fn apply<S: Simd, const ADD: bool>(x: *const f32, out: *mut f32, norm: &Affine<'_>) {
     // SAFETY: as the caller promises, see `isa`; `x` and `out` have the length of `weight`.
     unsafe {
         let (mean, scale) = (S::splat(norm.mean), S::splat(norm.scale));
@@ -66,6 +66,11 @@ unsafe fn apply<S: Simd>(x: *const f32, out: *mut f32, norm: &Affine<'_>) {
                 Some(bias) => S::fma(v, w, S::load_part(bias.add(at), lanes)),
                 None => S::mul(v, w),
             };
+            let v = if ADD {
+                S::add(S::load_part(out.add(at), lanes), v)
+            } else {
+                v
+            };
             S::store_part(out.add(at), lanes, v);
             at += 16;
         }
@@ -79,15 +84,15 @@ struct Affine<'a> {
     bias: Option<&'a [f32]>,
 }
 
-/// RMS norm of some rows. `x`, `out`: `[rows, weight.len()]`.
-pub(crate) struct Rms<'a> {
+/// RMS norm of some rows, with `ADD` added to `out`. `x`, `out`: `[rows, weight.len()]`.
+pub(crate) struct Rms<'a, const ADD: bool> {
     pub(crate) x: &'a [f32],
     pub(crate) out: &'a mut [f32],
     pub(crate) weight: &'a [f32],
     pub(crate) eps: f32,
 }
 
-impl Kernel for Rms<'_> {
+impl<const ADD: bool> Kernel for Rms<'_, ADD> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let n = self.weight.len();
@@ -101,7 +106,35 @@ impl Kernel for Rms<'_> {
                     weight: self.weight,
                     bias: None,
                 };
-                apply::<S>(x.as_ptr(), out.as_mut_ptr(), &norm);
+                apply::<S, ADD>(x.as_ptr(), out.as_mut_ptr(), &norm);
+            }
+        }
+    }
+}
+
+/// RMS norm of some rows in place. `x`: `[rows, weight.len()]`.
+pub(crate) struct RmsInPlace<'a> {
+    pub(crate) x: &'a mut [f32],
+    pub(crate) weight: &'a [f32],
+    pub(crate) eps: f32,
+}
+
+impl Kernel for RmsInPlace<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.weight.len();
+        for head in self.x.chunks_exact_mut(n) {
+            // SAFETY: as the caller promises, see `isa`; the head has `n` values.
+            unsafe {
+                let mean = row_sum::<S, true>(head, 0.0) / n as f32;
+                let norm = Affine {
+                    mean: 0.0,
+                    scale: 1.0 / (mean + self.eps).sqrt(),
+                    weight: self.weight,
+                    bias: None,
+                };
+                let head = head.as_mut_ptr();
+                apply::<S, false>(head, head, &norm);
             }
         }
     }
@@ -130,7 +163,7 @@ impl Kernel for Layer<'_> {
                     weight: self.weight,
                     bias: Some(self.bias),
                 };
-                apply::<S>(x.as_ptr(), x.as_mut_ptr(), &norm);
+                apply::<S, false>(x.as_ptr(), x.as_mut_ptr(), &norm);
             }
         }
     }

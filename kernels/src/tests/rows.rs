@@ -3,7 +3,10 @@
 use super::*;
 use crate::cpu::activation;
 use crate::cpu::isa::{Kernel, Simd, dispatch};
-use crate::{HeadLayout, RopeTable, layer_norm, reference, rms_norm, rope, rope_angles};
+use crate::{
+    HeadLayout, RopeTable, layer_norm, reference, rms_norm, rms_norm_add, rms_norm_heads, rope,
+    rope_angles, soft_cap,
+};
 
 /// Runs `run` on all rows, on some of them and on one thread, and asserts that no row changes a bit.
 fn same_in_any_company(x: &Rows, isa: Isa, run: impl Fn(&Cx, &Rows) -> Rows) -> Rows {
@@ -33,6 +36,14 @@ fn norms_agree_with_the_naive_body() {
             });
             assert_close(&what, got.as_slice(), expected.as_slice(), 1e-6);
             let mut expected = x.clone();
+            reference::rms_norm_add(&x, &weight, 1e-5, &mut expected);
+            let got = same_in_any_company(&x, isa, |cx, x| {
+                let mut out = x.clone();
+                rms_norm_add(cx, x, &weight, 1e-5, &mut out);
+                out
+            });
+            assert_close(&what, got.as_slice(), expected.as_slice(), 1e-6);
+            let mut expected = x.clone();
             reference::layer_norm(&mut expected, &weight, &bias, 1e-5);
             let got = same_in_any_company(&x, isa, |cx, x| {
                 let mut out = x.clone();
@@ -52,6 +63,53 @@ fn a_large_mean_does_not_spoil_the_variance() {
         for (i, v) in x.as_slice().iter().enumerate() {
             assert_eq!(*v, if i % 2 == 0 { -1.0 } else { 1.0 });
         }
+    }
+}
+
+#[test]
+fn norms_of_heads_agree_with_the_naive_body() {
+    for isa in isas() {
+        for (q_heads, kv_heads, k_dim) in [(1, 1, 1), (3, 1, 20), (4, 2, 64), (8, 4, 256)] {
+            let layout = HeadLayout {
+                q_heads,
+                kv_heads,
+                k_dim,
+                v_dim: 5,
+            };
+            let mut random = Random::new(k_dim as u64);
+            let x = random.rows(40, layout.qkv_width());
+            let (query, key) = (random.values(k_dim), random.values(k_dim));
+            let mut expected = x.clone();
+            reference::rms_norm_heads(&mut expected, &layout, (&query, &key), 1e-5);
+            let got = same_in_any_company(&x, isa, |cx, x| {
+                let mut out = x.clone();
+                rms_norm_heads(cx, &mut out, &layout, (&query, &key), 1e-5);
+                out
+            });
+            let what = format!("{isa:?} {layout:?}");
+            assert_close(&what, got.as_slice(), expected.as_slice(), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn the_soft_cap_agrees_with_the_naive_body() {
+    for isa in isas() {
+        let x = Random::new(4).rows(70, 333);
+        let mut expected = x.clone();
+        reference::soft_cap(&mut expected, 2.5);
+        assert!(expected.as_slice().iter().all(|v| v.abs() <= 2.5));
+        let got = same_in_any_company(&x, isa, |cx, x| {
+            let mut out = x.clone();
+            soft_cap(cx, &mut out, 2.5);
+            out
+        });
+        assert_close(
+            &format!("{isa:?}"),
+            got.as_slice(),
+            expected.as_slice(),
+            1e-6,
+        );
     }
 }
 

@@ -56,6 +56,7 @@ impl EncoderSpec {
                 scale: 1.0 / (dim as f32).sqrt(),
                 causal: false,
                 window: None,
+                cap: None,
             },
             activation,
         }
