@@ -20,11 +20,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
-    from golden import blocks, broken, embedders, encoders, llama, minilm, pieces, smollm2, templates
+    from golden import blocks, broken, decoders, embedders, encoders, llama, minilm, pieces, smollm2, templates
     from golden import experts, gguf_experts
 
     table = {}
     table.update({name: lambda a, n=name: llama.make(a.out, n) for name in llama.VARIANTS})
+    table.update({name: lambda a, n=name: decoders.make(a.out, n) for name in decoders.VARIANTS})
     table.update({name: lambda a, n=name: encoders.make(a.out, n) for name in encoders.VARIANTS})
     table.update({name: lambda a, n=name: embedders.make(a.out, n) for name in embedders.VARIANTS})
     table.update({name: lambda a, n=name: experts.make(a.out, n) for name in experts.VARIANTS})

@@ -11,7 +11,8 @@ use koma_tests::golden;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-const MAX_LEN_BLOCKS: usize = 40;
+/// What the longest of the requests below needs; a cache of little more is tight for a model with a window, too.
+const MAX_LEN_BLOCKS: usize = 11;
 
 /// A tiny checkpoint at a precision.
 #[derive(Clone, Copy)]
@@ -135,6 +136,9 @@ fn generation_has_the_same_bits_in_any_company() {
         Checkpoint("gguf_experts/llama-experts.gguf", Dtype::Auto),
         Checkpoint("gguf_blocks/llama-q4_1.gguf", Dtype::Auto),
         Checkpoint("gguf_blocks/llama-q8_0.gguf", Dtype::Auto),
+        // One cache group with a window, and two groups.
+        Checkpoint("mistral", Dtype::F32),
+        Checkpoint("gemma2", Dtype::Bf16),
     ] {
         check_generation(checkpoint);
     }
@@ -186,6 +190,50 @@ fn check_generation(checkpoint: Checkpoint) {
         engine.handle.stats().preemptions > 0,
         "the tight cache of {name} preempts"
     );
+}
+
+/// Blocks that one request of `prompt` and `output` tokens holds at most, in steps of at most 16 tokens.
+fn most_blocks(source: &Path, (prompt, output): (usize, usize)) -> u32 {
+    let options = LoadOptions::default();
+    let loaded = load(&Source::Folder(source.to_owned()), &options).expect("it loads");
+    let config = EngineConfig {
+        max_batch_tokens: 16,
+        prefix_cache: false,
+        ..config()
+    };
+    let team = Arc::new(Team::new(2));
+    let engine = EngineHandle::start(loaded, config, team, Isa::detect()).expect("it starts");
+    let options = SamplingOptions {
+        max_tokens: Some(output as i64),
+        ignore_eos: true,
+        logprobs: Some(0),
+        ..SamplingOptions::default()
+    };
+    let params = SamplingParams::new(&options, 256).expect("valid options");
+    let ids = (0..prompt).map(|t| (t * 13 % 200) as u32 + 5).collect();
+    let events = engine.submit(request(ids, Task::Generate(params)));
+    assert_eq!(outcome(events.expect("admitted")).len(), output + 1);
+    let steps = engine.steps(usize::MAX).into_iter();
+    steps.map(|step| step.blocks_used).max().expect("steps")
+}
+
+/// A model whose layers see 13 tokens holds those and the tokens of a step, not all of a request.
+#[test]
+fn blocks_behind_a_window_are_freed() {
+    let window = golden::root().join("mistral/model");
+    let lengths = (100, 92);
+    assert!(most_blocks(&window, lengths) <= 3, "13 + 16 tokens");
+    // The control: the same model without its window.
+    let without = tempfile::tempdir().expect("a temporary folder");
+    for file in std::fs::read_dir(&window).expect("a folder") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), without.path().join(file.file_name())).expect("a copy");
+    }
+    let path = without.path().join("config.json");
+    let text = std::fs::read_to_string(&path).expect("config.json");
+    let text = text.replace("\"sliding_window\": 13", "\"sliding_window\": null");
+    std::fs::write(&path, text).expect("config.json");
+    assert_eq!(most_blocks(without.path(), lengths), 12, "192 tokens");
 }
 
 #[test]

@@ -14,6 +14,8 @@ mod decoders;
 mod encoders;
 #[path = "parity_models/experts.rs"]
 mod experts;
+#[path = "parity_models/families.rs"]
+mod families;
 #[path = "parity_models/files.rs"]
 mod files;
 #[path = "parity_models/real.rs"]

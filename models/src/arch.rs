@@ -6,8 +6,14 @@
 pub(crate) mod bert;
 mod decoder;
 pub(crate) mod distilbert;
+pub(crate) mod gemma2;
+pub(crate) mod gemma3;
 pub(crate) mod llama;
+pub(crate) mod mistral;
 pub(crate) mod mixtral;
+pub(crate) mod phi3;
+pub(crate) mod qwen2;
+pub(crate) mod qwen3;
 
 #[cfg(test)]
 mod bert_oracle;

@@ -76,6 +76,22 @@ impl Json {
         self.map.get(field).filter(|v| !v.is_null())
     }
 
+    /// Whether the field is there and null, which is not always what its absence means.
+    pub(crate) fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_null)
+    }
+
+    /// Fails if there is a field other than `known`.
+    pub(crate) fn only_fields(&self, known: &[&str]) -> Result<(), LoadError> {
+        match self.map.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => {
+                let reason = format!("is not known here; known are {}", known.join(", "));
+                Err(self.error(key, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn find<'a, T>(
         &'a self,
         field: &str,
@@ -146,6 +162,20 @@ impl Json {
     /// A list, if there.
     pub(crate) fn find_array(&self, field: &str) -> Result<Option<&[Value]>, LoadError> {
         self.find(field, "a list", |v| v.as_array().map(Vec::as_slice))
+    }
+
+    /// A list of positive finite numbers.
+    pub(crate) fn numbers(&self, field: &str) -> Result<Vec<f32>, LoadError> {
+        let read = |v: &Value| {
+            let positive = |v: &Value| {
+                v.as_f64()
+                    .map(|f| f as f32)
+                    .filter(|f| f.is_finite() && *f > 0.0)
+            };
+            v.as_array()?.iter().map(positive).collect()
+        };
+        let found = self.find(field, "a list of positive numbers", read)?;
+        self.require(field, found)
     }
 
     /// An object's pairs.

@@ -2,7 +2,7 @@
 //!
 //! A new architecture is one file in `arch/` and one line in [`TABLE`] (one more in [`GGUF_NAMES`] if GGUF files of it are read).
 
-use crate::arch::{bert, distilbert, llama, mixtral};
+use crate::arch::{bert, distilbert, gemma2, gemma3, llama, mistral, mixtral, phi3, qwen2, qwen3};
 use crate::config::Json;
 use crate::gguf::GgufMeta;
 use crate::weights::Weights;
@@ -30,6 +30,12 @@ pub(crate) type Architecture = (&'static str, Kind, Build);
 const TABLE: &[Architecture] = &[
     ("LlamaForCausalLM", Kind::Decoder, llama::build),
     ("MixtralForCausalLM", Kind::Decoder, mixtral::build),
+    ("MistralForCausalLM", Kind::Decoder, mistral::build),
+    ("Qwen2ForCausalLM", Kind::Decoder, qwen2::build),
+    ("Qwen3ForCausalLM", Kind::Decoder, qwen3::build),
+    ("Gemma2ForCausalLM", Kind::Decoder, gemma2::build),
+    ("Gemma3ForCausalLM", Kind::Decoder, gemma3::build),
+    ("Phi3ForCausalLM", Kind::Decoder, phi3::build),
     ("BertModel", Kind::Embedder, bert::build),
     (
         "BertForSequenceClassification",
@@ -45,7 +51,15 @@ const TABLE: &[Architecture] = &[
 ];
 
 /// GGUF's `general.architecture` and the name that it has in [`TABLE`].
-const GGUF_NAMES: &[(&str, &str)] = &[("llama", "LlamaForCausalLM")];
+const GGUF_NAMES: &[(&str, &str)] = &[
+    ("llama", "LlamaForCausalLM"),
+    ("mistral3", "MistralForCausalLM"),
+    ("qwen2", "Qwen2ForCausalLM"),
+    ("qwen3", "Qwen3ForCausalLM"),
+    ("gemma2", "Gemma2ForCausalLM"),
+    ("gemma3", "Gemma3ForCausalLM"),
+    ("phi3", "Phi3ForCausalLM"),
+];
 
 /// The same for files that have experts, where that makes another architecture.
 const GGUF_NAMES_WITH_EXPERTS: &[(&str, &str)] = &[("llama", "MixtralForCausalLM")];

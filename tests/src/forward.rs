@@ -1,6 +1,8 @@
 //! Models driven by hand: the smallest thing that fills a batch, without scheduler or cache manager.
 
-use koma_kernels::{Class, Cx, Isa, KvCache, KvDtype, Rows, Team};
+use koma_kernels::{
+    BlockTables, CacheGroup, Class, Cx, GroupKind, Isa, KvCache, KvDtype, Rows, Team,
+};
 use koma_models::{Batch, Decoder, Encoder, Loaded, Model, Workspace};
 use std::sync::Arc;
 
@@ -46,6 +48,8 @@ pub struct Sequence<'a> {
     /// The buffers; `work.output` are the last logits, `work.trace` hidden states if it was set.
     pub work: Workspace,
     table: Vec<u32>,
+    /// What each cache group sees of the tokens before: a number of tokens, or none for all.
+    windows: Vec<Option<usize>>,
     len: usize,
 }
 
@@ -57,13 +61,13 @@ impl<'a> Sequence<'a> {
     pub fn new(decoder: &'a dyn Decoder, kv: KvDtype, capacity: usize) -> Self {
         let blocks = capacity.div_ceil(BLOCK);
         let groups = decoder.cache_groups();
-        assert_eq!(groups.len(), 1, "one kind of layer");
         Self {
             decoder,
             cx: context(2),
             cache: KvCache::new(&groups, blocks, BLOCK, kv).expect("memory"),
             batch: Batch::default(),
             work: Workspace::default(),
+            windows: groups.iter().map(window).collect(),
             table: (0..blocks as u32).rev().collect(),
             len: 0,
         }
@@ -76,7 +80,7 @@ impl<'a> Sequence<'a> {
     pub fn feed(&mut self, ids: &[u32], all: bool) -> &Rows {
         let (start, end) = (self.len, self.len + ids.len());
         let b = &mut self.batch;
-        b.clear(1);
+        b.clear(self.windows.len());
         b.ids.extend_from_slice(ids);
         b.positions.extend(start as u32..end as u32);
         b.cu_seqlens.push(ids.len() as u32);
@@ -84,11 +88,20 @@ impl<'a> Sequence<'a> {
         let last = ids.len() as u32 - 1;
         b.logit_rows
             .extend(if all { 0..last + 1 } else { last..last + 1 });
-        b.groups[0]
-            .tables
-            .push(self.table[..end.div_ceil(BLOCK)].iter().copied());
         let slot = |t: usize| self.table[t / BLOCK] * BLOCK as u32 + (t % BLOCK) as u32;
-        b.groups[0].slot_mapping.extend((start..end).map(slot));
+        for (group, window) in b.groups.iter_mut().zip(&self.windows) {
+            // Blocks wholly behind the window of this step's first token are gone, as in the engine.
+            let seen = window.map_or(0, |w| (start + 1).saturating_sub(w));
+            let blocks = self.table[..end.div_ceil(BLOCK)].iter().enumerate();
+            group.tables.push(blocks.map(|(i, block)| {
+                if (i + 1) * BLOCK <= seen {
+                    BlockTables::FREED
+                } else {
+                    *block
+                }
+            }));
+            group.slot_mapping.extend((start..end).map(slot));
+        }
         self.len = end;
         let done = self
             .decoder
@@ -116,6 +129,15 @@ impl<'a> Sequence<'a> {
             }
         }
         tokens
+    }
+}
+
+/// Tokens that a group of attention layers sees.
+fn window(group: &CacheGroup) -> Option<usize> {
+    match group.kind {
+        GroupKind::Full(_) => None,
+        GroupKind::Sliding { window, .. } => Some(window),
+        GroupKind::Recurrent { .. } => panic!("states are not driven by hand"),
     }
 }
 

@@ -39,12 +39,21 @@ pub(super) struct Spec {
     /// The kinds of attention, and which of them each layer has.
     pub(super) kinds: Vec<Kind>,
     pub(super) layers: Vec<usize>,
+    /// Scaled products of queries and keys are bent so that none is beyond this.
+    pub(super) attn_cap: Option<f32>,
+    /// The same for logits.
+    pub(super) logit_cap: Option<f32>,
     /// Of all norms.
     pub(super) eps: f32,
-    /// Biases of q, k, v, of attention's output, and of the MLP.
-    pub(super) qkv_bias: bool,
-    pub(super) out_bias: bool,
-    pub(super) mlp_bias: bool,
+    /// What is added to the stored weights of all norms.
+    pub(super) norm_offset: f32,
+    /// Whether each query and key head has a norm, before it is rotated.
+    pub(super) head_norms: bool,
+    /// Whether the results of attention and MLP have norms, too, before they are added.
+    pub(super) post_norms: bool,
+    /// Whether the checkpoint holds q, k, v in one matrix, and gate and up in another.
+    pub(super) fused: bool,
+    pub(super) biases: Biases,
     /// Of a dense MLP: a gated one.
     pub(super) activation: Then,
     /// Factor on the embeddings.
@@ -53,11 +62,47 @@ pub(super) struct Spec {
     pub(super) tied: Option<bool>,
 }
 
+/// Which products have biases.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Biases {
+    /// Those of q, k, v.
+    pub(super) qkv: bool,
+    /// That of attention's output.
+    pub(super) out: bool,
+    /// Those of a dense MLP.
+    pub(super) mlp: bool,
+}
+
 /// A kind of attention.
 pub(super) struct Kind {
     /// Tokens seen, itself included; none is all.
     pub(super) window: Option<usize>,
     pub(super) rope: RopeTable,
+}
+
+impl Spec {
+    /// Gives the layers for which `sliding` is true a window of `window` tokens and the rotation `rope` (none: that of the
+    /// others).
+    pub(super) fn slide(
+        &mut self,
+        window: usize,
+        rope: Option<RopeTable>,
+        sliding: impl Fn(usize) -> bool,
+    ) {
+        let rope = rope.unwrap_or_else(|| self.kinds[0].rope.clone());
+        let slides: Vec<bool> = (0..self.layers.len()).map(sliding).collect();
+        let kind = Kind {
+            // A window that no request can outgrow is none.
+            window: Some(window).filter(|w| *w < self.positions),
+            rope,
+        };
+        if slides.iter().all(|s| *s) {
+            self.kinds = vec![kind];
+        } else if slides.contains(&true) {
+            self.kinds.push(kind);
+            self.layers = slides.into_iter().map(usize::from).collect();
+        }
+    }
 }
 
 /// Reads the weights of a decoder with dense MLPs. See [`crate::registry`].
@@ -71,10 +116,10 @@ pub(super) fn build_with(
     spec: &Spec,
     mlp: impl Fn(&Weights, usize) -> Result<Mlp, LoadError> + Sync + Send,
 ) -> Result<Built, LoadError> {
-    checkpoint.weights.spelled(if checkpoint.gguf.is_some() {
-        names::gguf
-    } else {
-        names::folder
+    checkpoint.weights.spelled(match &checkpoint.gguf {
+        None => names::folder,
+        Some(_) if spec.post_norms => names::gguf_post_norms,
+        Some(_) => names::gguf,
     });
     let weights = &checkpoint.weights;
     let embedding = Arc::new(weights.matrix(EMBEDDING, spec.vocab, spec.hidden)?);
@@ -86,7 +131,7 @@ pub(super) fn build_with(
         layers: collect_layers(spec.layers.len(), |i| {
             layer(weights, spec, i, mlp(weights, i)?)
         })?,
-        norm: weights.vector("model.norm.weight", spec.hidden)?,
+        norm: norm(weights, spec, "model.norm", spec.hidden)?,
         head: if tied {
             Linear::shared(Arc::clone(&embedding))
         } else {
@@ -94,6 +139,7 @@ pub(super) fn build_with(
         },
         embedding,
         embedding_scale: spec.embedding_scale,
+        logit_cap: spec.logit_cap,
         kinds: spec
             .kinds
             .iter()
@@ -120,6 +166,7 @@ fn attention(spec: &Spec, kind: &Kind) -> AttentionKind {
             scale: spec.scale,
             causal: true,
             window: kind.window,
+            cap: spec.attn_cap,
         },
         rope: kind.rope.clone(),
     }
@@ -135,58 +182,86 @@ fn has_another_head(weights: &Weights) -> Result<bool, LoadError> {
     Ok(another)
 }
 
+/// The weights of a norm over `width` values.
+fn norm(weights: &Weights, spec: &Spec, name: &str, width: usize) -> Result<Vec<f32>, LoadError> {
+    let mut norm = weights.vector(&format!("{name}.weight"), width)?;
+    for w in &mut norm {
+        *w += spec.norm_offset;
+    }
+    Ok(norm)
+}
+
 fn layer(weights: &Weights, spec: &Spec, i: usize, mlp: Mlp) -> Result<DecoderLayer, LoadError> {
-    let HeadLayout {
-        q_heads,
-        kv_heads,
-        k_dim,
-        ..
-    } = spec.layout;
-    let (hidden, q, kv) = (spec.hidden, q_heads * k_dim, kv_heads * k_dim);
+    let (hidden, layout) = (spec.hidden, &spec.layout);
     let name = |part: &str| format!("model.layers.{i}.{part}");
-    let qkv = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
-    let qkv = qkv.map(|(part, rows)| (name(&format!("self_attn.{part}")), rows));
+    let norm = |part: &str, width| norm(weights, spec, &name(part), width);
+    let norm_if = |wanted: bool, part, width| wanted.then(|| norm(part, width)).transpose();
+    // Llama's second norm stands before the MLP, whatever its name says.
+    let mlp_norm = if spec.post_norms {
+        "pre_feedforward_layernorm"
+    } else {
+        "post_attention_layernorm"
+    };
+    let (q, kv) = (layout.out_width(), layout.kv_heads * layout.k_dim);
+    let qkv: &[_] = if spec.fused {
+        &[("self_attn.qkv_proj", q + 2 * kv)]
+    } else {
+        &[
+            ("self_attn.q_proj", q),
+            ("self_attn.k_proj", kv),
+            ("self_attn.v_proj", kv),
+        ]
+    };
+    let out = (hidden, q);
     let kind = spec.layers[i];
+    let query_norm = norm_if(spec.head_norms, "self_attn.q_norm", layout.k_dim)?;
+    let key_norm = norm_if(spec.head_norms, "self_attn.k_norm", layout.k_dim)?;
     Ok(DecoderLayer {
         place: (
             kind,
             spec.layers[..i].iter().filter(|k| **k == kind).count(),
         ),
-        attn_norm: weights.vector(&name("input_layernorm.weight"), hidden)?,
-        qkv: Linear::load(
-            weights,
-            &Parts {
-                outputs: &qkv,
-                cols: hidden,
-                bias: spec.qkv_bias,
-            },
-        )?,
-        attn_out: Linear::load_one(
-            weights,
-            &name("self_attn.o_proj"),
-            (hidden, q),
-            spec.out_bias,
-        )?,
-        mlp_norm: weights.vector(&name("post_attention_layernorm.weight"), hidden)?,
+        attn_norm: norm("input_layernorm", hidden)?,
+        qkv: stack(weights, i, qkv, (hidden, spec.biases.qkv))?,
+        head_norms: query_norm.zip(key_norm),
+        attn_out: Linear::load_one(weights, &name("self_attn.o_proj"), out, spec.biases.out)?,
+        attn_post_norm: norm_if(spec.post_norms, "post_attention_layernorm", hidden)?,
+        mlp_norm: norm(mlp_norm, hidden)?,
         mlp,
+        mlp_post_norm: norm_if(spec.post_norms, "post_feedforward_layernorm", hidden)?,
     })
+}
+
+/// The matrices `parts` of layer `i` (names and rows), with `cols` columns each.
+fn stack(
+    weights: &Weights,
+    i: usize,
+    parts: &[(&str, usize)],
+    (cols, bias): (usize, bool),
+) -> Result<Linear, LoadError> {
+    let whole = |(part, rows): &(&str, usize)| (format!("model.layers.{i}.{part}"), *rows);
+    let outputs: Vec<_> = parts.iter().map(whole).collect();
+    Linear::load(
+        weights,
+        &Parts {
+            outputs: &outputs,
+            cols,
+            bias,
+        },
+    )
 }
 
 /// The MLP of layer `i` if it is dense.
 pub(super) fn dense(weights: &Weights, spec: &Spec, i: usize) -> Result<Mlp, LoadError> {
-    let name = |part: &str| format!("model.layers.{i}.mlp.{part}");
-    let gate_up = ["gate_proj", "up_proj"].map(|part| (name(part), spec.inner));
-    let down = (spec.hidden, spec.inner);
+    let gate_up: &[_] = if spec.fused {
+        &[("mlp.gate_up_proj", 2 * spec.inner)]
+    } else {
+        &[("mlp.gate_proj", spec.inner), ("mlp.up_proj", spec.inner)]
+    };
+    let down = &[("mlp.down_proj", spec.hidden)];
     Ok(Mlp::Gated(GatedMlp {
-        gate_up: Linear::load(
-            weights,
-            &Parts {
-                outputs: &gate_up,
-                cols: spec.hidden,
-                bias: spec.mlp_bias,
-            },
-        )?,
-        down: Linear::load_one(weights, &name("down_proj"), down, spec.mlp_bias)?,
+        gate_up: stack(weights, i, gate_up, (spec.hidden, spec.biases.mlp))?,
+        down: stack(weights, i, down, (spec.inner, spec.biases.mlp))?,
         activation: spec.activation,
     }))
 }

@@ -3,7 +3,7 @@
 use super::decoder::experts;
 use super::decoder::folder::DEFAULTS;
 use super::decoder::keys::Keys;
-use super::decoder::{Spec, build as build_decoder};
+use super::decoder::{self, Biases, Spec};
 use crate::LoadError;
 use crate::config::Json;
 use crate::registry::{Built, Checkpoint};
@@ -26,7 +26,7 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
         }
         None => folder(&checkpoint.folder()?.1)?,
     };
-    build_decoder(checkpoint, &spec)
+    decoder::build(checkpoint, &spec)
 }
 
 /// What files of the architecture `llama` say, whatever their MLPs are.
@@ -46,9 +46,11 @@ pub(super) fn gguf(keys: &Keys<'_>, weights: &Weights) -> Result<Spec, LoadError
 fn folder(json: &Json) -> Result<Spec, LoadError> {
     let bias = json.bool_or("attention_bias", false)?;
     Ok(Spec {
-        qkv_bias: bias,
-        out_bias: bias,
-        mlp_bias: json.bool_or("mlp_bias", false)?,
+        biases: Biases {
+            qkv: bias,
+            out: bias,
+            mlp: json.bool_or("mlp_bias", false)?,
+        },
         ..Spec::folder(json, &DEFAULTS)?
     })
 }

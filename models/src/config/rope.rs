@@ -34,21 +34,29 @@ impl Rope {
     /// # Errors
     /// [`LoadError::Config`] for a scaling type that is not implemented, by its name, or a bad number.
     pub(crate) fn read(config: &Json) -> Result<Self, LoadError> {
-        whole_rotary(config)?;
+        if let (part, Some(json)) = partial(config)? {
+            return Err(json.error(PARTIAL, format!("{part} is not supported, only 1")));
+        }
+        Self::read_partial(config)
+    }
+
+    /// As [`Rope::read`], for an architecture that may rotate a part of each head, see [`partial`].
+    pub(crate) fn read_partial(config: &Json) -> Result<Self, LoadError> {
         let theta = config.positive_or("rope_theta", 10_000.0)?;
-        let old = config.find_inner("rope_scaling")?;
-        let inner = match old.filter(|old| !old.is_empty()) {
-            Some(old) => Some(old),
-            None => config.find_inner("rope_parameters")?,
-        };
-        let Some(inner) = inner else {
-            let scaling = Scaling::None;
-            return Ok(Self { theta, scaling });
-        };
-        whole_rotary(&inner)?;
+        match parameters(config)? {
+            Some(inner) => Self::within(&inner, theta),
+            None => Ok(Self {
+                theta,
+                scaling: Scaling::None,
+            }),
+        }
+    }
+
+    /// Reads the object of one rotation; its base is `theta` unless it says another.
+    pub(crate) fn within(inner: &Json, theta: f64) -> Result<Self, LoadError> {
         Ok(Self {
             theta: inner.positive_or("rope_theta", theta)?,
-            scaling: Scaling::read(&inner)?,
+            scaling: Scaling::read(inner)?,
         })
     }
 
@@ -68,13 +76,30 @@ impl Rope {
     }
 }
 
-/// Fails if only a part of each head is rotated.
-fn whole_rotary(json: &Json) -> Result<(), LoadError> {
-    const FIELD: &str = "partial_rotary_factor";
-    match json.positive_or(FIELD, 1.0)? {
-        1.0 => Ok(()),
-        part => Err(json.error(FIELD, format!("{part} is not supported, only 1"))),
+const PARTIAL: &str = "partial_rotary_factor";
+
+/// The object that describes the rotation, in either spelling.
+pub(crate) fn parameters(config: &Json) -> Result<Option<Json>, LoadError> {
+    let old = config.find_inner("rope_scaling")?;
+    match old.filter(|old| !old.is_empty()) {
+        Some(old) => Ok(Some(old)),
+        None => config.find_inner("rope_parameters"),
     }
+}
+
+/// The part of each head that is rotated, and the object that says so, if it is not all of it.
+pub(crate) fn partial(config: &Json) -> Result<(f64, Option<Json>), LoadError> {
+    let inner = parameters(config)?;
+    for json in inner.into_iter().chain([config.clone()]) {
+        let part = json.positive_or(PARTIAL, 1.0)?;
+        if part < 1.0 {
+            return Ok((part, Some(json)));
+        }
+        if part > 1.0 {
+            return Err(json.error(PARTIAL, format!("{part} is more than 1")));
+        }
+    }
+    Ok((1.0, None))
 }
 
 impl Scaling {

@@ -1,5 +1,5 @@
-//! [`LayeredDecoder`]: embedding, layers of attention and MLP with residuals and norms before each, final norm, head. What
-//! Llama made common and its many relatives share; how they differ is data in here, not a type of its own.
+//! [`LayeredDecoder`]: embedding, layers of attention and MLP with residuals and norms, final norm, head. What Llama made
+//! common and its many relatives share; how they differ is data in here, not a type of its own.
 //!
 //! Invariant: each kind of attention is one cache group, in the order of the kinds; a layer finds its cache by the number
 //! that it has in its kind.
@@ -10,7 +10,8 @@ use super::mlp::Mlp;
 use crate::{Batch, Decoder, Workspace};
 use koma_kernels::{
     AttnMeta, AttnSpec, CacheGroup, Cx, Error, GroupKind, KvCache, PackedWeight, RopeTable, Rows,
-    Then, embed, paged, rms_norm, rope, rope_angles, write_kv,
+    Then, embed, paged, rms_norm, rms_norm_add, rms_norm_heads, rope, rope_angles, soft_cap,
+    write_kv,
 };
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(crate) struct LayeredDecoder {
     pub(crate) norm: Vec<f32>,
     /// `[vocab, hidden]`; the embedding itself where they are tied.
     pub(crate) head: Linear,
+    /// Logits are bent so that none is beyond this.
+    pub(crate) logit_cap: Option<f32>,
     /// Of all norms.
     pub(crate) eps: f32,
 }
@@ -44,9 +47,15 @@ pub(crate) struct DecoderLayer {
     pub(crate) attn_norm: Vec<f32>,
     /// Rows of q, k, v.
     pub(crate) qkv: Linear,
+    /// Norms of each query and each key head, before rope.
+    pub(crate) head_norms: Option<(Vec<f32>, Vec<f32>)>,
     pub(crate) attn_out: Linear,
+    /// Norm of attention's result, before it is added.
+    pub(crate) attn_post_norm: Option<Vec<f32>>,
     pub(crate) mlp_norm: Vec<f32>,
     pub(crate) mlp: Mlp,
+    /// Norm of the MLP's result, before it is added.
+    pub(crate) mlp_post_norm: Option<Vec<f32>>,
 }
 
 impl Decoder for LayeredDecoder {
@@ -81,9 +90,7 @@ impl Decoder for LayeredDecoder {
         }
         for layer in &self.layers {
             self.attend(cx, batch, layer, cache, work);
-            let w = &mut *work;
-            rms_norm(cx, &w.hidden, &layer.mlp_norm, self.eps, &mut w.normed);
-            layer.mlp.forward(cx, Then::Add, work);
+            self.transform(cx, layer, work);
             work.record();
         }
         let w = work;
@@ -92,6 +99,9 @@ impl Decoder for LayeredDecoder {
         rms_norm(cx, &w.attended, &self.norm, self.eps, &mut w.normed);
         self.head
             .forward(cx, &w.normed, Then::Store, &mut w.side, &mut w.output);
+        if let Some(cap) = self.logit_cap {
+            soft_cap(cx, &mut w.output, cap);
+        }
         Ok(())
     }
 }
@@ -119,13 +129,34 @@ impl LayeredDecoder {
         layer
             .qkv
             .forward(cx, &w.normed, Then::Store, &mut w.side, &mut w.qkv);
+        if let Some((query, key)) = &layer.head_norms {
+            rms_norm_heads(cx, &mut w.qkv, &spec.layout, (query, key), self.eps);
+        }
         let angles = &w.angles[group];
         rope(cx, &mut w.qkv, &spec.layout, angles, table.interleaved);
         write_kv(cx, &w.qkv, kv, &slots.slot_mapping);
         paged(cx, &w.qkv, kv, &meta, spec, &mut w.attended);
-        layer
-            .attn_out
-            .forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden);
+        let out = &layer.attn_out;
+        match &layer.attn_post_norm {
+            None => out.forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden),
+            Some(norm) => {
+                out.forward(cx, &w.attended, Then::Store, &mut w.side, &mut w.normed);
+                rms_norm_add(cx, &w.normed, norm, self.eps, &mut w.hidden);
+            }
+        }
+    }
+
+    /// The second half of a layer: adds the MLP to `work.hidden`.
+    fn transform(&self, cx: &Cx, layer: &DecoderLayer, work: &mut Workspace) {
+        let w = &mut *work;
+        rms_norm(cx, &w.hidden, &layer.mlp_norm, self.eps, &mut w.normed);
+        match &layer.mlp_post_norm {
+            None => layer.mlp.forward(cx, Then::Add, work),
+            Some(norm) => {
+                layer.mlp.forward(cx, Then::Store, work);
+                rms_norm_add(cx, &work.attended, norm, self.eps, &mut work.hidden);
+            }
+        }
     }
 }
 

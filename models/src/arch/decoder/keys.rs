@@ -1,6 +1,6 @@
 //! The keys of GGUF metadata that decoders share, each with the architecture's name before it.
 
-use super::{Heads, Kind, Spec};
+use super::{Biases, Heads, Kind, Spec};
 use crate::LoadError;
 use crate::config::rope::{Rope, Scaling};
 use crate::gguf::{FromValue, GgufMeta};
@@ -151,8 +151,18 @@ impl Spec {
         };
         let layout = heads.layout(hidden);
         let layout = layout.map_err(|(key, reason)| keys.error(HEADS[key], reason))?;
-        for key in ["attention.value_length", "rope.dimension_count"] {
-            if let Some(n) = keys.find::<usize>(key)?.filter(|n| *n != layout.k_dim) {
+        let whole = |n: &usize| *n == layout.k_dim;
+        // Neighbours are pairs only where the converter has permuted whole heads.
+        let pairs = |n: &usize| {
+            whole(n) || !interleaved && *n < layout.k_dim && n.is_multiple_of(2) && *n > 0
+        };
+        let value = keys.find::<usize>("attention.value_length")?;
+        let rotary = keys.find::<usize>("rope.dimension_count")?;
+        for (key, n) in [
+            ("attention.value_length", value.filter(|n| !whole(n))),
+            ("rope.dimension_count", rotary.filter(|n| !pairs(n))),
+        ] {
+            if let Some(n) = n {
                 let reason = format!("{n} is not supported, only the head size {}", layout.k_dim);
                 return Err(keys.error(key, reason));
             }
@@ -165,7 +175,7 @@ impl Spec {
             theta: f64::from(keys.find_positive("rope.freq_base")?.unwrap_or(10_000.0)),
             scaling: keys.scaling()?,
         };
-        let rope = rope.table(layout.k_dim, interleaved);
+        let rope = rope.table(rotary.unwrap_or(layout.k_dim), interleaved);
         let eps = "attention.layer_norm_rms_epsilon";
         Ok(Self {
             hidden,
@@ -179,9 +189,13 @@ impl Spec {
             eps: keys
                 .find_positive(eps)?
                 .ok_or_else(|| keys.error(eps, "is missing"))?,
-            qkv_bias: false,
-            out_bias: false,
-            mlp_bias: false,
+            attn_cap: None,
+            logit_cap: None,
+            norm_offset: 0.0,
+            head_norms: false,
+            post_norms: false,
+            fused: false,
+            biases: Biases::default(),
             activation: Then::SiluMul,
             embedding_scale: 1.0,
             tied: None,

@@ -1,0 +1,116 @@
+//! The text model of Gemma 3 (arXiv:2503.19786): Gemma 2 with norms on query and key heads instead of the cap on attention,
+//! five layers with a window to each without, and another rotation for each of the two; from a Hugging Face folder or a GGUF
+//! file.
+
+use super::decoder::folder::{Defaults, layer_types, positive_or_null};
+use super::decoder::keys::Keys;
+use super::decoder::{self, Spec};
+use super::gemma2::{GEMMA, LOGIT_CAP, WINDOW, gemma, largest_scale, shared_fields, window};
+use crate::LoadError;
+use crate::config::Json;
+use crate::config::rope::{Rope, Scaling};
+use crate::registry::{Built, Checkpoint, MAX};
+use koma_kernels::{HeadLayout, RopeTable, Then};
+use serde_json::Value;
+
+/// Those of `Gemma3TextConfig`.
+const GEMMA3: Defaults = Defaults {
+    positions: 131_072,
+    rope: global_rope,
+    ..GEMMA
+};
+/// Keys of GGUF files.
+const LOCAL_BASE: &str = "rope.freq_base_swa";
+const PATTERN: &str = "attention.sliding_window_pattern";
+
+/// Builds the model. See [`crate::registry`].
+pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
+    let spec = match &checkpoint.gguf {
+        Some(meta) => gguf(&Keys::new(meta, &[WINDOW, LOGIT_CAP, LOCAL_BASE, PATTERN])?)?,
+        None => folder(&checkpoint.folder()?.1)?,
+    };
+    let spec = Spec {
+        head_norms: true,
+        ..spec
+    };
+    decoder::build(checkpoint, &spec)
+}
+
+fn folder(json: &Json) -> Result<Spec, LoadError> {
+    json.expect_only("attn_logit_softcapping", &Value::Null)?;
+    let mut spec = gemma(Spec::folder(json, &GEMMA3)?);
+    shared_fields(json, &mut spec)?;
+    let types = layer_types(json, spec.layers.len())?;
+    let pattern = json.find_size("sliding_window_pattern", 1..=MAX.layers)?;
+    let local = local_rope(json)?.table(spec.layout.k_dim, false);
+    spec.slide(window(json)?, Some(local), |i| match &types {
+        Some(slides) => slides[i],
+        None => slides(i, pattern.unwrap_or(6)),
+    });
+    spec.logit_cap = positive_or_null(json, "final_logit_softcapping", None)?;
+    Ok(spec)
+}
+
+/// Of every `pattern` layers the last one sees all.
+fn slides(layer: usize, pattern: usize) -> bool {
+    !(layer + 1).is_multiple_of(pattern)
+}
+
+/// The rotation of layers without a window: of `rope_parameters.full_attention`, or in older files beside the other fields.
+fn global_rope(json: &Json, layout: &HeadLayout) -> Result<RopeTable, LoadError> {
+    const BASE: f64 = 1e6;
+    let theta = json.positive_or("rope_theta", BASE)?;
+    let inner = match rope_of(json, "full_attention")? {
+        Some(inner) => Some(inner),
+        None => json.find_inner("rope_scaling")?,
+    };
+    let rope = match inner {
+        Some(inner) => Rope::within(&inner, theta)?,
+        None => Rope {
+            theta,
+            scaling: Scaling::None,
+        },
+    };
+    Ok(rope.table(layout.k_dim, false))
+}
+
+/// The rotation of layers with a window: of `rope_parameters.sliding_attention`, or `rope_local_base_freq`.
+fn local_rope(json: &Json) -> Result<Rope, LoadError> {
+    const BASE: f64 = 1e4;
+    match rope_of(json, "sliding_attention")? {
+        Some(inner) => Rope::within(&inner, BASE),
+        None => Ok(Rope {
+            theta: json.positive_or("rope_local_base_freq", BASE)?,
+            scaling: Scaling::None,
+        }),
+    }
+}
+
+/// The object of one kind of layers in `rope_parameters`, which must hold nothing else than such.
+fn rope_of(json: &Json, kind: &str) -> Result<Option<Json>, LoadError> {
+    let Some(all) = json.find_inner("rope_parameters")? else {
+        return Ok(None);
+    };
+    all.only_fields(&["full_attention", "sliding_attention"])?;
+    let inner = all.find_inner(kind)?;
+    if let Some(inner) = &inner {
+        inner.expect_only("partial_rotary_factor", &Value::from(1.0))?;
+    }
+    Ok(inner)
+}
+
+fn gguf(keys: &Keys<'_>) -> Result<Spec, LoadError> {
+    let mut spec = gemma(Spec::gguf(keys, false)?);
+    spec.activation = Then::GeluTanhMul;
+    spec.scale = largest_scale(&spec, 62);
+    let window = keys.size(WINDOW, MAX.positions)?;
+    let pattern = keys.find_size(PATTERN, MAX.layers)?.unwrap_or(6);
+    let local = Rope {
+        theta: keys.find_positive(LOCAL_BASE)?.unwrap_or(1e4).into(),
+        scaling: Scaling::None,
+    };
+    let local = local.table(spec.layout.k_dim, false);
+    spec.slide(window, Some(local), |i| slides(i, pattern));
+    spec.logit_cap = keys.find_positive(LOGIT_CAP)?;
+    Ok(spec)
+}

@@ -1,0 +1,179 @@
+//! The decoders beside Llama: from folders and from GGUF files, with what each adds misread as its control.
+
+use crate::decoders::{LOGITS, check, last_logits};
+use crate::{edited, open};
+use koma_kernels::GroupKind;
+use koma_models::Dtype;
+use koma_tests::forward::decoder;
+use koma_tests::golden::Case;
+use serde_json::{Value, json};
+
+/// Name of the case, and the cache groups of the model: window (0: none) and layers of each.
+const CASES: [(&str, &[(usize, usize)]); 9] = [
+    ("mistral", &[(13, 2)]),
+    ("qwen2", &[(0, 2)]),
+    ("qwen2_window", &[(0, 1), (13, 2)]),
+    ("qwen3", &[(0, 2)]),
+    ("gemma2", &[(0, 1), (13, 2)]),
+    ("gemma3", &[(0, 1), (13, 3)]),
+    ("gemma3_old", &[(0, 1), (13, 6)]),
+    ("phi3", &[(13, 2)]),
+    ("phi3_longrope", &[(0, 2)]),
+];
+
+#[test]
+fn folders_match_transformers() {
+    for (name, groups) in CASES {
+        let case = Case::read(name);
+        let loaded = open(&case.model(), Dtype::F32).unwrap();
+        let made = decoder(&loaded).cache_groups();
+        let made: Vec<_> = made
+            .into_iter()
+            .map(|group| match group.kind {
+                GroupKind::Full(_) => (0, group.layers),
+                GroupKind::Sliding { window, .. } => (window, group.layers),
+                GroupKind::Recurrent { .. } => panic!("{name}: no layer has a state"),
+            })
+            .collect();
+        assert_eq!(made, groups, "{name}: cache groups");
+        check(&loaded, &case, &case.json, "");
+        let stored = open(&case.model(), Dtype::Auto).unwrap();
+        assert!(stored.weight_bytes < loaded.weight_bytes, "{name}");
+    }
+}
+
+#[test]
+fn gguf_files_match_transformers() {
+    let mut architectures = Vec::new();
+    for (name, _) in CASES {
+        let case = Case::read(name);
+        let path = case.folder.join("model.gguf");
+        if !path.exists() {
+            continue;
+        }
+        let loaded = open(&path, Dtype::F32).unwrap();
+        assert_eq!(loaded.identity.architecture, case.json["architecture"]);
+        // Where a file cannot say what the folder does, it has answers of its own.
+        match &case.json["gguf"] {
+            Value::Null => check(&loaded, &case, &case.json, ""),
+            own => check(&loaded, &case, own, "gguf."),
+        }
+        architectures.push(loaded.identity.architecture);
+    }
+    architectures.dedup();
+    assert_eq!(
+        architectures.join(" "),
+        "Qwen2ForCausalLM Qwen3ForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Phi3ForCausalLM"
+    );
+}
+
+/// The negative controls: each field that a family adds, with another value, is far outside of the tolerance.
+#[test]
+fn a_misread_field_is_noticed() {
+    let full = json!({"rope_type": "default", "rope_theta": 1e6});
+    let cases = [
+        ("mistral", "sliding_window", json!(14)),
+        ("mistral", "sliding_window", Value::Null),
+        ("qwen2", "rope_theta", json!(9e5)),
+        ("qwen2_window", "max_window_layers", json!(2)),
+        ("qwen2_window", "use_sliding_window", json!(false)),
+        ("qwen3", "rms_norm_eps", json!(1e-3)),
+        ("gemma2", "attn_logit_softcapping", Value::Null),
+        ("gemma2", "final_logit_softcapping", Value::Null),
+        ("gemma2", "query_pre_attn_scalar", json!(20)),
+        ("gemma2", "sliding_window", json!(12)),
+        (
+            "gemma3",
+            "rope_parameters",
+            json!({"full_attention": full, "sliding_attention": full}),
+        ),
+        ("gemma3_old", "rope_local_base_freq", json!(2e4)),
+        ("gemma3_old", "sliding_window_pattern", json!(3)),
+        ("phi3", "sliding_window", json!(12)),
+        (
+            "phi3_longrope",
+            "original_max_position_embeddings",
+            json!(64),
+        ),
+    ];
+    for (name, field, value) in cases {
+        let case = Case::read(name);
+        let folder = edited(&case.model(), |config| config[field] = value);
+        let loaded = open(folder.path(), Dtype::F32).unwrap();
+        let off = last_logits(&loaded, &case, &case.json, "");
+        assert!(
+            off > 10.0 * LOGITS,
+            "{name}: {field} moves logits by {off:e} only"
+        );
+    }
+}
+
+/// A field that asks for something else than what is computed is refused by its name.
+#[test]
+fn what_cannot_be_computed_is_refused() {
+    let yarn = json!({"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0});
+    let cases = [
+        (
+            "mistral",
+            "layer_types",
+            json!(["full_attention", "full_attention"]),
+        ),
+        ("mistral", "hidden_act", json!("gelu")),
+        ("qwen2_window", "layer_types", json!(["chunked_attention"])),
+        (
+            "qwen2_window",
+            "layer_types",
+            json!(["chunked_attention", "", ""]),
+        ),
+        (
+            "qwen2",
+            "layer_types",
+            json!(["full_attention", "sliding_attention"]),
+        ),
+        ("qwen2", "rope_scaling", yarn.clone()),
+        ("gemma2", "use_bidirectional_attention", json!(true)),
+        ("gemma2", "hidden_activation", json!("relu")),
+        ("gemma2", "sliding_window", Value::Null),
+        ("gemma2", "attn_logit_softcapping", json!(-1)),
+        ("gemma3", "attn_logit_softcapping", json!(50.0)),
+        ("gemma3", "rope_parameters", yarn),
+        (
+            "phi3",
+            "rope_scaling",
+            json!({"type": "linear", "factor": 2.0}),
+        ),
+        ("phi3", "partial_rotary_factor", json!(0.05)),
+        (
+            "phi3_longrope",
+            "rope_parameters",
+            json!({"type": "su", "long_factor": [1.0]}),
+        ),
+    ];
+    for (name, field, value) in cases {
+        let edit = |config: &mut Value| {
+            config
+                .as_object_mut()
+                .unwrap()
+                .insert(field.to_owned(), value);
+            if field == "partial_rotary_factor" {
+                config["rope_parameters"] = Value::Null;
+            }
+        };
+        let folder = edited(&Case::read(name).model(), edit);
+        let Err(error) = open(folder.path(), Dtype::F32) else {
+            panic!("{name}: {field} was accepted")
+        };
+        let message = error.to_string();
+        assert!(message.contains(field), "{name}: {field} in: {message}");
+    }
+}
+
+/// `LongRoPE` has other frequencies for longer requests, so these are not admitted.
+#[test]
+fn long_rope_bounds_the_window() {
+    let case = Case::read("phi3_longrope");
+    for path in [case.model(), case.folder.join("model.gguf")] {
+        let loaded = open(&path, Dtype::F32).unwrap();
+        assert_eq!(loaded.limits.max_len, 128);
+    }
+}
