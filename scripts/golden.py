@@ -20,15 +20,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
-    from golden import blocks, broken, decoders, embedders, encoders, llama, minilm, pieces, smollm2, templates
-    from golden import experts, gguf_experts
+    from golden import blocks, broken, decoders, embedders, encoders, entities, experts, families, gguf_experts
+    from golden import llama, minilm, pieces, poolings, smollm2, templates
 
     table = {}
-    table.update({name: lambda a, n=name: llama.make(a.out, n) for name in llama.VARIANTS})
-    table.update({name: lambda a, n=name: decoders.make(a.out, n) for name in decoders.VARIANTS})
-    table.update({name: lambda a, n=name: encoders.make(a.out, n) for name in encoders.VARIANTS})
-    table.update({name: lambda a, n=name: embedders.make(a.out, n) for name in embedders.VARIANTS})
-    table.update({name: lambda a, n=name: experts.make(a.out, n) for name in experts.VARIANTS})
+    for module in [llama, decoders, encoders, embedders, experts, families, poolings, entities]:
+        table.update({name: lambda a, m=module, n=name: m.make(a.out, n) for name in module.VARIANTS})
     table["gguf_experts"] = lambda a: gguf_experts.make(a.out)
     table["gguf_blocks"] = lambda a: blocks.make(a.out)
     table["pieces"] = lambda a: pieces.make(a.out)

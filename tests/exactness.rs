@@ -290,6 +290,15 @@ fn encoders_have_the_same_bits_in_any_batch() {
         "distilbert_classify",
         "bert_embed_mean",
         "bert_embed_cls",
+        "bert_embed_concat",
+        "bert_embed_dense",
+        "bert_tokens",
+        "roberta_cross",
+        "xlm_roberta_embed_cls",
+        "xlm_roberta_tokens",
+        "modernbert_mean",
+        "modernbert_embed_mean",
+        "modernbert_tokens",
     ] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let checkpoint = Checkpoint(case, dtype);
@@ -301,19 +310,30 @@ fn encoders_have_the_same_bits_in_any_batch() {
                 },
             );
             let longest = engine.handle.info().limits.max_len - 1;
+            let embeds = case.contains("_embed_");
             let requests: Vec<_> = (0..20)
                 .map(|i| {
                     let ids: Vec<u32> = (0..=(i * 7) % longest)
-                        .map(|t| ((t * 31 + i * 17) % 290) as u32 + 5)
+                        .map(|t| ((t * 31 + i * 17) % 210) as u32 + 5)
                         .collect();
                     let types = ids
                         .iter()
                         .enumerate()
                         .map(|(t, _)| u32::from(case == "bert_cross" && t > 8))
                         .collect();
+                    let params = PoolingParams {
+                        // Every third vector is of the tokens behind a prompt, and shorter.
+                        skip: if embeds && i % 3 == 2 {
+                            ids.len() / 2
+                        } else {
+                            0
+                        },
+                        dimensions: (embeds && i % 3 == 2).then_some(5),
+                        raw: i % 5 == 4,
+                    };
                     NewRequest {
                         type_ids: types,
-                        ..request(ids, Task::Pool(PoolingParams::default()))
+                        ..request(ids, Task::Pool(params))
                     }
                 })
                 .collect();

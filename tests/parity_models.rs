@@ -18,8 +18,12 @@ mod experts;
 mod families;
 #[path = "parity_models/files.rs"]
 mod files;
+#[path = "parity_models/poolings.rs"]
+mod poolings;
 #[path = "parity_models/real.rs"]
 mod real;
+#[path = "parity_models/tokens.rs"]
+mod tokens;
 
 use koma_models::{Dtype, LoadError, LoadOptions, Loaded, Source, load, outline};
 use std::path::Path;

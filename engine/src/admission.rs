@@ -3,7 +3,7 @@
 //! Must not know: what runs or waits. Invariant: what passes here fits into the model's window, and so into the cache (an
 //! engine does not start with a cache that cannot hold one request of full length).
 
-use crate::{ModelInfo, NewRequest, ParamError, SubmitError, Task, TaskKind};
+use crate::{ModelInfo, NewRequest, ParamError, PoolingParams, SubmitError, Task, TaskKind};
 
 /// Checks `request` against the model. Gives the most tokens it can come to, prompt and output.
 ///
@@ -30,11 +30,12 @@ pub(crate) fn check(request: &NewRequest, info: &ModelInfo) -> Result<usize, Sub
                 _ => Err(too_long(output)),
             }
         }
-        Task::Pool(_) => {
+        Task::Pool(params) => {
             let mut serves = info.tasks.iter().copied();
             let pools = serves.find(|&task| task != TaskKind::Generate);
             let asked = pools.unwrap_or(TaskKind::Embed);
             check_task(info, asked)?;
+            check_pooling(*params, prompt, info)?;
             if prompt > max {
                 return Err(too_long(0));
             }
@@ -49,6 +50,28 @@ pub(crate) fn check(request: &NewRequest, info: &ModelInfo) -> Result<usize, Sub
             Ok(prompt)
         }
     }
+}
+
+fn check_pooling(params: PoolingParams, prompt: usize, info: &ModelInfo) -> Result<(), ParamError> {
+    let refuse = |field, message| Err(ParamError { field, message });
+    if params.skip >= prompt {
+        let message = format!("{} of {prompt} tokens leave nothing to pool", params.skip);
+        return refuse("skip", message);
+    }
+    let Some(asked) = params.dimensions else {
+        return Ok(());
+    };
+    let embeds = info.tasks.contains(&TaskKind::Embed);
+    let most = info.head.as_ref().map_or(0, |head| head.width);
+    if embeds && (1..=most).contains(&asked) {
+        return Ok(());
+    }
+    let message = if embeds {
+        format!("must be from 1 to {most}, the size of this model's vectors; got {asked}")
+    } else {
+        "is for embeddings only".to_owned()
+    };
+    refuse("dimensions", message)
 }
 
 fn check_task(info: &ModelInfo, asked: TaskKind) -> Result<(), SubmitError> {

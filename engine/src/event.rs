@@ -86,7 +86,7 @@ pub enum Event {
     },
     /// The result of a pooling request: the only event, apart from a failure.
     Pooled {
-        /// The activated row (raw if asked so).
+        /// The activated row (raw if asked so); where the head is one for tokens, a row for each token of the prompt.
         values: Vec<f32>,
         /// Its counts.
         usage: Usage,

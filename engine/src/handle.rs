@@ -21,6 +21,8 @@ pub enum TaskKind {
     Embed,
     /// Give a text labels.
     Classify,
+    /// Give each token of a text a label.
+    Tag,
     /// Score a pair of texts.
     Score,
 }
@@ -32,6 +34,7 @@ impl TaskKind {
             Self::Generate => "generation",
             Self::Embed => "embeddings",
             Self::Classify => "classification",
+            Self::Tag => "token classification",
             Self::Score => "reranking",
         }
     }
@@ -230,6 +233,7 @@ fn tasks(loaded: &Loaded) -> Vec<TaskKind> {
         (Model::Decoder(_), _) => TaskKind::Generate,
         (Model::Encoder(_), Some(HeadKind::Score { .. })) => TaskKind::Score,
         (Model::Encoder(_), Some(HeadKind::Embed { .. }) | None) => TaskKind::Embed,
+        (Model::Encoder(_), Some(HeadKind::Tokens)) => TaskKind::Tag,
         (
             Model::Encoder(_),
             Some(HeadKind::SingleLabel | HeadKind::MultiLabel | HeadKind::Regression),

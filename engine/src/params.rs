@@ -176,6 +176,11 @@ fn draw_seed() -> u64 {
 pub struct PoolingParams {
     /// Leave the head's activation (softmax, sigmoid, normalisation) out.
     pub raw: bool,
+    /// Keep this many values of an embedder's vector and normalise what is kept, if the head normalises (Kusupati et al.,
+    /// arXiv:2205.13147); none keeps all.
+    pub dimensions: Option<usize>,
+    /// First tokens of the prompt that take no part in the pooled vector.
+    pub skip: usize,
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl StepPlan {
         (self.tokens, self.preempted) = (0, 0);
     }
 
-    /// Rows of logits, or pooled rows.
+    /// Rows of logits, or results of encoder requests.
     pub(crate) fn rows(&self) -> usize {
         self.entries.iter().filter(|e| e.samples > 0).count()
     }
@@ -58,7 +58,7 @@ pub(crate) enum Row {
         /// If asked for.
         logprob: Option<TokenLogprob>,
     },
-    /// An encoder's activated row.
+    /// An encoder's activated row, or its rows of all tokens one after another.
     Pooled(Vec<f32>),
     /// The model's row has values that are not finite.
     NotFinite,

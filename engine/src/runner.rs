@@ -91,6 +91,11 @@ impl ModelRunner {
             self.cache
                 .copy_block(copy.group, copy.from as usize, copy.to as usize);
         }
+        let expected = if self.is_per_token() {
+            plan.tokens
+        } else {
+            plan.rows()
+        };
         let Buffers { batch, work, .. } = &mut self.buffers;
         batch.clear(self.kinds.len());
         for entry in &plan.entries {
@@ -100,11 +105,12 @@ impl ModelRunner {
             }
         }
         fill_type_ids(batch, plan, requests);
+        fill_skips(batch, plan, requests);
         match &self.model {
             Model::Decoder(model) => model.forward(&self.cx, batch, &mut self.cache, work)?,
             Model::Encoder(model) => model.forward(&self.cx, batch, work)?,
         }
-        let (got, width, expected) = (work.output.rows(), work.output.width(), plan.rows());
+        let (got, width) = (work.output.rows(), work.output.width());
         if got != expected || (width == 0 && expected > 0) {
             return Err(StepError::Output {
                 got,
@@ -117,6 +123,9 @@ impl ModelRunner {
 
     /// Turns the rows of the last [`ModelRunner::forward`] into tokens or results.
     pub(crate) fn sample(&mut self, plan: &StepPlan, requests: &Requests) -> &mut StepOutput {
+        if self.is_per_token() {
+            return self.token_rows(plan, requests);
+        }
         let Buffers {
             work,
             sampler,
@@ -124,6 +133,7 @@ impl ModelRunner {
             ..
         } = &mut self.buffers;
         output.rows.clear();
+        let width = work.output.width();
         let sampled = plan.entries.iter().filter(|entry| entry.samples > 0);
         for (i, entry) in sampled.enumerate() {
             let row = work.output.row_mut(i);
@@ -146,12 +156,47 @@ impl ModelRunner {
                     );
                 }
                 Work::Pool(params) => {
+                    let row = &mut row[..params.dimensions.unwrap_or(usize::MAX).min(width)];
                     if let Some(head) = self.head.as_ref().filter(|_| !params.raw) {
                         head.activate(row);
                     }
                     output.rows.push(Row::Pooled(row.to_vec()));
                 }
             }
+        }
+        output
+    }
+
+    fn is_per_token(&self) -> bool {
+        self.head.as_ref().is_some_and(Head::is_per_token)
+    }
+
+    /// As [`ModelRunner::sample`], where each request has one row per token.
+    fn token_rows(&mut self, plan: &StepPlan, requests: &Requests) -> &mut StepOutput {
+        let Buffers { work, output, .. } = &mut self.buffers;
+        output.rows.clear();
+        let mut next = 0;
+        for entry in &plan.entries {
+            let rows = next..next + entry.num_scheduled;
+            next = rows.end;
+            let raw = matches!(&requests[entry.id].work, Work::Pool(params) if params.raw);
+            let mut values = Vec::with_capacity(rows.len() * work.output.width());
+            for r in rows {
+                let row = work.output.row_mut(r);
+                if let Some(head) = self
+                    .head
+                    .as_ref()
+                    .filter(|_| !raw && logits::is_finite(row))
+                {
+                    head.activate(row);
+                }
+                values.extend_from_slice(row);
+            }
+            output.rows.push(if logits::is_finite(&values) {
+                Row::Pooled(values)
+            } else {
+                Row::NotFinite
+            });
         }
         output
     }
@@ -230,5 +275,16 @@ fn fill_type_ids(batch: &mut Batch, plan: &StepPlan, requests: &Requests) {
         batch
             .type_ids
             .extend(ids.skip(start).take(entry.num_scheduled));
+    }
+}
+
+/// Tokens that are not pooled, where any request of the step has them.
+fn fill_skips(batch: &mut Batch, plan: &StepPlan, requests: &Requests) {
+    let of = |entry: &PlanEntry| match &requests[entry.id].work {
+        Work::Pool(params) => params.skip as u32,
+        Work::Generate(_) => 0,
+    };
+    if plan.entries.iter().any(|entry| of(entry) > 0) {
+        batch.skips.extend(plan.entries.iter().map(of));
     }
 }

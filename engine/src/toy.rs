@@ -43,20 +43,18 @@ pub fn decoder_with(hook: Hook) -> Loaded {
 /// A classifier with the labels `buy`, `return` and `other`.
 pub fn encoder() -> Loaded {
     let labels = ["buy", "return", "other"].map(str::to_owned).to_vec();
-    let kind = HeadKind::SingleLabel;
-    encoder_with(Head { kind, labels }, Arc::new(|_| Ok(())))
+    let head = Head::labelled(HeadKind::SingleLabel, labels);
+    encoder_with(head, Arc::new(|_| Ok(())))
 }
 
-/// An encoder with this head: one value per label, or 8 without labels.
+/// An encoder with this head.
 pub fn encoder_with(head: Head, hook: Hook) -> Loaded {
-    let width = match head.labels.len() {
-        0 => 8,
-        labels => labels,
+    let encoder = ToyEncoder {
+        hook,
+        width: head.width,
+        per_token: head.is_per_token(),
     };
-    loaded(
-        Model::Encoder(Box::new(ToyEncoder { hook, width })),
-        Some(head),
-    )
+    loaded(Model::Encoder(Box::new(encoder)), Some(head))
 }
 
 fn loaded(model: Model, head: Option<Head>) -> Loaded {
@@ -364,23 +362,38 @@ pub(crate) fn logits_after(tokens: &[u32]) -> Vec<f32> {
 struct ToyEncoder {
     hook: Hook,
     width: usize,
+    per_token: bool,
 }
 
 impl Encoder for ToyEncoder {
     fn forward(&self, _cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error> {
         (self.hook)(batch)?;
-        work.output.reset(batch.requests(), self.width);
+        let rows = if self.per_token {
+            batch.tokens()
+        } else {
+            batch.requests()
+        };
+        work.output.reset(rows, self.width);
+        let fill = |row: &mut [f32], mixture: u64| {
+            for (at, value) in row.iter_mut().enumerate() {
+                *value = (mix(mixture, at as u64) % 2001) as f32 / 500.0 - 2.0;
+            }
+        };
         for i in 0..batch.requests() {
             let (start, end) = bounds(batch, i);
-            let mut mixture = 0;
+            let skip = batch.skips.get(i).copied().unwrap_or(0);
+            let mut mixture = u64::from(skip);
             for r in start..end {
                 mixture = mix(mixture, u64::from(batch.ids[r]));
                 mixture = mix(mixture, u64::from(batch.positions[r]));
                 let segment = batch.type_ids.get(r).copied().unwrap_or(0);
                 mixture = mix(mixture, u64::from(segment));
+                if self.per_token {
+                    fill(work.output.row_mut(r), mixture);
+                }
             }
-            for (at, value) in work.output.row_mut(i).iter_mut().enumerate() {
-                *value = (mix(mixture, at as u64) % 2001) as f32 / 500.0 - 2.0;
+            if !self.per_token {
+                fill(work.output.row_mut(i), mixture);
             }
         }
         Ok(())

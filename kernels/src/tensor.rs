@@ -42,6 +42,12 @@ impl Rows {
         }
     }
 
+    /// Takes shape and values of `from`.
+    pub fn copy_from(&mut self, from: &Self) {
+        self.reset(from.height, from.width);
+        self.as_mut_slice().copy_from_slice(from.as_slice());
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.height

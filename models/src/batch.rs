@@ -14,9 +14,12 @@ pub struct Batch {
     pub type_ids: Vec<u32>,
     /// Cumulative lengths, `[requests + 1]`.
     pub cu_seqlens: Vec<u32>,
+    /// First tokens of each request that take no part in its pooled vector (encoders), `[requests]`, each below the request's
+    /// length; empty means none.
+    pub skips: Vec<u32>,
     /// Cached tokens of each request, those of this step included, `[requests]`. For encoders: their length.
     pub kv_lens: Vec<u32>,
-    /// Rows of the packed batch whose logits are wanted, ascending. Encoders ignore it: they give one row per request.
+    /// Rows of the packed batch whose logits are wanted, ascending. Encoders ignore it: they give one row per request or per token.
     pub logit_rows: Vec<u32>,
     /// Cache blocks, one entry per group of [`crate::Decoder::cache_groups`]; empty for encoders.
     pub groups: Vec<GroupSlots>,
@@ -50,6 +53,7 @@ impl Batch {
         self.type_ids.clear();
         self.cu_seqlens.clear();
         self.cu_seqlens.push(0);
+        self.skips.clear();
         self.kv_lens.clear();
         self.logit_rows.clear();
         self.groups.resize_with(groups, GroupSlots::default);
@@ -90,8 +94,10 @@ pub struct Workspace {
     pub side: Rows,
     /// Rotary cosines and sines, one matrix for each kind of rotation in the model.
     pub angles: Vec<Rows>,
-    /// The result: a decoder's logits `[logit_rows, vocab]`; an encoder's head or pooled output, one row per request,
-    /// before [`crate::Head::activate`].
+    /// Positions as the model numbers them, where it has a way of its own.
+    pub positions: Vec<u32>,
+    /// The result: a decoder's logits `[logit_rows, vocab]`; an encoder's head or pooled output, one row per request or per
+    /// token ([`crate::HeadKind::Tokens`]), before [`crate::Head::activate`].
     pub output: Rows,
     /// When set, a model pushes a copy of the hidden states after the embedding and after each layer (parity tests).
     pub trace: Option<Vec<Rows>>,

@@ -194,6 +194,20 @@ impl Json {
         }))
     }
 
+    /// A whole number in `range` that divides `whole`, which is the value of the field `of`.
+    pub(crate) fn divisor(
+        &self,
+        field: &str,
+        range: RangeInclusive<usize>,
+        (of, whole): (&str, usize),
+    ) -> Result<usize, LoadError> {
+        let parts = self.size(field, range)?;
+        if whole.is_multiple_of(parts) {
+            return Ok(parts);
+        }
+        Err(self.error(field, format!("{parts} does not divide {of} {whole}")))
+    }
+
     /// Fails if a field has a value other than `only` (one that changes what is computed, and is not implemented).
     pub(crate) fn expect_only(&self, field: &str, only: &Value) -> Result<(), LoadError> {
         match self.value(field) {

@@ -1,5 +1,7 @@
 //! What becomes of an encoder's raw output row: probabilities, a score, a normalised vector.
 
+use std::collections::BTreeMap;
+
 /// What an encoder's output row means.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeadKind {
@@ -14,6 +16,8 @@ pub enum HeadKind {
         /// Whether the score goes through a sigmoid.
         sigmoid: bool,
     },
+    /// One of several labels for each token: softmax. The only kind with one row per token.
+    Tokens,
     /// A pooled vector; `normalize` to unit length as the checkpoint's modules say.
     Embed {
         /// Whether the vector is divided by its Euclidean length.
@@ -21,21 +25,84 @@ pub enum HeadKind {
     },
 }
 
-/// An encoder's head: its meaning, and the names of its outputs.
+/// An encoder's head: its meaning, the names of its outputs, and what it wants before its inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
     /// The meaning.
     pub kind: HeadKind,
     /// Label names by index (`id2label`); empty for embeddings.
     pub labels: Vec<String>,
+    /// Values of an output row.
+    pub width: usize,
+    /// Texts that belong before inputs (embedders).
+    pub prompts: Prompts,
+}
+
+/// Texts that an embedder was trained to see before its inputs (sentence-transformers' `prompts`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prompts {
+    /// Texts by name.
+    pub named: BTreeMap<String, String>,
+    /// The one for inputs that name none; among `named`.
+    pub default: Option<String>,
+    /// Whether a prompt's tokens take part in the pooled vector.
+    pub pooled: bool,
+}
+
+impl Prompts {
+    /// The text before queries; empty if there is none.
+    pub fn query(&self) -> &str {
+        self.first_of(&["query"])
+    }
+
+    /// The text before what is searched, by the first of the names that sentence-transformers looks for; empty if there is none.
+    pub fn document(&self) -> &str {
+        self.first_of(&["document", "passage", "corpus"])
+    }
+
+    /// The text before inputs that name none; empty if there is none.
+    pub fn usual(&self) -> &str {
+        let name = self.default.as_deref();
+        self.first_of(name.as_slice())
+    }
+
+    fn first_of(&self, names: &[&str]) -> &str {
+        let found = names.iter().find_map(|name| self.named.get(*name));
+        found.map_or("", String::as_str)
+    }
 }
 
 impl Head {
+    /// A head whose rows have one value per label.
+    pub fn labelled(kind: HeadKind, labels: Vec<String>) -> Self {
+        Self {
+            kind,
+            width: labels.len(),
+            labels,
+            prompts: Prompts::default(),
+        }
+    }
+
+    /// The head of an embedder with vectors of `width` values.
+    pub fn embedding(normalize: bool, width: usize) -> Self {
+        Self {
+            kind: HeadKind::Embed { normalize },
+            labels: Vec::new(),
+            width,
+            prompts: Prompts::default(),
+        }
+    }
+
+    /// Whether it gives one row per token, and not one per input.
+    pub fn is_per_token(&self) -> bool {
+        self.kind == HeadKind::Tokens
+    }
+
     /// Turns a raw row into what the task promises, in place. Softmax is shifted by the largest value, so any finite
     /// row is safe; a zero vector is not divided by its length.
     pub fn activate(&self, row: &mut [f32]) {
         match self.kind {
-            HeadKind::SingleLabel => softmax(row),
+            HeadKind::SingleLabel | HeadKind::Tokens => softmax(row),
             HeadKind::MultiLabel | HeadKind::Score { sigmoid: true } => {
                 for x in row {
                     *x = 1.0 / (1.0 + (-*x).exp());
@@ -71,8 +138,7 @@ mod tests {
 
     fn activated(kind: HeadKind, row: &[f32]) -> Vec<f32> {
         let mut row = row.to_vec();
-        let labels = Vec::new();
-        Head { kind, labels }.activate(&mut row);
+        Head::labelled(kind, Vec::new()).activate(&mut row);
         row
     }
 

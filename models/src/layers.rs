@@ -11,6 +11,7 @@ pub(crate) mod experts;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod pooling;
+pub(crate) mod top;
 
 use koma_kernels::Rows;
 

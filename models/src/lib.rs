@@ -22,7 +22,7 @@ mod weights;
 
 pub use batch::{Batch, GroupSlots, StateSlots, Workspace};
 pub use error::LoadError;
-pub use head::{Head, HeadKind};
+pub use head::{Head, HeadKind, Prompts};
 pub use koma_kernels as kernels;
 pub use load::{load, outline};
 pub use loaded::{

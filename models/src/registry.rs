@@ -2,7 +2,10 @@
 //!
 //! A new architecture is one file in `arch/` and one line in [`TABLE`] (one more in [`GGUF_NAMES`] if GGUF files of it are read).
 
-use crate::arch::{bert, distilbert, gemma2, gemma3, llama, mistral, mixtral, phi3, qwen2, qwen3};
+use crate::arch::{
+    bert, distilbert, gemma2, gemma3, llama, mistral, mixtral, modernbert, phi3, qwen2, qwen3,
+    roberta,
+};
 use crate::config::Json;
 use crate::gguf::GgufMeta;
 use crate::weights::Weights;
@@ -19,6 +22,8 @@ pub(crate) enum Kind {
     Embedder,
     /// Gives labels or a score to a text or a pair.
     Classifier,
+    /// Gives a label to each token of a text.
+    TokenClassifier,
 }
 
 type Build = fn(&mut Checkpoint) -> Result<Built, LoadError>;
@@ -42,11 +47,54 @@ const TABLE: &[Architecture] = &[
         Kind::Classifier,
         bert::build,
     ),
+    (
+        "BertForTokenClassification",
+        Kind::TokenClassifier,
+        bert::build,
+    ),
     ("DistilBertModel", Kind::Embedder, distilbert::build),
     (
         "DistilBertForSequenceClassification",
         Kind::Classifier,
         distilbert::build,
+    ),
+    (
+        "DistilBertForTokenClassification",
+        Kind::TokenClassifier,
+        distilbert::build,
+    ),
+    ("RobertaModel", Kind::Embedder, roberta::build),
+    (
+        "RobertaForSequenceClassification",
+        Kind::Classifier,
+        roberta::build,
+    ),
+    (
+        "RobertaForTokenClassification",
+        Kind::TokenClassifier,
+        roberta::build,
+    ),
+    ("XLMRobertaModel", Kind::Embedder, roberta::build),
+    (
+        "XLMRobertaForSequenceClassification",
+        Kind::Classifier,
+        roberta::build,
+    ),
+    (
+        "XLMRobertaForTokenClassification",
+        Kind::TokenClassifier,
+        roberta::build,
+    ),
+    ("ModernBertModel", Kind::Embedder, modernbert::build),
+    (
+        "ModernBertForSequenceClassification",
+        Kind::Classifier,
+        modernbert::build,
+    ),
+    (
+        "ModernBertForTokenClassification",
+        Kind::TokenClassifier,
+        modernbert::build,
     ),
 ];
 

@@ -83,6 +83,21 @@ impl Weights {
         Ok(Self::new(folder, files, entries, options))
     }
 
+    /// Adds the safetensors of the folder `name` inside of this one; `NAME.` goes before the names of its tensors.
+    ///
+    /// # Errors
+    /// As [`Weights::folder`].
+    pub(crate) fn add_folder(&mut self, name: &str) -> Result<(), LoadError> {
+        let (files, entries) = files::open_folder(&self.path.join(name))?;
+        let before = self.files.append(files);
+        for (tensor, mut entry) in entries {
+            entry.file += before;
+            self.total += entry.range.len() as u64;
+            self.entries.insert(format!("{name}.{tensor}"), entry);
+        }
+        Ok(())
+    }
+
     /// The tensors of a GGUF file whose head was read from it.
     pub(crate) fn gguf(path: &Path, gguf: &Gguf, options: &LoadOptions) -> Result<Self, LoadError> {
         let files = Files::open([path.to_owned()])?;

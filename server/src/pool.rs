@@ -1,11 +1,11 @@
-//! Pooling: inputs to ids on a blocking thread, all of them submitted, all of their rows awaited.
+//! Pooling: all inputs of a call submitted, all of their rows awaited.
 //!
-//! Owns: encoding and cutting of encoder inputs, the order of rows. Must not know: what the rows mean.
+//! Owns: the order of rows, counts. Must not know: what the rows mean, texts.
 
 use crate::call::Call;
-use crate::wire::inputs::Inputs;
 use crate::wire::{Admission, UsageReply};
-use crate::{ApiError, AppState, Finished, Observer, ServedModel, encode};
+use crate::{ApiError, AppState, Finished, Observer, ServedModel};
+use koma_engine::models::tokenizer::Encoded;
 use koma_engine::{
     Event, EventStream, FinishReason, PoolingParams, RequestError, SubmitError, Task, TaskKind,
 };
@@ -19,8 +19,7 @@ pub(crate) struct Pool<'a> {
     observer: Arc<dyn Observer>,
     task: TaskKind,
     admission: Admission,
-    /// Whether the head's activation is left out.
-    pub(crate) raw: bool,
+    pub(crate) params: PoolingParams,
 }
 
 impl<'a> Pool<'a> {
@@ -38,21 +37,21 @@ impl<'a> Pool<'a> {
             observer: Arc::clone(state.observer()),
             task,
             admission,
-            raw: false,
+            params: PoolingParams::default(),
         }
     }
 
-    /// One row per input, in order, and the counts. The first failure ends all of it.
+    /// The result of each input, in order, and the counts. Inputs come with the names of their places in the body. The first
+    /// failure ends all of it.
     pub(crate) async fn run(
         &self,
-        inputs: Inputs,
+        encoded: Vec<(String, Encoded)>,
     ) -> Result<(Vec<Vec<f32>>, UsageReply), ApiError> {
-        let encoded = encode::encoder_inputs(&self.model, inputs).await?;
         let mut rows = Vec::with_capacity(encoded.len());
         let mut usage = UsageReply::default();
         let mut pending: VecDeque<EventStream> = VecDeque::new();
         for (name, encoded) in encoded {
-            let task = Task::Pool(PoolingParams { raw: self.raw });
+            let task = Task::Pool(self.params);
             let request = self
                 .call
                 .request(encoded.ids, encoded.type_ids, task, &self.admission);

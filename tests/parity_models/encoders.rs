@@ -1,4 +1,4 @@
-//! BERT and `DistilBERT`: classifiers, cross-encoders, embedders.
+//! BERT, `DistilBERT`, `RoBERTa`, XLM-RoBERTa, `ModernBERT`: classifiers, cross-encoders, embedders.
 
 use crate::decoders::same_bits;
 use crate::{edited, layers, open};
@@ -11,9 +11,10 @@ use serde_json::Value;
 const HIDDEN: f32 = 1e-4;
 /// Of scores and embeddings, absolute: the only score of a text has nothing beside it to be a share of.
 const SCORES: f32 = 1e-5;
-const CLASSIFIERS: [&str; 9] = [
+const CLASSIFIERS: [&str; 18] = [
     "bert_classify",
     "bert_cross",
+    "bert_cross_labels",
     "bert_cross_now",
     "bert_cross_old",
     "bert_gelu_tanh",
@@ -21,16 +22,27 @@ const CLASSIFIERS: [&str; 9] = [
     "bert_regression",
     "distilbert_classify",
     "distilbert_multilabel",
+    "modernbert_biases",
+    "modernbert_classify",
+    "modernbert_cross",
+    "modernbert_mean",
+    "roberta_classify",
+    "roberta_cross",
+    "xlm_roberta_classify",
+    "xlm_roberta_cross",
 ];
-const EMBEDDERS: [&str; 5] = [
+const EMBEDDERS: [&str; 8] = [
     "bert_embed_cls",
     "bert_embed_last",
     "bert_embed_max",
     "bert_embed_mean",
     "distilbert_embed_mean",
+    "modernbert_embed_mean",
+    "roberta_embed_mean",
+    "xlm_roberta_embed_cls",
 ];
 
-fn inputs(case: &Case) -> Vec<Input> {
+pub(crate) fn inputs(case: &Case) -> Vec<Input> {
     let inputs = case.json["inputs"].as_array().unwrap().iter();
     inputs
         .map(|i| (ids(&i["ids"]), ids(&i["type_ids"])))
@@ -53,7 +65,10 @@ fn rows_off(case: &Case, loaded: &Loaded, raw: Option<&str>, last: &str) -> (f32
     let (mut worst_raw, mut worst_last) = (0f32, 0f32);
     for ((i, _), mut row) in inputs.into_iter().zip(rows) {
         if let Some(raw) = raw {
-            worst_raw = worst_raw.max(worst(&row, case.tensor(raw).row(i)));
+            // A share of the largest of all inputs' logits: the only logit of a text may be next to nothing.
+            let tensor = case.tensor(raw);
+            let largest = tensor.values.iter().fold(0f32, |m, v| m.max(v.abs()));
+            worst_raw = worst_raw.max(apart(&row, tensor.row(i)) / largest);
         }
         loaded.head.as_ref().unwrap().activate(&mut row);
         worst_last = worst_last.max(apart(&row, case.tensor(last).row(i)));
@@ -61,7 +76,7 @@ fn rows_off(case: &Case, loaded: &Loaded, raw: Option<&str>, last: &str) -> (f32
     (worst_raw, worst_last)
 }
 
-fn hidden_states(case: &Case, loaded: &Loaded) {
+pub(crate) fn hidden_states(case: &Case, loaded: &Loaded) {
     let which = case.json["hidden_states_of"].as_u64().unwrap() as usize;
     let work = Workspace {
         trace: Some(Vec::new()),
@@ -154,7 +169,34 @@ fn embedders_match_sentence_transformers() {
 /// The negative control: the other form of GELU, another epsilon, another activation of the score.
 #[test]
 fn a_wrong_detail_is_noticed() {
-    let cases: [(&str, &str, Value); 6] = [
+    let theta = |kind: &str, theta: f64| {
+        let mut both = serde_json::json!({
+            "full_attention": {"rope_type": "default", "rope_theta": 160_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}
+        });
+        both[kind]["rope_theta"] = theta.into();
+        both
+    };
+    let cases: [(&str, &str, Value); 17] = [
+        ("roberta_classify", "pad_token_id", 0.into()),
+        ("roberta_classify", "layer_norm_eps", 1e-2.into()),
+        ("xlm_roberta_cross", "pad_token_id", 0.into()),
+        ("modernbert_classify", "local_attention", 6.into()),
+        (
+            "modernbert_classify",
+            "rope_parameters",
+            theta("full_attention", 500.0),
+        ),
+        (
+            "modernbert_classify",
+            "rope_parameters",
+            theta("sliding_attention", 50.0),
+        ),
+        ("modernbert_classify", "classifier_pooling", "mean".into()),
+        ("modernbert_mean", "local_rope_theta", 50.0.into()),
+        ("modernbert_mean", "global_attn_every_n_layers", 2.into()),
+        ("modernbert_biases", "hidden_activation", "gelu".into()),
+        ("modernbert_biases", "classifier_activation", "relu".into()),
         ("bert_classify", "hidden_act", "gelu_new".into()),
         ("bert_gelu_tanh", "hidden_act", "gelu".into()),
         ("distilbert_classify", "activation", "gelu_new".into()),

@@ -152,11 +152,44 @@ pub fn encode(encoder: &dyn Encoder, inputs: &[Input]) -> Vec<Vec<f32>> {
         .collect()
 }
 
+/// Raw rows of all tokens of `inputs`, all in one packed batch, those of an input one after another.
+pub fn encode_rows(encoder: &dyn Encoder, inputs: &[Input]) -> Vec<Vec<f32>> {
+    let work = encode_traced(encoder, inputs, Workspace::default());
+    let (rows, width) = (work.output.as_slice(), work.output.width());
+    let mut next = 0;
+    let one = |(ids, _): &Input| {
+        let values = next * width..(next + ids.len()) * width;
+        next += ids.len();
+        rows[values].to_vec()
+    };
+    inputs.iter().map(one).collect()
+}
+
+/// As [`encode`], without the first `skips[i]` tokens of input `i` in its vector.
+pub fn encode_skipping(encoder: &dyn Encoder, inputs: &[Input], skips: &[u32]) -> Vec<Vec<f32>> {
+    let mut batch = packed(inputs);
+    batch.skips.extend_from_slice(skips);
+    let work = run(encoder, &batch, Workspace::default());
+    (0..inputs.len())
+        .map(|i| work.output.row(i).to_vec())
+        .collect()
+}
+
 /// As [`encode`], with all buffers.
 ///
 /// # Panics
 /// If the model fails.
-pub fn encode_traced(encoder: &dyn Encoder, inputs: &[Input], mut work: Workspace) -> Workspace {
+pub fn encode_traced(encoder: &dyn Encoder, inputs: &[Input], work: Workspace) -> Workspace {
+    run(encoder, &packed(inputs), work)
+}
+
+fn run(encoder: &dyn Encoder, batch: &Batch, mut work: Workspace) -> Workspace {
+    let done = encoder.forward(&context(2), batch, &mut work);
+    done.expect("forward");
+    work
+}
+
+fn packed(inputs: &[Input]) -> Batch {
     let mut batch = Batch::default();
     batch.clear(0);
     for (ids, types) in inputs {
@@ -166,8 +199,5 @@ pub fn encode_traced(encoder: &dyn Encoder, inputs: &[Input], mut work: Workspac
         batch.cu_seqlens.push(batch.ids.len() as u32);
         batch.kv_lens.push(ids.len() as u32);
     }
-    encoder
-        .forward(&context(2), &batch, &mut work)
-        .expect("forward");
-    work
+    batch
 }

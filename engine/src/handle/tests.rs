@@ -130,7 +130,10 @@ fn encoders_pool() {
     let engine = start(toy::encoder(), config());
     assert_eq!(engine.info().tasks, [TaskKind::Classify]);
     let pool = |prompt: &[u32], raw| NewRequest {
-        task: Task::Pool(PoolingParams { raw }),
+        task: Task::Pool(PoolingParams {
+            raw,
+            ..PoolingParams::default()
+        }),
         ..generate(prompt, greedy(1))
     };
     let values = |request| {

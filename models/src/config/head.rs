@@ -52,7 +52,15 @@ pub(crate) fn read(folder: &Path, config: &Json) -> Result<Head, LoadError> {
             return Err(config.error("problem_type", reason));
         }
     };
-    Ok(Head { kind, labels })
+    Ok(Head::labelled(kind, labels))
+}
+
+/// Reads the head of a `*ForTokenClassification` folder: its labels.
+///
+/// # Errors
+/// [`LoadError::Config`] for labels that are not numbered from 0.
+pub(crate) fn tokens(config: &Json) -> Result<Head, LoadError> {
+    Ok(Head::labelled(HeadKind::Tokens, labels(config)?))
 }
 
 /// `id2label` in the order of its ids; without it `LABEL_i`, as many as `num_labels` says (2 if nothing does).

@@ -1,11 +1,12 @@
 //! Fields, ranges, and the two spellings.
 
 use super::chat::TokenFiles;
-use super::modules::{Embedding, embedding, max_length, only_transformer};
+use super::modules::{Dense, Embedding, embedding, max_length, only_transformer, prompts};
 use super::rope::{Rope, Scaling};
 use super::{Json, head};
 use crate::layers::pooling::Pooling;
 use crate::{HeadKind, LoadError, Tokenizer};
+use koma_kernels::Then;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -218,23 +219,41 @@ fn modules(kinds: &[&str]) -> Value {
 fn poolings_are_read_in_both_spellings() {
     let bare = folder(&[]);
     let default = embedding(bare.path(), 8).unwrap();
-    assert_eq!(
-        default,
-        Embedding {
-            pooling: Pooling::Mean,
-            normalize: false
-        }
-    );
-    for (config, pooling) in [
+    let plain = Embedding {
+        poolings: vec![Pooling::Mean],
+        include_prompt: true,
+        dense: Vec::new(),
+        normalize: false,
+    };
+    assert_eq!(default, plain);
+    for (config, poolings) in [
         (
             json!({"pooling_mode": "lasttoken", "embedding_dimension": 8}),
-            Pooling::Last,
+            vec![Pooling::Last],
         ),
-        (json!({"pooling_mode": ["cls"]}), Pooling::Cls),
-        (json!({}), Pooling::Mean),
+        (json!({"pooling_mode": ["cls"]}), vec![Pooling::Cls]),
+        (
+            json!({"pooling_mode": ["weightedmean", "max", "weightedmean"]}),
+            vec![Pooling::WeightedMean, Pooling::Max, Pooling::WeightedMean],
+        ),
+        (json!({}), vec![Pooling::Mean]),
         (
             json!({"pooling_mode_mean_tokens": false, "pooling_mode_max_tokens": true}),
-            Pooling::Max,
+            vec![Pooling::Max],
+        ),
+        (
+            json!({
+                "pooling_mode_lasttoken": true, "pooling_mode_weightedmean_tokens": true, "pooling_mode_max_tokens": true,
+                "pooling_mode_mean_sqrt_len_tokens": true, "pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true
+            }),
+            vec![
+                Pooling::Cls,
+                Pooling::Max,
+                Pooling::Mean,
+                Pooling::MeanSqrtLen,
+                Pooling::WeightedMean,
+                Pooling::Last,
+            ],
         ),
     ] {
         let files = [
@@ -246,11 +265,18 @@ fn poolings_are_read_in_both_spellings() {
         ];
         let read = embedding(folder(&files).path(), 8).unwrap();
         let normalize = true;
-        assert_eq!(read, Embedding { pooling, normalize });
+        let expected = Embedding {
+            poolings,
+            normalize,
+            ..plain.clone()
+        };
+        assert_eq!(read, expected);
     }
     for (config, field) in [
         (json!({"pooling_mode": "cls+mean"}), "pooling_mode"),
-        (json!({"pooling_mode": ["cls", "mean"]}), "pooling_mode"),
+        (json!({"pooling_mode": ["cls", "sum"]}), "pooling_mode"),
+        (json!({"pooling_mode": []}), "pooling_mode"),
+        (json!({"include_prompt": 1}), "include_prompt"),
         (
             json!({"pooling_mode_cls_token": true}),
             "pooling_mode_mean_tokens",
@@ -272,7 +298,8 @@ fn poolings_are_read_in_both_spellings() {
 #[test]
 fn other_modules_are_named() {
     for (kinds, named) in [
-        (&["Transformer", "Pooling", "Dense"][..], "Dense"),
+        (&["Transformer", "Dense", "Pooling"][..], "Dense"),
+        (&["Transformer", "Pooling", "LayerNorm"], "LayerNorm"),
         (&["Transformer", "Pooling", "Normalize", "Dense"], "Dense"),
         (&["Transformer", "WordWeights"], "WordWeights"),
         (&["BoW"], "BoW"),
@@ -294,15 +321,93 @@ fn other_modules_are_named() {
         embedding(folder(&[("modules.json", outside)]).path(), 8),
         "../other",
     );
-    let files = [
-        ("modules.json", modules(&["Transformer", "Pooling"])),
-        ("1_Pooling/config.json", json!({})),
+    let prompted = folder(&[(
+        "config_sentence_transformers.json",
+        json!({"default_prompt_name": "query"}),
+    )]);
+    fails(only_transformer(prompted.path()), "default_prompt_name");
+}
+
+#[test]
+fn prompts_are_read_and_the_default_is_one_of_them() {
+    let read = |config| {
+        let files = folder(&[("config_sentence_transformers.json", config)]);
+        prompts(files.path(), false)
+    };
+    let all =
+        json!({"prompts": {"query": "query: ", "passage": null}, "default_prompt_name": "query"});
+    let all = read(all).unwrap();
+    assert_eq!(all.named["query"], "query: ");
+    assert_eq!(all.named["passage"], "");
+    assert_eq!((all.default.as_deref(), all.pooled), (Some("query"), false));
+    let none = prompts(folder(&[]).path(), true).unwrap();
+    assert!(none.named.is_empty() && none.default.is_none() && none.pooled);
+    let bare = json!({"prompts": {}, "default_prompt_name": null});
+    assert!(read(bare).unwrap().named.is_empty());
+    for (config, field) in [
+        (json!({"prompts": {"query": 5}}), "prompts.query"),
+        (json!({"prompts": ["query: "]}), "prompts"),
         (
-            "config_sentence_transformers.json",
-            json!({"default_prompt_name": "query"}),
+            json!({"prompts": {"query": "q"}, "default_prompt_name": "passage"}),
+            "default_prompt_name",
         ),
-    ];
-    fails(embedding(folder(&files).path(), 8), "default_prompt_name");
+    ] {
+        fails(read(config), field);
+    }
+}
+
+#[test]
+fn dense_modules_follow_one_another() {
+    let read = |configs: &[Value]| {
+        let kinds = ["Transformer", "Pooling", "Dense", "Dense", "Normalize"];
+        let mut files = vec![
+            ("modules.json", modules(&kinds)),
+            (
+                "1_Pooling/config.json",
+                json!({"pooling_mode": ["cls", "max"]}),
+            ),
+        ];
+        let names = ["2_Dense/config.json", "3_Dense/config.json"];
+        files.extend(names.into_iter().zip(configs.iter().cloned()));
+        embedding(folder(&files).path(), 8)
+    };
+    let first = json!({"in_features": 16, "out_features": 5});
+    let second = json!({
+        "in_features": 5, "out_features": 3, "bias": false, "activation_function": "torch.nn.modules.linear.Identity",
+        "module_input_name": "sentence_embedding", "module_output_name": null, "use_residual": false
+    });
+    let good = read(&[first.clone(), second.clone()]).unwrap();
+    let dense = |path: &str, inputs, outputs, (bias, then)| Dense {
+        path: path.into(),
+        inputs,
+        outputs,
+        bias,
+        then,
+    };
+    assert!(good.normalize);
+    assert_eq!(
+        good.dense,
+        [
+            dense("2_Dense", 16, 5, (true, Then::Tanh)),
+            dense("3_Dense", 5, 3, (false, Then::Store)),
+        ]
+    );
+    for (field, value) in [
+        ("in_features", json!(6)),
+        ("out_features", json!(0)),
+        ("bias", json!("no")),
+        (
+            "activation_function",
+            json!("torch.nn.modules.activation.Softplus"),
+        ),
+        ("module_input_name", json!("token_embeddings")),
+        ("module_output_name", json!("other")),
+        ("use_residual", json!(true)),
+    ] {
+        let mut wrong = second.clone();
+        wrong[field] = value;
+        fails(read(&[first.clone(), wrong]), field);
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
-//! The encoder of BERT and its kin: summed embeddings, layers whose attention and MLP are each followed by residual and layer
-//! norm, and a pooling or classifier on top. Architectures differ in names and in which parts they have.
+//! [`PostNormEncoder`]: the encoder of BERT and its kin. Summed embeddings, then layers whose attention and MLP are each
+//! followed by residual and layer norm, then a [`Top`]. Architectures differ in the names of their tensors, in how they
+//! number positions and in whether they read segments; all of that is data here.
 
 use super::embedding;
-use super::linear::Linear;
-use super::{gather, pooling::Pooling};
+use super::linear::{Linear, Parts};
+use super::top::Top;
 use crate::config::Json;
+use crate::registry::collect_layers;
+use crate::weights::Weights;
 use crate::{Batch, LoadError, Workspace};
 use koma_kernels::{
     AttnSpec, Cx, Error, HeadLayout, PackedWeight, Rows, Then, embed, layer_norm, varlen,
@@ -18,137 +21,248 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
+    /// Reads `NAME.weight` and, with `bias`, `NAME.bias`, of `width` values.
+    pub(crate) fn load(
+        weights: &Weights,
+        name: &str,
+        width: usize,
+        (bias, eps): (bool, f32),
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            weight: weights.vector(&format!("{name}.weight"), width)?,
+            bias: if bias {
+                weights.vector(&format!("{name}.bias"), width)?
+            } else {
+                vec![0.0; width]
+            },
+            eps,
+        })
+    }
+
     /// Normalises the rows of `x` in place.
     pub(crate) fn forward(&self, cx: &Cx, x: &mut Rows) {
         layer_norm(cx, x, &self.weight, &self.bias, self.eps);
     }
 }
 
-/// One layer.
-pub(crate) struct EncoderLayer {
-    pub(crate) qkv: Linear,
-    pub(crate) attn_out: Linear,
-    pub(crate) attn_norm: Norm,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
-    pub(crate) mlp_norm: Norm,
+/// Bidirectional attention with `heads` heads over `hidden` values. `reach`: how many tokens to each side are seen; none is
+/// all.
+pub(crate) fn attention(heads: usize, hidden: usize, reach: Option<usize>) -> AttnSpec {
+    let dim = hidden / heads;
+    AttnSpec {
+        layout: HeadLayout {
+            q_heads: heads,
+            kv_heads: heads,
+            k_dim: dim,
+            v_dim: dim,
+        },
+        scale: 1.0 / (dim as f32).sqrt(),
+        causal: false,
+        window: reach.map(|reach| reach + 1),
+        cap: None,
+    }
 }
 
-/// What all layers of an encoder have in common.
-#[derive(Clone, Copy)]
-pub(crate) struct EncoderSpec {
-    pub(crate) attention: AttnSpec,
+/// How tokens find their row in the table of positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Positions {
+    /// By their number, from 0.
+    Plain,
+    /// Behind the row of the padding token, counting tokens that are not padding; the padding token has its own row (`RoBERTa`,
+    /// which has it from fairseq).
+    AfterPadding(u32),
+}
+
+impl Positions {
+    /// Rows of the table that no token but the padding uses.
+    pub(crate) fn offset(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::AfterPadding(padding) => padding as usize + 1,
+        }
+    }
+
+    /// The row of each token of `batch`; `numbers` is room for them.
+    fn of<'a>(self, batch: &'a Batch, numbers: &'a mut Vec<u32>) -> &'a [u32] {
+        let Self::AfterPadding(padding) = self else {
+            return &batch.positions;
+        };
+        numbers.clear();
+        for bounds in batch.cu_seqlens.windows(2) {
+            let mut last = padding;
+            let ids = &batch.ids[bounds[0] as usize..bounds[1] as usize];
+            numbers.extend(ids.iter().map(|id| {
+                if *id == padding {
+                    return padding;
+                }
+                last += 1;
+                last
+            }));
+        }
+        numbers
+    }
+}
+
+/// The sizes of a post-norm encoder.
+pub(crate) struct Sizes {
+    pub(crate) hidden: usize,
+    pub(crate) inner: usize,
+    pub(crate) heads: usize,
+    pub(crate) layers: usize,
+    pub(crate) vocab: usize,
+    pub(crate) positions: usize,
+    /// Rows of the table of segments; 0 if there is none.
+    pub(crate) types: usize,
+    pub(crate) eps: f32,
     pub(crate) activation: Then,
 }
 
-impl EncoderSpec {
-    /// Full attention with `heads` heads over `hidden` values.
-    pub(crate) fn new(heads: usize, hidden: usize, activation: Then) -> Self {
-        let dim = hidden / heads;
-        Self {
-            attention: AttnSpec {
-                layout: HeadLayout {
-                    q_heads: heads,
-                    kv_heads: heads,
-                    k_dim: dim,
-                    v_dim: dim,
-                },
-                scale: 1.0 / (dim as f32).sqrt(),
-                causal: false,
-                window: None,
-                cap: None,
-            },
-            activation,
-        }
-    }
+/// What an architecture calls the parts of a layer, behind `LAYERS.i.`.
+pub(crate) struct Names {
+    pub(crate) layers: &'static str,
+    pub(crate) qkv: [&'static str; 3],
+    pub(crate) attn_out: &'static str,
+    pub(crate) attn_norm: &'static str,
+    pub(crate) up: &'static str,
+    pub(crate) down: &'static str,
+    pub(crate) mlp_norm: &'static str,
 }
 
-impl EncoderLayer {
-    /// Computes the layer on `work.hidden`, `[tokens, hidden]`, in place.
-    pub(crate) fn forward(&self, cx: &Cx, batch: &Batch, spec: &EncoderSpec, work: &mut Workspace) {
-        let w = work;
-        self.qkv
-            .forward(cx, &w.hidden, Then::Store, &mut w.side, &mut w.qkv);
-        varlen(
-            cx,
-            &w.qkv,
-            &batch.cu_seqlens,
-            &spec.attention,
-            &mut w.attended,
-        );
-        self.attn_out
-            .forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden);
-        self.attn_norm.forward(cx, &mut w.hidden);
-        self.up
-            .forward(cx, &w.hidden, spec.activation, &mut w.side, &mut w.inner);
-        self.down
-            .forward(cx, &w.inner, Then::Add, &mut w.side, &mut w.hidden);
-        self.mlp_norm.forward(cx, &mut w.hidden);
-    }
+struct Layer {
+    qkv: Linear,
+    attn_out: Linear,
+    attn_norm: Norm,
+    up: Linear,
+    down: Linear,
+    mlp_norm: Norm,
 }
 
-/// What makes one row of a request's hidden states.
-pub(crate) enum Top {
-    /// One vector.
-    Pool(Pooling),
-    /// Logits, from the first token's hidden state.
-    Classify {
-        dense: Linear,
-        activation: Then,
-        classifier: Linear,
-    },
-}
-
-/// A whole encoder.
+/// See the module.
 pub(crate) struct PostNormEncoder {
     /// `[vocab, hidden]`.
-    pub(crate) words: PackedWeight,
+    words: PackedWeight,
     /// `[segments, hidden]`, where the architecture has segments.
-    pub(crate) types: Option<PackedWeight>,
+    types: Option<PackedWeight>,
+    /// Whether the segments of the batch are looked at; row 0 for all tokens otherwise.
+    reads_segments: bool,
     /// `[positions, hidden]`.
-    pub(crate) positions: PackedWeight,
-    pub(crate) norm: Norm,
-    pub(crate) layers: Vec<EncoderLayer>,
-    pub(crate) spec: EncoderSpec,
-    pub(crate) top: Top,
+    positions: PackedWeight,
+    numbering: Positions,
+    norm: Norm,
+    layers: Vec<Layer>,
+    attention: AttnSpec,
+    activation: Then,
+    top: Top,
+}
+
+impl PostNormEncoder {
+    /// Reads the embeddings and the layers. Segments are looked at where positions are [`Positions::Plain`]: `RoBERTa` has a
+    /// table of them, and its tokenizers give none.
+    pub(crate) fn load(
+        weights: &Weights,
+        sizes: &Sizes,
+        names: &Names,
+        (numbering, top): (Positions, Top),
+    ) -> Result<Self, LoadError> {
+        let table = |name: &str, rows| {
+            let name = format!("embeddings.{name}_embeddings.weight");
+            weights.matrix(&name, rows, sizes.hidden)
+        };
+        let types = match sizes.types {
+            0 => None,
+            types => Some(table("token_type", types)?),
+        };
+        Ok(Self {
+            words: table("word", sizes.vocab)?,
+            types,
+            reads_segments: numbering == Positions::Plain,
+            positions: table("position", sizes.positions)?,
+            numbering,
+            norm: sizes.norm(weights, "embeddings.LayerNorm")?,
+            layers: collect_layers(sizes.layers, |i| Layer::load(weights, sizes, (names, i)))?,
+            attention: attention(sizes.heads, sizes.hidden, None),
+            activation: sizes.activation,
+            top,
+        })
+    }
+}
+
+impl Sizes {
+    fn norm(&self, weights: &Weights, name: &str) -> Result<Norm, LoadError> {
+        Norm::load(weights, name, self.hidden, (true, self.eps))
+    }
+}
+
+impl Layer {
+    fn load(
+        weights: &Weights,
+        sizes: &Sizes,
+        (names, i): (&Names, usize),
+    ) -> Result<Self, LoadError> {
+        let (hidden, inner) = (sizes.hidden, sizes.inner);
+        let name = |part: &str| format!("{}.{i}.{part}", names.layers);
+        let one = |part: &str, shape| Linear::load_one(weights, &name(part), shape, true);
+        let qkv = Parts {
+            outputs: &names.qkv.map(|part| (name(part), hidden)),
+            cols: hidden,
+            bias: true,
+        };
+        Ok(Self {
+            qkv: Linear::load(weights, &qkv)?,
+            attn_out: one(names.attn_out, (hidden, hidden))?,
+            attn_norm: sizes.norm(weights, &name(names.attn_norm))?,
+            up: one(names.up, (inner, hidden))?,
+            down: one(names.down, (hidden, inner))?,
+            mlp_norm: sizes.norm(weights, &name(names.mlp_norm))?,
+        })
+    }
 }
 
 impl crate::Encoder for PostNormEncoder {
     fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error> {
+        let w = &mut *work;
         // [tokens, hidden]
-        embed(cx, &batch.ids, &self.words, &mut work.hidden);
+        embed(cx, &batch.ids, &self.words, &mut w.hidden);
         if let Some(types) = &self.types {
-            embedding::add(cx, &batch.type_ids, types, &mut work.side, &mut work.hidden);
+            let segments: &[u32] = if self.reads_segments {
+                &batch.type_ids
+            } else {
+                &[]
+            };
+            embedding::add(cx, segments, types, &mut w.side, &mut w.hidden);
         }
-        embedding::add(
-            cx,
-            &batch.positions,
-            &self.positions,
-            &mut work.side,
-            &mut work.hidden,
-        );
-        self.norm.forward(cx, &mut work.hidden);
-        work.record();
+        let positions = self.numbering.of(batch, &mut w.positions);
+        embedding::add(cx, positions, &self.positions, &mut w.side, &mut w.hidden);
+        self.norm.forward(cx, &mut w.hidden);
+        w.record();
         for layer in &self.layers {
-            layer.forward(cx, batch, &self.spec, work);
-            work.record();
+            self.layer(cx, batch, layer, w);
+            w.record();
         }
-        let w = work;
-        match &self.top {
-            Top::Pool(pooling) => pooling.forward(&w.hidden, &batch.cu_seqlens, &mut w.output),
-            Top::Classify {
-                dense,
-                activation,
-                classifier,
-            } => {
-                // The first token of each request: [requests, hidden]
-                let first = batch.cu_seqlens[..batch.requests()].iter().copied();
-                gather(&w.hidden, first, &mut w.normed);
-                dense.forward(cx, &w.normed, *activation, &mut w.side, &mut w.attended);
-                classifier.forward(cx, &w.attended, Then::Store, &mut w.side, &mut w.output);
-            }
-        }
+        self.top.forward(cx, batch, work);
         Ok(())
+    }
+}
+
+impl PostNormEncoder {
+    /// Computes a layer on `work.hidden`, `[tokens, hidden]`, in place.
+    fn layer(&self, cx: &Cx, batch: &Batch, layer: &Layer, work: &mut Workspace) {
+        let (w, seqs) = (work, &batch.cu_seqlens);
+        layer
+            .qkv
+            .forward(cx, &w.hidden, Then::Store, &mut w.side, &mut w.qkv);
+        varlen(cx, &w.qkv, seqs, &self.attention, &mut w.attended);
+        layer
+            .attn_out
+            .forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden);
+        layer.attn_norm.forward(cx, &mut w.hidden);
+        layer
+            .up
+            .forward(cx, &w.hidden, self.activation, &mut w.side, &mut w.inner);
+        layer
+            .down
+            .forward(cx, &w.inner, Then::Add, &mut w.side, &mut w.hidden);
+        layer.mlp_norm.forward(cx, &mut w.hidden);
     }
 }
 

@@ -53,6 +53,11 @@ impl Tokenizer {
         let cut = cut_side(&config).map_err(refuse)?;
         let mut tokenizer = Self::new(inner, path)?;
         tokenizer.cut = cut.unwrap_or(tokenizer.cut);
+        let named = [&config, &specials].map(|file| text_of(&file["unk_token"]));
+        let named = named.into_iter().flatten().next();
+        tokenizer.unknown = named
+            .and_then(|token| tokenizer.id(token))
+            .or(tokenizer.unknown);
         Ok(tokenizer)
     }
 
@@ -110,6 +115,11 @@ fn cut_side(config: &Value) -> Result<Option<TruncationDirection>, String> {
             "`truncation_side` of tokenizer_config.json is {other}; known are \"left\" and \"right\""
         )),
     }
+}
+
+/// A token's text: a string, or the `content` of an object.
+fn text_of(token: &Value) -> Option<&str> {
+    token.as_str().or_else(|| token["content"].as_str())
 }
 
 fn refuse_class(class: &str, config: &Value) -> Result<(), String> {

@@ -16,10 +16,11 @@ mod words;
 
 use crate::LoadError;
 use pieces::Pieces;
+use std::ops::Range;
 use std::path::Path;
 use tokenizers::utils::truncation::truncate_encodings;
 use tokenizers::{
-    Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+    Decoder, Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
 };
 use words::Inner;
 
@@ -41,12 +42,24 @@ impl Encoded {
     }
 }
 
+/// Ids of a text and where its tokens stand in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Located {
+    /// The ids.
+    pub encoded: Encoded,
+    /// The characters (Unicode scalar values, not bytes) of the text that each token stands for; none for a token that the
+    /// tokenizer's template added.
+    pub places: Vec<Option<Range<usize>>>,
+}
+
 /// A tokenizer and the byte form of its tokens.
 pub struct Tokenizer {
     inner: Inner,
     pieces: Pieces,
     /// The side on which [`Tokenizer::encode_within`] cuts.
     cut: TruncationDirection,
+    /// What stands for text that has no token.
+    unknown: Option<u32>,
 }
 
 impl Tokenizer {
@@ -64,7 +77,14 @@ impl Tokenizer {
             .map_err(|e| refuse(e.to_string()))?
             .with_padding(None);
         let pieces = Pieces::of(&inner).map_err(refuse)?;
-        Ok(Self { inner, pieces, cut })
+        let unknown = inner.get_model().unknown();
+        let unknown = unknown.and_then(|token| inner.token_to_id(token));
+        Ok(Self {
+            inner,
+            pieces,
+            cut,
+            unknown,
+        })
     }
 
     /// Ids of `text`. `special`: whether the tokenizer's own template adds its tokens (`[CLS]`, begin of sequence).
@@ -96,16 +116,48 @@ impl Tokenizer {
         second: Option<&str>,
         max_len: usize,
     ) -> Result<Encoded, String> {
-        let template = self.inner.get_post_processor();
-        let added = template.map_or(0, |template| template.added_tokens(second.is_some()));
-        let room = max_len
-            .checked_sub(added)
-            .ok_or_else(|| format!("{max_len} tokens do not hold the {added} special tokens"))?;
         let encode = |text| {
             self.inner
                 .encode_fast(text, false)
                 .map_err(|e| e.to_string())
         };
+        let second = second.map(encode).transpose()?;
+        take(Ok(self.fit(encode(first)?, second, max_len)?))
+    }
+
+    /// Ids of one text with the tokenizer's template, cut to `max_len` as [`Tokenizer::encode_within`] does (none: not cut),
+    /// and the places of its tokens in it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_within`].
+    pub fn locate(&self, text: &str, max_len: Option<usize>) -> Result<Located, String> {
+        let whole = max_len.is_none();
+        let encoding = self.inner.encode_char_offsets(text, whole);
+        let mut encoding = encoding.map_err(|e| e.to_string())?;
+        if let Some(max_len) = max_len {
+            encoding = self.fit(encoding, None, max_len)?;
+        }
+        let added = encoding.get_special_tokens_mask().iter();
+        let place =
+            |(added, (start, end)): (&u32, &(usize, usize))| (*added == 0).then_some(*start..*end);
+        Ok(Located {
+            places: added.zip(encoding.get_offsets()).map(place).collect(),
+            encoded: take(Ok(encoding))?,
+        })
+    }
+
+    /// Cuts texts without the template's tokens so that all together are at most `max_len`, and adds those.
+    fn fit(
+        &self,
+        first: Encoding,
+        second: Option<Encoding>,
+        max_len: usize,
+    ) -> Result<Encoding, String> {
+        let template = self.inner.get_post_processor();
+        let added = template.map_or(0, |template| template.added_tokens(second.is_some()));
+        let room = max_len
+            .checked_sub(added)
+            .ok_or_else(|| format!("{max_len} tokens do not hold the {added} special tokens"))?;
         let params = TruncationParams {
             max_length: room,
             strategy: TruncationStrategy::LongestFirst,
@@ -113,14 +165,33 @@ impl Tokenizer {
             ..TruncationParams::default()
         };
         let (mut first, mut second) =
-            truncate_encodings(encode(first)?, second.map(encode).transpose()?, &params)
-                .map_err(|e| e.to_string())?;
+            truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
         // The parts cut off would be paired each with each.
         first.take_overflowing();
         if let Some(second) = &mut second {
             second.take_overflowing();
         }
-        take(self.inner.post_process(first, second, true))
+        let whole = self.inner.post_process(first, second, true);
+        whole.map_err(|e| e.to_string())
+    }
+
+    /// What the tokenizer's decoder makes of tokens, as transformers' `convert_tokens_to_string`.
+    pub fn join(&self, tokens: Vec<String>) -> String {
+        let spaced = tokens.join(" ");
+        match self.inner.get_decoder() {
+            Some(decoder) => decoder.decode(tokens).unwrap_or(spaced),
+            None => spaced,
+        }
+    }
+
+    /// Whether the spelling of a token tells that it goes on with a word (`##ing`).
+    pub fn marks_continuation(&self) -> bool {
+        self.inner.get_model().marks_continuation()
+    }
+
+    /// The id that stands for text without a token, if there is one.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
     }
 
     /// Text of `ids`. Invalid UTF-8 becomes U+FFFD; `skip_special` leaves special tokens out; ids without a token add

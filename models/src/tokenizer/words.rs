@@ -30,6 +30,34 @@ pub(super) enum Words {
     SentencePiece(SentencePiece),
 }
 
+impl Words {
+    /// What the model itself gives for text without a token. A unigram model does not tell; all of them call it so.
+    pub(super) fn unknown(&self) -> Option<&str> {
+        match self {
+            Self::Library(model) => match model.as_ref() {
+                ModelWrapper::WordPiece(model) => Some(&model.unk_token),
+                ModelWrapper::WordLevel(model) => Some(&model.unk_token),
+                ModelWrapper::BPE(model) => model.unk_token.as_deref(),
+                ModelWrapper::Unigram(_) => Some("<unk>"),
+            },
+            Self::SentencePiece(_) => Some("<unk>"),
+        }
+    }
+
+    /// Whether the spelling of a token tells that it goes on with a word (`##ing`).
+    pub(super) fn marks_continuation(&self) -> bool {
+        let Self::Library(model) = self else {
+            return false;
+        };
+        let prefix = match model.as_ref() {
+            ModelWrapper::WordPiece(model) => Some(&model.continuing_subword_prefix),
+            ModelWrapper::BPE(model) => model.continuing_subword_prefix.as_ref(),
+            _ => None,
+        };
+        prefix.is_some_and(|prefix| !prefix.is_empty())
+    }
+}
+
 impl<M: Into<ModelWrapper>> From<M> for Words {
     fn from(model: M) -> Self {
         Self::Library(Box::new(model.into()))

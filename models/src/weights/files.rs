@@ -31,6 +31,13 @@ impl Files {
             .map(Self)
     }
 
+    /// Adds `more` behind these; gives how many were there before.
+    pub(super) fn append(&mut self, more: Self) -> usize {
+        let before = self.0.len();
+        self.0.extend(more.0);
+        before
+    }
+
     /// A map of bytes of file `file`, for as long as they are converted.
     pub(super) fn map(&self, file: usize, range: Range<usize>) -> Result<Mmap, LoadError> {
         let (path, file) = &self.0[file];

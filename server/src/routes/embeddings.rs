@@ -5,11 +5,11 @@ use crate::pool::Pool;
 use crate::routes::answer;
 use crate::wire::Fields;
 use crate::wire::embeddings::{EmbeddingsReply, EmbeddingsRequest};
-use crate::{ApiError, AppState};
+use crate::{ApiError, AppState, ServedModel, encode};
 use axum::extract::State;
 use axum::response::Response;
-use koma_engine::TaskKind;
 use koma_engine::models::HeadKind;
+use koma_engine::{PoolingParams, TaskKind};
 
 /// One vector per input.
 pub(crate) async fn embeddings(
@@ -33,18 +33,32 @@ pub(crate) async fn embed(
         let message = "this model's vectors are not normalised";
         return Err(ApiError::field("normalize", message));
     }
-    pool.raw = request.normalize == Some(false);
-    let (rows, usage) = pool.run(request.inputs).await?;
-    let size = rows.first().map_or(0, Vec::len);
-    if request
-        .dimensions
-        .is_some_and(|d| usize::try_from(d) != Ok(size))
-    {
-        let message =
-            format!("the vectors of this model have {size} dimensions, and no others are served");
-        return Err(ApiError::field("dimensions", message));
-    }
+    check_dimensions(&model, request.dimensions)?;
+    let inputs = encode::embedder_inputs(&model, request.inputs, request.prompting).await?;
+    pool.params = PoolingParams {
+        raw: request.normalize == Some(false),
+        dimensions: request.dimensions,
+        skip: inputs.skip,
+    };
+    let (rows, usage) = pool.run(inputs.list).await?;
     let name = model.name().to_owned();
     let reply = EmbeddingsReply::new(name, rows, request.encoding, usage);
     Ok(answer(&model, &reply))
+}
+
+/// Refuses longer vectors than the model has, before any work is done for them.
+fn check_dimensions(model: &ServedModel, asked: Option<usize>) -> Result<(), ApiError> {
+    let size = model
+        .handle
+        .info()
+        .head
+        .as_ref()
+        .map_or(0, |head| head.width);
+    match asked {
+        Some(asked) if asked > size => {
+            let message = format!("must be at most {size}, the size of this model's vectors");
+            Err(ApiError::field("dimensions", message))
+        }
+        _ => Ok(()),
+    }
 }

@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::routes::{chat, classify, completions, embeddings, rerank};
 use crate::wire::Fields;
 use crate::wire::chat::ChatRequest;
-use crate::wire::classify::ClassifyRequest;
+use crate::wire::classify::{AGGREGATION, ClassifyRequest};
 use crate::wire::completion::CompletionRequest;
 use crate::wire::embeddings::EmbeddingsRequest;
 use crate::wire::rerank::RerankRequest;
@@ -35,7 +35,7 @@ pub(crate) async fn invocations(
             let request = EmbeddingsRequest::parse(fields, limits.inputs)?;
             embeddings::embed(&state, &call, request).await
         }
-        Payload::Task(TaskKind::Classify) => {
+        Payload::Task(TaskKind::Classify | TaskKind::Tag) => {
             let request = ClassifyRequest::parse(fields, limits.inputs)?;
             classify::label(&state, &call, request).await
         }
@@ -52,11 +52,16 @@ enum Payload {
     Task(TaskKind),
 }
 
-/// `messages`: chat; `prompt`: completions; `query`: rerank; `input`: embeddings or classify, whichever the model serves;
-/// `inputs` with `parameters`, as Hugging Face's containers have it: the same, or completions.
+/// `messages`: chat; `prompt`: completions; `query`: rerank; `input`: embeddings or classify, whichever the model serves
+/// (a token classifier where `aggregation_strategy` is given and no model); `inputs` with `parameters`, as Hugging Face's containers have it: the same, or completions.
 fn task(state: &AppState, fields: &mut Fields<'_>) -> Result<Payload, ApiError> {
-    const SHORT: [TaskKind; 2] = [TaskKind::Embed, TaskKind::Classify];
-    const ANY: [TaskKind; 3] = [TaskKind::Embed, TaskKind::Classify, TaskKind::Generate];
+    const ANY: [TaskKind; 4] = [
+        TaskKind::Embed,
+        TaskKind::Classify,
+        TaskKind::Tag,
+        TaskKind::Generate,
+    ];
+    let short = &ANY[..3];
     if fields.has("messages") {
         return Ok(Payload::Chat);
     }
@@ -66,17 +71,23 @@ fn task(state: &AppState, fields: &mut Fields<'_>) -> Result<Payload, ApiError> 
         }
     }
     let tasks: &[TaskKind] = if fields.has("input") {
-        &SHORT
+        short
     } else if fields.has("inputs") {
+        fields.flatten("parameters")?;
         &ANY
     } else {
         let message = "the body must have messages, prompt, input, inputs, or query and documents";
         return Err(ApiError::bad_request(message));
     };
     let model = fields.peek("model").map(|raw| raw.string()).transpose()?;
-    let (_, task) = state.lookup_any(model.as_deref(), tasks)?;
+    let named = model.filter(|name| !name.is_empty());
+    let tasks = if named.is_none() && fields.has(AGGREGATION) {
+        &ANY[2..3]
+    } else {
+        tasks
+    };
+    let (_, task) = state.lookup_any(named.as_deref(), tasks)?;
     if !fields.has("input") {
-        fields.flatten("parameters")?;
         fields.rename("max_new_tokens", "max_tokens");
         let new = if task == TaskKind::Generate {
             "prompt"

@@ -6,7 +6,7 @@ use crate::routes::answer;
 use crate::wire::Fields;
 use crate::wire::inputs::{Input, Inputs};
 use crate::wire::rerank::{Document, RerankReply, RerankRequest, rank};
-use crate::{ApiError, AppState};
+use crate::{ApiError, AppState, encode};
 use axum::extract::State;
 use axum::response::Response;
 use koma_engine::TaskKind;
@@ -29,7 +29,7 @@ pub(crate) async fn order(
 ) -> Result<Response, ApiError> {
     let model = state.lookup(request.model.as_deref(), TaskKind::Score)?;
     let mut pool = Pool::new(state, call, &model, TaskKind::Score, request.admission);
-    pool.raw = request.raw;
+    pool.params.raw = request.raw;
     let documents = request.documents.iter();
     let pair = |document: &String| Input::Pair(Arc::clone(&request.query), document.clone());
     let inputs = Inputs {
@@ -37,7 +37,8 @@ pub(crate) async fn order(
         list: documents.map(pair).collect(),
         cut: request.cut,
     };
-    let (rows, usage) = pool.run(inputs).await?;
+    let encoded = encode::encoder_inputs(&model, inputs).await?;
+    let (rows, usage) = pool.run(encoded).await?;
     let scores = rows.into_iter().map(|row| row.first().copied());
     let scores: Option<Vec<f32>> = scores.collect();
     let scores = scores.ok_or_else(|| ApiError::internal("a score without a value"))?;

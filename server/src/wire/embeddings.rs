@@ -17,14 +17,44 @@ pub(crate) enum Encoding {
     Base64,
 }
 
+/// Which of the model's prompts goes before the inputs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Prompting {
+    /// The one that the model names for this; none if it names none.
+    #[default]
+    Usual,
+    /// The one before queries (`input_type`).
+    Query,
+    /// The one before what is searched (`input_type`).
+    Document,
+    /// The one of this name (`prompt_name`).
+    Named(String),
+}
+
+impl Prompting {
+    fn parse(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
+        let name = fields.string("prompt_name")?;
+        let Some(raw) = fields.take("input_type") else {
+            return Ok(name.map_or(Self::Usual, Self::Named));
+        };
+        match raw.string()?.as_str() {
+            _ if name.is_some() => Err(raw.error("cannot be given beside prompt_name")),
+            "query" => Ok(Self::Query),
+            "passage" | "document" => Ok(Self::Document),
+            _ => Err(raw.error("must be \"query\", \"passage\" or \"document\"")),
+        }
+    }
+}
+
 /// An embeddings request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EmbeddingsRequest {
     pub(crate) model: Option<String>,
     pub(crate) inputs: Inputs,
     pub(crate) encoding: Encoding,
-    /// `dimensions`: must be the model's own.
-    pub(crate) dimensions: Option<i64>,
+    pub(crate) prompting: Prompting,
+    /// `dimensions`: values of a vector, at most the model's own; all if absent.
+    pub(crate) dimensions: Option<usize>,
     /// `normalize`: whether vectors have unit length; the model's own choice if absent.
     pub(crate) normalize: Option<bool>,
     pub(crate) admission: Admission,
@@ -34,11 +64,13 @@ impl EmbeddingsRequest {
     /// Reads `fields`; at most `limit` inputs.
     pub(crate) fn parse(mut fields: Fields<'_>, limit: usize) -> Result<Self, ApiError> {
         unserved::refuse(&mut fields, unserved::POOL)?;
+        let dimensions = fields.in_range("dimensions", 1, i64::from(u32::MAX))?;
         let request = Self {
             model: fields.string("model")?,
             inputs: inputs(&mut fields, "input", limit)?,
             encoding: encoding(&mut fields)?,
-            dimensions: fields.in_range("dimensions", 1, i64::from(u32::MAX))?,
+            prompting: Prompting::parse(&mut fields)?,
+            dimensions: dimensions.map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
             normalize: fields.boolean("normalize")?,
             admission: Admission::parse(&mut fields)?,
         };

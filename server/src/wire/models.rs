@@ -1,6 +1,7 @@
 //! The reply of `/v1/models`.
 
 use crate::{ServedModel, Slot};
+use koma_engine::models::HeadKind;
 use serde::Serialize;
 
 /// All models, in the order they were named.
@@ -42,6 +43,12 @@ struct ReadyFacts {
     weights_hash: String,
     weight_bytes: usize,
     labels: Option<Vec<String>>,
+    /// Values of an embedder's vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
+    /// Names of an embedder's prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prompts: Vec<String>,
 }
 
 impl ModelCard {
@@ -70,7 +77,9 @@ impl ModelCard {
 impl ReadyFacts {
     fn new(model: &ServedModel) -> Self {
         let info = model.handle.info();
-        let labels = info.head.as_ref().map(|head| head.labels.clone());
+        let head = info.head.as_ref();
+        let labels = head.map(|head| head.labels.clone());
+        let embedder = head.filter(|head| matches!(head.kind, HeadKind::Embed { .. }));
         Self {
             tasks: info.tasks.iter().map(|task| task.name()).collect(),
             architecture: info.identity.architecture.clone(),
@@ -79,6 +88,10 @@ impl ReadyFacts {
             weights_hash: info.identity.weights_hash.clone(),
             weight_bytes: info.weight_bytes,
             labels: labels.filter(|labels| !labels.is_empty()),
+            dimensions: embedder.map(|head| head.width),
+            prompts: embedder.map_or_else(Vec::new, |head| {
+                head.prompts.named.keys().cloned().collect()
+            }),
         }
     }
 }

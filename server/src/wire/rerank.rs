@@ -31,6 +31,7 @@ impl RerankRequest {
     /// Reads `fields`; at most `limit` documents. `texts` and `return_text` are other spellings.
     pub(crate) fn parse(mut fields: Fields<'_>, limit: usize) -> Result<Self, ApiError> {
         unserved::refuse(&mut fields, unserved::POOL)?;
+        unserved::refuse(&mut fields, unserved::PROMPTS)?;
         let model = fields.string("model")?;
         let query = text(&fields.required("query")?)?;
         fields.rename("texts", "documents");

@@ -99,7 +99,6 @@ pub(crate) const TOKENIZE: &[(&str, Neutral)] = &[
 
 /// Of embeddings, classification and reranking.
 pub(crate) const POOL: &[(&str, Neutral)] = &[
-    ("prompt_name", Null),
     ("prompt", Null),
     ("instruction", Empty),
     ("max_tokens_per_doc", Null),
@@ -110,6 +109,9 @@ pub(crate) const POOL: &[(&str, Neutral)] = &[
     ("truncation_side", Text("right")),
     ("truncation_direction", Text("Right")),
 ];
+
+/// Of classification and reranking: prompts are for embeddings.
+pub(crate) const PROMPTS: &[(&str, Neutral)] = &[("prompt_name", Null), ("input_type", Null)];
 
 /// Takes the fields of `table` out of `fields`.
 ///

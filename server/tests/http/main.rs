@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bad_target;
+mod encoders;
 mod exchange;
 mod failure;
 mod generate;

@@ -47,12 +47,9 @@ pub(crate) fn state_with(
     let state = AppState::new(NAMES.map(str::to_owned), limits, observer);
     let team = Arc::new(Team::new(1));
     let free = || -> toy::Hook { Arc::new(|_: &Batch| Ok(())) };
-    let head = |kind, labels: &[&str]| Head {
-        kind,
-        labels: labels.iter().map(|l| (*l).to_owned()).collect(),
-    };
-    let embed = head(HeadKind::Embed { normalize: true }, &[]);
-    let rerank = head(HeadKind::Score { sigmoid: true }, &["LABEL_0"]);
+    let embed = Head::embedding(true, 8);
+    let rerank = HeadKind::Score { sigmoid: true };
+    let rerank = Head::labelled(rerank, vec!["LABEL_0".to_owned()]);
     for (name, loaded) in NAMES.into_iter().zip([
         chat,
         toy::encoder_with(embed, free()),

@@ -58,7 +58,7 @@ async fn koma(models: Vec<(&str, Loaded)>) -> String {
 
 fn encoder(kind: HeadKind, labels: &[&str]) -> Loaded {
     let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-    toy::encoder_with(Head { kind, labels }, Arc::new(|_| Ok(())))
+    toy::encoder_with(Head::labelled(kind, labels), Arc::new(|_| Ok(())))
 }
 
 /// Checks the one series of `found`: requests answered, tokens in and out, all lengths exact.
