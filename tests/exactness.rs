@@ -132,6 +132,7 @@ fn generation_has_the_same_bits_in_any_company() {
     for checkpoint in [
         Checkpoint("llama", Dtype::F32),
         Checkpoint("llama", Dtype::Bf16),
+        Checkpoint("qwen3_moe", Dtype::Bf16),
         Checkpoint("mixtral", Dtype::F32),
         Checkpoint("gguf_experts/llama-experts.gguf", Dtype::Auto),
         Checkpoint("gguf_blocks/llama-q4_1.gguf", Dtype::Auto),

@@ -15,6 +15,7 @@ pub(crate) mod modernbert;
 pub(crate) mod phi3;
 pub(crate) mod qwen2;
 pub(crate) mod qwen3;
+pub(crate) mod qwen3_moe;
 pub(crate) mod roberta;
 mod tops;
 

@@ -211,6 +211,14 @@ fn format_of(kind: u32) -> Option<Format> {
     })
 }
 
+/// Names of the types that tensors may have, in the order of their numbers.
+pub fn types() -> Vec<&'static str> {
+    (0..=u8::MAX.into())
+        .filter_map(format_of)
+        .map(Format::name)
+        .collect()
+}
+
 /// The name of a ggml type, for messages.
 fn type_name(kind: u32) -> String {
     const NAMES: [(u32, &str); 26] = [

@@ -29,5 +29,6 @@ pub use loaded::{
     ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
     Model, Outline, Phase, Source,
 };
+pub use registry::{Supported, architectures};
 pub use source::{FetchOptions, HubOptions, Secret};
 pub use tokenizer::Tokenizer;

@@ -4,7 +4,7 @@
 
 use crate::arch::{
     bert, distilbert, gemma2, gemma3, llama, mistral, mixtral, modernbert, phi3, qwen2, qwen3,
-    roberta,
+    qwen3_moe, roberta,
 };
 use crate::config::Json;
 use crate::gguf::GgufMeta;
@@ -26,6 +26,18 @@ pub(crate) enum Kind {
     TokenClassifier,
 }
 
+impl Kind {
+    /// In words.
+    fn task(self) -> &'static str {
+        match self {
+            Self::Decoder => "generate",
+            Self::Embedder => "embed",
+            Self::Classifier => "classify, rerank",
+            Self::TokenClassifier => "classify tokens",
+        }
+    }
+}
+
 type Build = fn(&mut Checkpoint) -> Result<Built, LoadError>;
 
 /// A line of the table: the name in config.json's `architectures`, what it is for, and what builds it.
@@ -34,6 +46,7 @@ pub(crate) type Architecture = (&'static str, Kind, Build);
 /// The architectures.
 const TABLE: &[Architecture] = &[
     ("LlamaForCausalLM", Kind::Decoder, llama::build),
+    ("Qwen3MoeForCausalLM", Kind::Decoder, qwen3_moe::build),
     ("MixtralForCausalLM", Kind::Decoder, mixtral::build),
     ("MistralForCausalLM", Kind::Decoder, mistral::build),
     ("Qwen2ForCausalLM", Kind::Decoder, qwen2::build),
@@ -107,6 +120,7 @@ const GGUF_NAMES: &[(&str, &str)] = &[
     ("gemma2", "Gemma2ForCausalLM"),
     ("gemma3", "Gemma3ForCausalLM"),
     ("phi3", "Phi3ForCausalLM"),
+    ("qwen3moe", "Qwen3MoeForCausalLM"),
 ];
 
 /// The same for files that have experts, where that makes another architecture.
@@ -167,6 +181,30 @@ pub(crate) const MAX: Max = Max {
     positions: 1 << 30,
     experts: 1 << 12,
 };
+
+/// An architecture that can be loaded, as documentation lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supported {
+    /// As in config.json's `architectures`.
+    pub name: &'static str,
+    /// What it is for.
+    pub task: &'static str,
+    /// GGUF's `general.architecture` of files that are read as this one; none if none are.
+    pub gguf: Vec<&'static str>,
+}
+
+/// All architectures, in the order of the table.
+pub fn architectures() -> Vec<Supported> {
+    let line = |(name, kind, _): &Architecture| {
+        let names = GGUF_NAMES.iter().chain(GGUF_NAMES_WITH_EXPERTS);
+        Supported {
+            name,
+            task: kind.task(),
+            gguf: names.filter(|(_, n)| n == name).map(|(g, _)| *g).collect(),
+        }
+    };
+    TABLE.iter().map(line).collect()
+}
 
 /// The line of the table for a name of config.json.
 pub(crate) fn find(name: &str) -> Result<Architecture, LoadError> {

@@ -7,7 +7,7 @@ use koma_tests::golden::{Case, worst};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-const FOLDERS: [&str; 2] = ["mixtral", "mixtral_window"];
+const FOLDERS: [&str; 4] = ["qwen3_moe", "qwen3_moe_fused", "mixtral", "mixtral_window"];
 
 #[test]
 fn folders_with_experts_match_transformers() {
@@ -31,6 +31,9 @@ fn folders_with_experts_match_transformers() {
 #[test]
 fn wrong_picks_are_noticed() {
     for (name, field, value) in [
+        ("qwen3_moe", "norm_topk_prob", json!(false)),
+        ("qwen3_moe", "num_experts_per_tok", json!(1)),
+        ("qwen3_moe_fused", "norm_topk_prob", json!(true)),
         ("mixtral", "num_experts_per_tok", json!(1)),
         ("mixtral_window", "sliding_window", json!(null)),
     ] {
@@ -54,9 +57,6 @@ fn gguf_files_with_experts_match_transformers_on_dequantized_weights() {
     let case = Case::read("gguf_experts");
     for file in case.json["files"].as_array().unwrap() {
         let arch = file["arch"].as_str().unwrap();
-        if arch == "qwen3moe" {
-            continue;
-        }
         let path = case.folder.join(file["file"].as_str().unwrap());
         let exact = open(&path, Dtype::F32).unwrap();
         assert_eq!(
@@ -115,25 +115,66 @@ fn refusal(path: &Path) -> String {
     }
 }
 
+/// Case, field of config.json, its value, and what the error must name.
+const WRONG: [[&str; 4]; 16] = [
+    [
+        "qwen3_moe",
+        "num_local_experts",
+        "5",
+        "layers.0.mlp.gate.weight",
+    ],
+    ["qwen3_moe", "num_local_experts", "0", "num_local_experts"],
+    [
+        "qwen3_moe",
+        "num_local_experts",
+        "null",
+        "num_local_experts",
+    ],
+    ["qwen3_moe", "num_experts", "7", "num_experts"],
+    [
+        "qwen3_moe",
+        "num_experts_per_tok",
+        "7",
+        "num_experts_per_tok",
+    ],
+    [
+        "qwen3_moe",
+        "moe_intermediate_size",
+        "33",
+        "experts.0.gate_proj.weight",
+    ],
+    ["qwen3_moe", "mlp_only_layers", "[3]", "mlp_only_layers"],
+    ["qwen3_moe", "mlp_only_layers", "[\"1\"]", "mlp_only_layers"],
+    ["qwen3_moe", "mlp_only_layers", "[]", "layers.1.mlp"],
+    [
+        "qwen3_moe",
+        "decoder_sparse_step",
+        "0",
+        "decoder_sparse_step",
+    ],
+    ["qwen3_moe", "norm_topk_prob", "\"yes\"", "norm_topk_prob"],
+    [
+        "qwen3_moe_fused",
+        "num_experts",
+        "4",
+        "layers.1.mlp.experts.gate_up_proj",
+    ],
+    [
+        "mixtral",
+        "num_local_experts",
+        "3",
+        "block_sparse_moe.gate.weight",
+    ],
+    ["mixtral", "num_experts_per_tok", "5", "num_experts_per_tok"],
+    ["mixtral", "rope_parameters", "null", "rope_theta"],
+    ["mixtral", "sliding_window", "\"wide\"", "sliding_window"],
+];
+
 #[test]
 fn wrong_numbers_of_experts_are_named() {
-    for (name, field, value, words) in [
-        (
-            "mixtral",
-            "num_local_experts",
-            json!(3),
-            "block_sparse_moe.gate.weight",
-        ),
-        (
-            "mixtral",
-            "num_experts_per_tok",
-            json!(5),
-            "num_experts_per_tok",
-        ),
-        ("mixtral", "rope_parameters", json!(null), "rope_theta"),
-        ("mixtral", "sliding_window", json!("wide"), "sliding_window"),
-    ] {
+    for [name, field, value, words] in WRONG {
         let case = Case::read(name);
+        let value: Value = serde_json::from_str(value).unwrap();
         let folder = edited(&case.model(), |config| config[field] = value.clone());
         let message = refusal(folder.path());
         assert!(message.contains(words), "{name} {field} {value}: {message}");
@@ -143,6 +184,11 @@ fn wrong_numbers_of_experts_are_named() {
 #[test]
 fn a_missing_expert_is_named() {
     for (name, there, gone) in [
+        (
+            "qwen3_moe",
+            "layers.2.mlp.experts.3.up_proj.w",
+            "layers.2.mlp.experts.9.up_proj.w",
+        ),
         (
             "mixtral",
             "block_sparse_moe.experts.3.w2.w",
@@ -182,6 +228,24 @@ fn wrong_numbers_of_experts_in_gguf_files_are_named() {
         ("llama", "expert_count", 3, "blk.0.ffn_gate_exps.weight"),
         // Without experts it is an ordinary Llama, which has none to use.
         ("llama", "expert_count", 0, "llama.expert_used_count"),
+        (
+            "qwen3moe",
+            "expert_used_count",
+            6,
+            "qwen3moe.expert_used_count",
+        ),
+        (
+            "qwen3moe",
+            "expert_feed_forward_length",
+            31,
+            "blk.0.ffn_gate_exps.weight",
+        ),
+        (
+            "qwen3moe",
+            "expert_feed_forward_length",
+            0,
+            "qwen3moe.expert_feed_forward_length",
+        ),
     ] {
         let path = case.folder.join(format!("{arch}-experts.gguf"));
         let message = refusal(&with_key(

@@ -45,7 +45,9 @@ fn folder(json: &Json) -> Result<(Spec, ExpertsSpec), LoadError> {
         return Err(json.error("rope_theta", "is missing"));
     }
     let mut spec = Spec::folder(json, &DEFAULT)?;
-    spec.kinds[0].window = json.find_size("sliding_window", 1..=MAX.positions)?;
+    if let Some(window) = json.find_size("sliding_window", 1..=MAX.positions)? {
+        spec.slide(window, None, |_| true);
+    }
     let experts = ExpertsSpec::folder(json, spec.inner, NAMES)?;
     Ok((spec, experts))
 }

@@ -20,7 +20,7 @@ pub(in crate::arch) struct ExpertsSpec {
     /// Experts of a token.
     top_k: usize,
     /// Inside of one expert.
-    pub(in crate::arch) inner: usize,
+    inner: usize,
     /// Whether the weights of a token's experts are made to add up to 1.
     pub(in crate::arch) renormalise: bool,
     /// Names of matrices that stand one by one; none if they never do.
