@@ -9,7 +9,7 @@ import torch
 import transformers
 from gguf.quants import quantize
 
-from . import bpe, decode
+from . import bpe, decode, gguf_llama
 from .case import Case, edit_json, fill, relative
 
 # Windows are shorter than the longest prompt, heads are not hidden size over heads, and sizes differ from each other.
@@ -49,6 +49,12 @@ VARIANTS = {
         family="Mistral",
         config=dict(sliding_window=WINDOW, head_dim=16, rope_parameters=PLAIN),
         controls={"no window": dict(sliding_window=None), "a window longer by one": dict(sliding_window=WINDOW + 1)},
+    ),
+    "mistral_full": dict(
+        family="Mistral",
+        config=dict(sliding_window=None, rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+        controls={"a window": dict(sliding_window=WINDOW)},
+        gguf="mistral3",
     ),
     "qwen2": dict(
         family="Qwen2",
@@ -289,10 +295,13 @@ def write_gguf(path, arch, model):
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         value = value.float().numpy()
-        if arch.startswith("gemma") and name.endswith("norm.weight"):
-            value = value + 1
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert theirs is not None, name
+        heads = gguf_llama.heads_of(theirs, config)
+        if heads and arch == "mistral3":
+            value = gguf_llama.permute(value, heads)
+        if arch.startswith("gemma") and name.endswith("norm.weight"):
+            value = value + 1
         # The matrices were rounded to bf16 for the folder, so this loses nothing.
         kind = gguf.GGMLQuantizationType.F32 if value.ndim == 1 else gguf.GGMLQuantizationType.BF16
         writer.add_tensor(theirs, np.ascontiguousarray(quantize(value, kind)), raw_dtype=kind)
@@ -300,6 +309,12 @@ def write_gguf(path, arch, model):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def mistral3(writer, config):
+    qwen2(writer, config)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
 
 
 def qwen2(writer, config):
@@ -345,7 +360,7 @@ def phi3(writer, config):
             writer.add_tensor(f"rope_factors_{which}.weight", np.array(rope[f"{which}_factor"], np.float32))
 
 
-FIELDS = dict(qwen2=qwen2, qwen3=qwen3, gemma2=gemma2, gemma3=gemma3, phi3=phi3)
+FIELDS = dict(mistral3=mistral3, qwen2=qwen2, qwen3=qwen3, gemma2=gemma2, gemma3=gemma3, phi3=phi3)
 
 
 def tokenizer(writer):

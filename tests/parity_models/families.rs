@@ -9,8 +9,9 @@ use koma_tests::golden::Case;
 use serde_json::{Value, json};
 
 /// Name of the case, and the cache groups of the model: window (0: none) and layers of each.
-const CASES: [(&str, &[(usize, usize)]); 9] = [
+const CASES: [(&str, &[(usize, usize)]); 10] = [
     ("mistral", &[(13, 2)]),
+    ("mistral_full", &[(0, 2)]),
     ("qwen2", &[(0, 2)]),
     ("qwen2_window", &[(0, 1), (13, 2)]),
     ("qwen3", &[(0, 2)]),
@@ -63,7 +64,7 @@ fn gguf_files_match_transformers() {
     architectures.dedup();
     assert_eq!(
         architectures.join(" "),
-        "Qwen2ForCausalLM Qwen3ForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Phi3ForCausalLM"
+        "MistralForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Phi3ForCausalLM"
     );
 }
 
@@ -74,6 +75,7 @@ fn a_misread_field_is_noticed() {
     let cases = [
         ("mistral", "sliding_window", json!(14)),
         ("mistral", "sliding_window", Value::Null),
+        ("mistral_full", "sliding_window", json!(13)),
         ("qwen2", "rope_theta", json!(9e5)),
         ("qwen2_window", "max_window_layers", json!(2)),
         ("qwen2_window", "use_sliding_window", json!(false)),
