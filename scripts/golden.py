@@ -26,6 +26,7 @@ def groups():
     table = {}
     for module in [llama, decoders, encoders, embedders, experts, families, poolings, entities]:
         table.update({name: lambda a, m=module, n=name: m.make(a.out, n) for name in module.VARIANTS})
+    table["gemma3_pictures"] = lambda a: decoders.make_pictures(a.out)
     table["gguf_experts"] = lambda a: gguf_experts.make(a.out)
     table["gguf_blocks"] = lambda a: blocks.make(a.out)
     table["pieces"] = lambda a: pieces.make(a.out)

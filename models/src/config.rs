@@ -92,6 +92,15 @@ impl Json {
         }
     }
 
+    /// This object with `defaults` where it has no such field.
+    pub(crate) fn with_defaults(mut self, defaults: &[(&str, usize)]) -> Self {
+        for (field, value) in defaults {
+            let there = self.map.entry(*field);
+            there.or_insert_with(|| Value::from(*value));
+        }
+        self
+    }
+
     fn find<'a, T>(
         &'a self,
         field: &str,

@@ -53,6 +53,11 @@ const TABLE: &[Architecture] = &[
     ("Qwen3ForCausalLM", Kind::Decoder, qwen3::build),
     ("Gemma2ForCausalLM", Kind::Decoder, gemma2::build),
     ("Gemma3ForCausalLM", Kind::Decoder, gemma3::build),
+    (
+        "Gemma3ForConditionalGeneration",
+        Kind::Decoder,
+        gemma3::build_inside,
+    ),
     ("Phi3ForCausalLM", Kind::Decoder, phi3::build),
     ("BertModel", Kind::Embedder, bert::build),
     (

@@ -3,13 +3,13 @@
 use crate::decoders::{LOGITS, check, last_logits};
 use crate::{edited, open};
 use koma_kernels::GroupKind;
-use koma_models::Dtype;
+use koma_models::{Dtype, LoadOptions, Source, outline};
 use koma_tests::forward::decoder;
 use koma_tests::golden::Case;
 use serde_json::{Value, json};
 
 /// Name of the case, and the cache groups of the model: window (0: none) and layers of each.
-const CASES: [(&str, &[(usize, usize)]); 10] = [
+const CASES: [(&str, &[(usize, usize)]); 11] = [
     ("mistral", &[(13, 2)]),
     ("mistral_full", &[(0, 2)]),
     ("qwen2", &[(0, 2)]),
@@ -18,6 +18,7 @@ const CASES: [(&str, &[(usize, usize)]); 10] = [
     ("gemma2", &[(0, 1), (13, 2)]),
     ("gemma3", &[(0, 1), (13, 3)]),
     ("gemma3_old", &[(0, 1), (13, 6)]),
+    ("gemma3_pictures", &[(0, 1), (13, 1)]),
     ("phi3", &[(13, 2)]),
     ("phi3_longrope", &[(0, 2)]),
 ];
@@ -37,6 +38,17 @@ fn folders_match_transformers() {
             })
             .collect();
         assert_eq!(made, groups, "{name}: cache groups");
+        let source = Source::Folder(case.model());
+        let options = LoadOptions {
+            dtype: Dtype::F32,
+            ..LoadOptions::default()
+        };
+        // What is known before loading is what was loaded.
+        assert_eq!(
+            outline(&source, &options).unwrap(),
+            loaded.outline(),
+            "{name}"
+        );
         check(&loaded, &case, &case.json, "");
         let stored = open(&case.model(), Dtype::Auto).unwrap();
         assert!(stored.weight_bytes < loaded.weight_bytes, "{name}");

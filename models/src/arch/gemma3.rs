@@ -19,6 +19,18 @@ const GEMMA3: Defaults = Defaults {
     rope: global_rope,
     ..GEMMA
 };
+/// More of these, which the released files with pictures leave out.
+const TEXT: [(&str, usize); 3] = [
+    ("num_attention_heads", 8),
+    ("num_key_value_heads", 4),
+    ("vocab_size", 262_208),
+];
+/// What only pictures need, and a head that a tied checkpoint repeats.
+const PICTURES: &[&str] = &[
+    "*vision_tower.*",
+    "*multi_modal_projector.*",
+    "*lm_head.weight",
+];
 /// Keys of GGUF files.
 const LOCAL_BASE: &str = "rope.freq_base_swa";
 const PATTERN: &str = "attention.sliding_window_pattern";
@@ -34,6 +46,18 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
         ..spec
     };
     decoder::build(checkpoint, &spec)
+}
+
+/// Builds the text model of a Gemma 3 that sees pictures, too; without pictures it is that alone.
+pub(crate) fn build_inside(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
+    let outer = checkpoint.folder()?.1;
+    let text = outer.find_inner("text_config")?;
+    let text = text.ok_or_else(|| outer.error("text_config", "is missing"))?;
+    let mut spec = folder(&text.with_defaults(&TEXT))?;
+    spec.head_norms = true;
+    let mut built = decoder::build(checkpoint, &spec)?;
+    built.ignorable = PICTURES;
+    Ok(built)
 }
 
 fn folder(json: &Json) -> Result<Spec, LoadError> {

@@ -1,9 +1,14 @@
 //! How the tensors of decoders are spelled in files. The architectures call them as transformers does for a causal model.
 
-/// With and without the prefix of the causal model.
+/// With and without the prefix of the causal model, or inside of a model that sees pictures, too (in either order).
 pub(super) fn folder(name: &str) -> Vec<String> {
-    let bare = name.strip_prefix("model.").map(str::to_owned);
-    std::iter::once(name.to_owned()).chain(bare).collect()
+    let mut names = vec![name.to_owned()];
+    if let Some(bare) = name.strip_prefix("model.") {
+        names.push(bare.to_owned());
+        names.push(format!("model.language_model.{bare}"));
+    }
+    names.push(format!("language_model.{name}"));
+    names
 }
 
 /// The names that llama.cpp's converter gives.
