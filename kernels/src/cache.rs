@@ -1,9 +1,9 @@
 //! The paged cache: groups of layers that share block tables, their memory, and the write into it.
 
 use crate::cpu::shared::Shared;
+use crate::memory::Zeroed;
 use crate::{Cx, Error, HeadLayout, Rows};
 use half::bf16;
-use std::alloc::{Layout, alloc_zeroed};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +81,9 @@ pub struct KvLayer {
 
 #[derive(Debug)]
 pub(crate) enum Store {
-    F32(Box<[f32]>),
+    F32(Zeroed<f32>),
     /// Bits of bf16.
-    Bf16(Box<[u16]>),
+    Bf16(Zeroed<u16>),
 }
 
 /// A layer, to read.
@@ -176,7 +176,7 @@ enum GroupStore {
     States {
         values: usize,
         slots: usize,
-        data: Box<[f32]>,
+        data: Zeroed<f32>,
     },
 }
 
@@ -202,6 +202,10 @@ impl KvCache {
             .map(|group| {
                 let bytes = group.block_bytes(block_size, dtype).saturating_mul(blocks);
                 let layer_bytes = bytes / group.layers.max(1);
+                let oom = || Error::OutOfMemory {
+                    what: "the cache",
+                    bytes,
+                };
                 Ok(match group.kind {
                     GroupKind::Full(layout) | GroupKind::Sliding { layout, .. } => {
                         let layer = |_| {
@@ -209,8 +213,12 @@ impl KvCache {
                                 layout,
                                 block_size,
                                 store: match dtype {
-                                    KvDtype::F32 => Store::F32(zeroed(layer_bytes / 4, bytes)?),
-                                    KvDtype::Bf16 => Store::Bf16(zeroed(layer_bytes / 2, bytes)?),
+                                    KvDtype::F32 => {
+                                        Store::F32(Zeroed::new(layer_bytes / 4).ok_or_else(oom)?)
+                                    }
+                                    KvDtype::Bf16 => {
+                                        Store::Bf16(Zeroed::new(layer_bytes / 2).ok_or_else(oom)?)
+                                    }
                                 },
                             })
                         };
@@ -220,7 +228,7 @@ impl KvCache {
                     GroupKind::Recurrent { values } => GroupStore::States {
                         values,
                         slots: blocks,
-                        data: zeroed(bytes / 4, bytes)?,
+                        data: Zeroed::new(bytes / 4).ok_or_else(oom)?,
                     },
                 })
             })
@@ -338,30 +346,3 @@ fn write<T: Send>(
         }
     });
 }
-
-/// `len` zeros that the system provides when they are touched; `bytes` is what an error says was asked for.
-fn zeroed<T: Zero>(len: usize, bytes: usize) -> Result<Box<[T]>, Error> {
-    let oom = || Error::OutOfMemory {
-        what: "the cache",
-        bytes,
-    };
-    if len == 0 {
-        return Ok(Box::default());
-    }
-    let layout = Layout::array::<T>(len).map_err(|_| oom())?;
-    // SAFETY: the layout is not empty.
-    let memory = unsafe { alloc_zeroed(layout) }.cast::<T>();
-    if memory.is_null() {
-        return Err(oom());
-    }
-    // SAFETY: allocated just now with the layout of `len` values, and zero bytes are a `T` (`Zero`'s promise).
-    Ok(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(memory, len)) })
-}
-
-/// # Safety
-/// Zero bytes are a value of the type.
-unsafe trait Zero: Copy {}
-// SAFETY: 0.0
-unsafe impl Zero for f32 {}
-// SAFETY: 0
-unsafe impl Zero for u16 {}

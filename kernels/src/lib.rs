@@ -18,6 +18,7 @@ mod error;
 mod experts;
 mod format;
 mod linear;
+mod memory;
 mod norm;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;

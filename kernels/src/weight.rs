@@ -3,6 +3,7 @@
 use crate::cpu::encode::encode_row;
 use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
+use crate::memory::Zeroed;
 use crate::{Cx, Error, Format, Rows};
 use half::{bf16, f16};
 
@@ -13,7 +14,7 @@ pub struct PackedWeight {
     rows: usize,
     cols: usize,
     format: Format,
-    lines: Vec<Line>,
+    lines: Zeroed<Line>,
 }
 
 impl PackedWeight {
@@ -46,9 +47,9 @@ impl PackedWeight {
                 got: bytes.len(),
             });
         }
-        Ok(Self::pack(rows, cols, format, |r, out| {
+        Self::pack(rows, cols, format, |r, out| {
             encode_row(format, &bytes[r * row..(r + 1) * row], out);
-        }))
+        })
     }
 
     /// A weight of this shape without its values, to know what it will take ([`PackedWeight::bytes`]) before anything is
@@ -68,7 +69,7 @@ impl PackedWeight {
             rows,
             cols,
             format,
-            lines: Vec::new(),
+            lines: Zeroed::default(),
         })
     }
 
@@ -77,13 +78,13 @@ impl PackedWeight {
         cols: usize,
         format: Format,
         fetch: impl Fn(usize, &mut [u8]) + Sync,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Error> {
+        Ok(Self {
             rows,
             cols,
             format,
-            lines: pack::pack(rows, cols, format, fetch),
-        }
+            lines: pack::pack(rows, cols, format, fetch)?,
+        })
     }
 
     /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] or [`Format::F16`] (nearest even).
@@ -120,7 +121,7 @@ impl PackedWeight {
                 got: values.len() * format.block_bytes(),
             });
         }
-        Ok(Self::pack(rows, cols, format, |r, out| {
+        Self::pack(rows, cols, format, |r, out| {
             let row = &values[r * cols..(r + 1) * cols];
             if format == Format::F32 {
                 for (o, v) in out.chunks_exact_mut(4).zip(row) {
@@ -135,7 +136,7 @@ impl PackedWeight {
                     o.copy_from_slice(&half(*v));
                 }
             }
-        }))
+        })
     }
 
     /// One weight of all rows of `parts`, in order (q, k, v; gate, up).
@@ -162,12 +163,13 @@ impl PackedWeight {
         let (last, before) = parts.split_last().unwrap_or((first, &[]));
         if before.iter().all(|p| p.rows.is_multiple_of(pack::PAIR)) {
             let rows = before.iter().map(|p| p.rows).sum::<usize>() + last.rows;
-            let lines = parts.into_iter().map(|p| p.lines).reduce(|mut all, part| {
-                all.reserve_exact(part.len());
-                all.extend_from_slice(&part);
-                all
-            });
-            let lines = lines.unwrap_or_default();
+            let mut lines = pack::memory(parts.iter().map(|p| p.lines.len()).sum())?;
+            let mut rest = &mut *lines;
+            for part in parts {
+                let (here, after) = rest.split_at_mut(part.lines.len());
+                here.copy_from_slice(&part.lines);
+                rest = after;
+            }
             return Ok(Self {
                 rows,
                 cols,
@@ -179,10 +181,10 @@ impl PackedWeight {
         for (part, p) in parts.iter().enumerate() {
             owners.extend((0..p.rows).map(|row| (part, row)));
         }
-        Ok(Self::pack(owners.len(), cols, format, |r, out| {
+        Self::pack(owners.len(), cols, format, |r, out| {
             let (part, row) = owners[r];
             pack::unpack_row(&parts[part].lines, (row, cols), format, out);
-        }))
+        })
     }
 
     /// Output rows.

@@ -82,7 +82,7 @@ pub struct Workspace {
     pub hidden: Rows,
     /// Its normalised form, `[tokens, hidden]`.
     pub normed: Rows,
-    /// Packed queries, keys and values.
+    /// Packed queries, keys and values; then the inside of a decoder's MLP.
     pub qkv: Rows,
     /// Output of attention.
     pub attended: Rows,

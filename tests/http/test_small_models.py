@@ -114,10 +114,10 @@ def test_logs_hold_no_prompt() -> None:
 
 def test_memory_is_weights_and_cache() -> None:
     """Peak memory beside the cache blocks in use is the file's size and at most a fifth of file and cache: one copy of the
-    weights (a second one would not fit into the bound). The cache is 1 GiB: what the process needs beside weights and cache does
-    not shrink with it, so a fifth of file and a cache of 192 MiB would not hold it."""
+    weights (a second one would not fit into the bound). The cache is little more than one request of full length takes; a debug
+    build's own code takes 18 MB of that fifth."""
     chat = pathlib.Path(os.environ["KOMA_TEST_MODELS"]) / "chat.gguf"
-    cache, tokens = 1 << 30, 2000
+    cache, tokens = 256 << 20, 3000
     running = start(f"chat={chat}", "--kv-cache-memory", str(cache))
     try:
         wait_ready(running)

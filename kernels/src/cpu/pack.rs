@@ -12,7 +12,8 @@
 
 use super::codes::Unit;
 use super::encode::decode_unit;
-use crate::Format;
+use crate::memory::{Plain, Zeroed};
+use crate::{Error, Format};
 use rayon::prelude::*;
 
 /// Output rows of a tile: the lanes of a vector.
@@ -26,6 +27,8 @@ const UNIT_BYTES: usize = 260;
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
+// SAFETY: any 64 bytes are a line, and 64 divides a page.
+unsafe impl Plain for Line {}
 
 /// Lines of one unit of a pair: each byte of a row is half a line.
 fn unit_lines(unit: Unit) -> usize {
@@ -68,10 +71,10 @@ pub(crate) fn pack(
     cols: usize,
     format: Format,
     fetch: impl Fn(usize, &mut [u8]) + Sync,
-) -> Vec<Line> {
+) -> Result<Zeroed<Line>, Error> {
     let unit = Unit::of(format);
     let pair_lines = pair_lines(format, cols);
-    let mut lines = vec![Line([0; 64]); pairs(rows) * pair_lines];
+    let mut lines = memory(pairs(rows) * pair_lines)?;
     lines
         .par_chunks_exact_mut(pair_lines)
         .enumerate()
@@ -90,7 +93,16 @@ pub(crate) fn pack(
                 }
             },
         );
-    lines
+    Ok(lines)
+}
+
+/// Lines of zeros.
+pub(crate) fn memory(lines: usize) -> Result<Zeroed<Line>, Error> {
+    let memory = Zeroed::new(lines).ok_or(Error::OutOfMemory {
+        what: "a weight",
+        bytes: lines.saturating_mul(size_of::<Line>()),
+    });
+    memory.map(Zeroed::in_huge_pages)
 }
 
 /// Calls `each(number, unit)` for the units of row `row`.

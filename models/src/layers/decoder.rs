@@ -135,13 +135,14 @@ impl LayeredDecoder {
         let angles = &w.angles[group];
         rope(cx, &mut w.qkv, &spec.layout, angles, table.interleaved);
         write_kv(cx, &w.qkv, kv, &slots.slot_mapping);
-        paged(cx, &w.qkv, kv, &meta, spec, &mut w.attended);
+        // What the product above read is not needed any more.
+        paged(cx, &w.qkv, kv, &meta, spec, &mut w.normed);
         let out = &layer.attn_out;
         match &layer.attn_post_norm {
-            None => out.forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden),
+            None => out.forward(cx, &w.normed, Then::Add, &mut w.side, &mut w.hidden),
             Some(norm) => {
-                out.forward(cx, &w.attended, Then::Store, &mut w.side, &mut w.normed);
-                rms_norm_add(cx, &w.normed, norm, self.eps, &mut w.hidden);
+                out.forward(cx, &w.normed, Then::Store, &mut w.side, &mut w.attended);
+                rms_norm_add(cx, &w.attended, norm, self.eps, &mut w.hidden);
             }
         }
     }

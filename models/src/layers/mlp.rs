@@ -36,14 +36,14 @@ impl Mlp {
 impl GatedMlp {
     fn forward(&self, cx: &Cx, then: Then, work: &mut Workspace) {
         let w = work;
-        // [tokens, inner]
+        // [tokens, inner], where queries, keys and values were
         self.gate_up
-            .forward(cx, &w.normed, self.activation, &mut w.side, &mut w.inner);
+            .forward(cx, &w.normed, self.activation, &mut w.side, &mut w.qkv);
         let out = if then == Then::Add {
             &mut w.hidden
         } else {
             &mut w.attended
         };
-        self.down.forward(cx, &w.inner, then, &mut w.side, out);
+        self.down.forward(cx, &w.qkv, then, &mut w.side, out);
     }
 }
