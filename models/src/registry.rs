@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub(crate) enum Kind {
     /// Generates.
     Decoder,
-    /// Makes a vector of a text.
+    /// Makes a vector of a text. Embedders are often trained from, and name, a model that fills gaps; its head is left out.
     Embedder,
     /// Gives labels or a score to a text or a pair.
     Classifier,
@@ -60,6 +60,7 @@ const TABLE: &[Architecture] = &[
     ),
     ("Phi3ForCausalLM", Kind::Decoder, phi3::build),
     ("BertModel", Kind::Embedder, bert::build),
+    ("BertForMaskedLM", Kind::Embedder, bert::build),
     (
         "BertForSequenceClassification",
         Kind::Classifier,
@@ -71,6 +72,7 @@ const TABLE: &[Architecture] = &[
         bert::build,
     ),
     ("DistilBertModel", Kind::Embedder, distilbert::build),
+    ("DistilBertForMaskedLM", Kind::Embedder, distilbert::build),
     (
         "DistilBertForSequenceClassification",
         Kind::Classifier,
@@ -82,6 +84,7 @@ const TABLE: &[Architecture] = &[
         distilbert::build,
     ),
     ("RobertaModel", Kind::Embedder, roberta::build),
+    ("RobertaForMaskedLM", Kind::Embedder, roberta::build),
     (
         "RobertaForSequenceClassification",
         Kind::Classifier,
@@ -93,6 +96,7 @@ const TABLE: &[Architecture] = &[
         roberta::build,
     ),
     ("XLMRobertaModel", Kind::Embedder, roberta::build),
+    ("XLMRobertaForMaskedLM", Kind::Embedder, roberta::build),
     (
         "XLMRobertaForSequenceClassification",
         Kind::Classifier,
@@ -104,6 +108,7 @@ const TABLE: &[Architecture] = &[
         roberta::build,
     ),
     ("ModernBertModel", Kind::Embedder, modernbert::build),
+    ("ModernBertForMaskedLM", Kind::Embedder, modernbert::build),
     (
         "ModernBertForSequenceClassification",
         Kind::Classifier,

@@ -1,7 +1,7 @@
 //! `tokenizer.json` of a Hugging Face folder, with what the files beside it change.
 //!
 //! `tokenizer_config.json` names special tokens that `tokenizer.json` may not mark as such and the side on which texts are
-//! cut, and for BERT classes it has the last word on the normalizer (transformers 5: `BertTokenizer.__init__`).
+//! cut, and for the classes of BERT and `RoBERTa` it has the last word on some options (transformers 5: `BertTokenizer.__init__`).
 
 use super::Tokenizer;
 use super::words::{Inner, Words};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::BertNormalizer;
-use tokenizers::{AddedToken, TruncationDirection};
+use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, TruncationDirection};
 
 /// Fields of `tokenizer_config.json` and `special_tokens_map.json` that name one special token each.
 const NAMED: [&str; 7] = [
@@ -49,6 +49,7 @@ impl Tokenizer {
         let mut inner = Inner::from_bytes(bytes).map_err(|e| refuse(e.to_string()))?;
         refuse_dropout(&inner).map_err(refuse)?;
         apply_bert_options(&mut inner, &class, &config).map_err(refuse)?;
+        apply_roberta_options(&mut inner, &class, &config).map_err(refuse)?;
         mark_special(&mut inner, &[&config, &specials]).map_err(refuse)?;
         let cut = cut_side(&config).map_err(refuse)?;
         let mut tokenizer = Self::new(inner, path)?;
@@ -99,6 +100,7 @@ fn class(config: &Value, model: &Value) -> String {
     let named = [config, model].map(|file| file["tokenizer_class"].as_str());
     let usual = match model["model_type"].as_str() {
         Some("bert" | "distilbert") => "BertTokenizer",
+        Some("roberta") => "RobertaTokenizer",
         _ => "",
     };
     let class = named.into_iter().flatten().next().unwrap_or(usual);
@@ -182,13 +184,7 @@ fn apply_bert_options(inner: &mut Inner, class: &str, config: &Value) -> Result<
     if !bert || !matches!(library(inner), Some(ModelWrapper::WordPiece(_))) {
         return Ok(());
     }
-    let option = |name: &str| match config.get(name) {
-        None => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(*value)),
-        Some(other) => Err(format!(
-            "`{name}` of tokenizer_config.json is {other}, expected true or false"
-        )),
-    };
+    let option = |name: &str| option(config, name);
     let strip = match config.get("strip_accents") {
         // As lower-casing is.
         Some(Value::Null) => None,
@@ -201,6 +197,36 @@ fn apply_bert_options(inner: &mut Inner, class: &str, config: &Value) -> Result<
         .with_normalizer(Some(normalizer))
         .map_err(|e| e.to_string())?;
     Ok(())
+}
+
+/// `RoBERTa`'s class too has the last word on whether a text begins with a space, and on whether the place of a token leaves
+/// the space before it out, whatever `tokenizer.json` has (transformers: `RobertaTokenizer.__init__`).
+fn apply_roberta_options(inner: &mut Inner, class: &str, config: &Value) -> Result<(), String> {
+    if class.strip_suffix("Fast").unwrap_or(class) != "RobertaTokenizer" {
+        return Ok(());
+    }
+    let space = option(config, "add_prefix_space")?.unwrap_or(false);
+    let trim = option(config, "trim_offsets")?.unwrap_or(true);
+    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = inner.get_pre_tokenizer() {
+        let bytes = bytes.add_prefix_space(space);
+        inner.with_pre_tokenizer(Some(bytes));
+    }
+    if let Some(PostProcessorWrapper::Roberta(template)) = inner.get_post_processor() {
+        let template = template.clone().add_prefix_space(space).trim_offsets(trim);
+        inner.with_post_processor(Some(template));
+    }
+    Ok(())
+}
+
+/// A truth value of `tokenizer_config.json`.
+fn option(config: &Value, name: &str) -> Result<Option<bool>, String> {
+    match config.get(name) {
+        None => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(other) => Err(format!(
+            "`{name}` of tokenizer_config.json is {other}, expected true or false"
+        )),
+    }
 }
 
 /// Marks the tokens that the files beside `tokenizer.json` call special, as far as they are in the vocabulary. How they

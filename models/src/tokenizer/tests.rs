@@ -425,6 +425,46 @@ fn texts_are_cut_on_the_side_that_the_files_name() {
     assert!(error.contains("truncation_side"), "{error}");
 }
 
+/// Whether a text begins with a space, and whether places hold it, is what `tokenizer_config.json` says, and no if it is silent.
+#[test]
+fn roberta_options_beside_the_tokenizer_win() {
+    let model = golden("roberta_tokens/model");
+    let bytes = std::fs::read(model.join("tokenizer.json")).unwrap();
+    let mut file: Value = serde_json::from_slice(&bytes).unwrap();
+    let locate = |file: &Value, config: Value, text: &str| {
+        let tokenizer = load(file, &[("tokenizer_config.json", config)]).unwrap();
+        let located = tokenizer.locate(text, None).unwrap();
+        (located.encoded.ids, located.places)
+    };
+    let class = || json!({"tokenizer_class": "RobertaTokenizerFast"});
+    let spaced = json!({"tokenizer_class": "RobertaTokenizer", "add_prefix_space": true});
+    let (plain, with) = (
+        locate(&file, class(), "manga"),
+        locate(&file, spaced, "manga"),
+    );
+    assert_ne!(plain.0, with.0);
+    assert_eq!(with.0, locate(&file, class(), " manga").0);
+    assert_eq!(with.1[1].clone().map(|place| place.start), Some(0));
+    let untrimmed = json!({"tokenizer_class": "RobertaTokenizer", "trim_offsets": false});
+    let first = |config| {
+        locate(&file, config, " manga").1[1]
+            .clone()
+            .map(|place| place.start)
+    };
+    assert_eq!((first(class()), first(untrimmed)), (Some(1), Some(0)));
+
+    file["pre_tokenizer"]["add_prefix_space"] = json!(true);
+    assert_eq!(locate(&file, class(), "manga").0, plain.0);
+    assert_eq!(
+        locate(&file, json!({}), "manga").0,
+        with.0,
+        "no class, no say"
+    );
+    let wrong = json!({"tokenizer_class": "RobertaTokenizer", "add_prefix_space": 1});
+    let error = message(load(&file, &[("tokenizer_config.json", wrong)]));
+    assert!(error.contains("add_prefix_space"), "{error}");
+}
+
 #[test]
 fn bert_options_beside_the_tokenizer_win() {
     let model = golden("bert_classify/model");
