@@ -1,4 +1,5 @@
-//! Tells the program which commit it is built from: `KOMA_COMMIT`, from the environment or from git, else `unknown`.
+//! Tells the program which commit it is built from: `KOMA_COMMIT`, from the environment or from git, else `unknown`; and by
+//! which compiler: `KOMA_RUSTC`.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +12,12 @@ fn main() {
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=KOMA_COMMIT={commit}");
+    let compiler =
+        std::env::var_os("RUSTC").and_then(|path| first_line(Command::new(path).arg("--version")));
+    println!(
+        "cargo::rustc-env=KOMA_RUSTC={}",
+        compiler.unwrap_or_else(|| "unknown".to_owned())
+    );
     watch_head();
 }
 
@@ -28,7 +35,11 @@ fn watch_head() {
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(arguments).output().ok()?;
+    first_line(Command::new("git").args(arguments))
+}
+
+fn first_line(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }

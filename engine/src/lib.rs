@@ -35,7 +35,9 @@ pub mod text;
 pub mod toy;
 mod watchdog;
 
-pub use budget::{Budget, BudgetError, Machine, ModelBudget, ModelNeed, plan as plan_budget};
+pub use budget::{
+    Budget, BudgetError, Machine, ModelBudget, ModelNeed, Survey, plan as plan_budget,
+};
 pub use config::EngineConfig;
 pub use error::{ParamError, RequestError, StartError, SubmitError};
 pub use event::{Event, EventStream, FinishReason, StopReason, Timings, TokenLogprob, Usage};

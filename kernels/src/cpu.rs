@@ -19,6 +19,7 @@ pub(crate) mod isa;
 pub(crate) mod norm;
 pub(crate) mod pack;
 pub(crate) mod panel;
+pub(crate) mod probe;
 pub(crate) mod quantize;
 pub(crate) mod rope;
 pub(crate) mod shared;

@@ -35,6 +35,47 @@ impl Isa {
         Self::Portable
     }
 
+    /// What the faster paths need of the processor, and whether it has that.
+    pub fn features() -> Vec<(&'static str, bool)> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            vec![
+                ("avx2", has!("avx2")),
+                ("fma", has!("fma")),
+                ("f16c", has!("f16c")),
+                ("avx512f", has!("avx512f")),
+                ("avx512bw", has!("avx512bw")),
+                ("avx512vl", has!("avx512vl")),
+                ("avx512vnni", has!("avx512vnni")),
+                ("avx512bf16", has!("avx512bf16")),
+            ]
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Vec::new()
+    }
+
+    /// The instructions with which it multiplies weights: stored as f32 or f16, as bf16, in blocks.
+    pub fn instructions(self) -> [&'static str; 3] {
+        match self {
+            Self::Portable => [
+                "f32 multiply and add",
+                "f32 multiply and add of widened bf16",
+                "int8 multiply and add",
+            ],
+            Self::Avx2 => [
+                "f32 fused multiply-add",
+                "f32 fused multiply-add of widened bf16",
+                "int8 pairs (maddubs, madd)",
+            ],
+            Self::Avx512 => [
+                "f32 fused multiply-add",
+                "bf16 dot product (vdpbf16ps)",
+                "int8 dot product (vpdpbusd)",
+            ],
+        }
+    }
+
     /// The path with this name (`portable`, `avx2`, `avx512`).
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod format;
 mod linear;
 mod memory;
 mod norm;
+mod probe;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod rope;
@@ -38,6 +39,7 @@ pub use experts::{Routing, combine, linear_by_expert, route, spread};
 pub use format::Format;
 pub use linear::{Epilogue, Then, linear};
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_heads};
+pub use probe::{Probe, probe};
 pub use rope::{RopeTable, rope, rope_angles};
 pub use team::{Class, Team, TeamStats};
 pub use tensor::Rows;

@@ -2,5 +2,7 @@
 
 mod announce;
 pub(crate) mod bench;
+pub(crate) mod doctor;
+mod output;
 pub(crate) mod serve;
 mod start;

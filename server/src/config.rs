@@ -6,6 +6,7 @@
 //! Invariant: after `resolve` nothing else has a default, and every message names the flag, variable or key at fault.
 
 mod bench;
+mod inspect;
 mod models;
 mod values;
 
@@ -14,6 +15,7 @@ mod tests;
 
 use crate::args::{Environment, File, Layer, ServeArgs};
 pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace, Secret};
+pub(crate) use inspect::DoctorConfig;
 use koma_engine::models::kernels::{Class, Isa, KvDtype};
 use koma_engine::models::{Dtype, FetchOptions, Source};
 use serde_json::{Value, json};

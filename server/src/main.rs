@@ -11,7 +11,10 @@ mod shutdown;
 use args::{BenchCommand, Cli, Command, Environment};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use config::{BenchConfig, BenchServeConfig, LogFormat, ProcessConfig, ServeConfig, Surroundings};
+use config::{
+    BenchConfig, BenchServeConfig, DoctorConfig, LogFormat, ProcessConfig, ServeConfig,
+    Surroundings,
+};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -63,6 +66,12 @@ fn run(command: Command) -> Result<(), Failure> {
                 ServeConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
             logging::start(&config.process)?;
             commands::serve::serve(&config).map_err(|error| told(&config.process, error))?;
+        }
+        Command::Doctor(args) => {
+            let config =
+                DoctorConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
+            logging::start(&config.process)?;
+            commands::doctor::doctor(&config)?;
         }
         Command::Bench(command) => bench(&command, &environment, &around)?,
     }

@@ -75,6 +75,7 @@ fn help_shows_every_command_with_examples() {
         "Examples:",
     ];
     check(&["bench", "serve", "--help"], &[], 0, &flags);
+    check(&["doctor", "--help"], &[], 0, &["--data-dir", "--json"]);
 }
 
 #[test]

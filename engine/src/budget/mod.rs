@@ -7,10 +7,12 @@
 //! that is needed.
 
 mod machine;
+mod survey;
 #[cfg(test)]
 mod tests;
 
 pub use machine::Machine;
+pub use survey::Survey;
 
 use crate::{EngineConfig, StartError};
 use koma_models::Outline;

@@ -14,19 +14,16 @@ mod serve;
 mod summary;
 mod times;
 
-use super::start;
+use super::{output, start};
 use crate::config::{BenchConfig, LogFormat};
 use crate::progress::{Progress, Unit};
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use koma_engine::models::kernels::Team;
 use koma_engine::models::{Loaded, Model};
 use koma_engine::{EngineConfig, EngineHandle, ModelInfo};
 use load::{Arrivals, Load, Run};
 use report::Report;
-use serde_json::Value;
 pub(crate) use serve::serve;
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,7 +38,7 @@ pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
     let report = measured(config, |info, load, runs| {
         Report::new(config, info, load, runs.iter().map(Run::of).collect())
     })?;
-    write(config.json.as_deref(), &report.json(), &report.table())
+    output::write(config.json.as_deref(), &report.json(), &report.table())
 }
 
 /// Measures how long requests take, and writes the result.
@@ -52,7 +49,7 @@ pub(crate) fn latency(config: &BenchConfig) -> anyhow::Result<()> {
     let report = measured(config, |info, load, runs| {
         latency::Report::new(config, info, load, &runs)
     })?;
-    write(config.json.as_deref(), &report.json(), &report.table())
+    output::write(config.json.as_deref(), &report.json(), &report.table())
 }
 
 /// Loads the model, runs the load, and makes `report` of the measured runs.
@@ -143,21 +140,4 @@ async fn measure(
     }
     progress.set(total as u64, total as u64);
     Ok(runs.split_off(config.warmup))
-}
-
-/// Writes the result: the table to standard output and the JSON to a file, or the JSON alone for `-`.
-fn write(path: Option<&Path>, json: &Value, table: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    let text = || serde_json::to_string_pretty(json).context("the result as JSON");
-    match path {
-        Some(path) if path == Path::new("-") => writeln!(out, "{}", text()?)?,
-        Some(path) => {
-            let text = text()? + "\n";
-            std::fs::write(path, text)
-                .with_context(|| format!("--json: {} cannot be written", path.display()))?;
-            write!(out, "{table}")?;
-        }
-        None => write!(out, "{table}")?,
-    }
-    Ok(())
 }

@@ -7,23 +7,26 @@
 
 mod answer;
 mod client;
+mod outcome;
 mod pace;
 mod report;
 mod request;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod totals;
 
-use super::write;
 use crate::args::Endpoint;
+use crate::commands::output;
 use crate::config::{BenchServeConfig, LogFormat, Pace};
 use crate::progress::{Progress, Unit};
 use answer::{Fault, FaultKind};
 use anyhow::{Context, anyhow, bail};
 use client::Client;
 use futures_util::{StreamExt, stream};
+use outcome::{Outcome, Series};
 use pace::arrivals;
-use report::{Outcome, Report, Series};
+use report::Report;
 use request::Requests;
 use tokio::time::Instant;
 
@@ -41,7 +44,7 @@ pub(crate) fn serve(config: &BenchServeConfig) -> anyhow::Result<()> {
         .build()
         .context("the runtime cannot start")?;
     let report = runtime.block_on(measure(config))?;
-    write(config.json.as_deref(), &report.json(), &report.table())
+    output::write(config.json.as_deref(), &report.json(), &report.table())
 }
 
 async fn measure(config: &BenchServeConfig) -> anyhow::Result<Report> {

@@ -1,44 +1,17 @@
 //! [`Report`]: what a server's clients saw, as a table for people and as JSON for programs.
 
-use super::answer::{Answer, Fault};
+use super::outcome::{Outcome, Series};
 use super::pace;
 use super::request::Requests;
-use crate::args::Goodput;
+use super::totals::{Goals, Totals};
 use crate::commands::bench::environment;
-use crate::commands::bench::times::{self, Tail, Times};
+use crate::commands::bench::times::{self, Tail};
 use crate::config::{BenchServeConfig, Pace};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 
 /// The schema of [`Report::json`]; a change that breaks readers takes the next number.
 pub(super) const SCHEMA: &str = "koma.bench.serve/1";
-
-/// One request. Times count from the start of its series.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outcome {
-    /// When it should have been sent: its times count from here.
-    pub(super) due: Duration,
-    pub(super) sent: Duration,
-    pub(super) ended: Duration,
-    pub(super) answer: Result<Answer, Fault>,
-}
-
-/// All requests of one pace, in the order they were due.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Series {
-    pub(super) pace: Pace,
-    pub(super) outcomes: Vec<Outcome>,
-}
-
-/// Lengths that were asked for, and limits.
-#[derive(Debug, Clone, PartialEq)]
-struct Goals {
-    input: usize,
-    output: Option<usize>,
-    goodput: Option<Goodput>,
-}
 
 /// The result.
 #[derive(Debug)]
@@ -49,174 +22,7 @@ pub(super) struct Report {
     series: Vec<Series>,
 }
 
-/// What a request that was answered took, in seconds since it was due.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spans {
-    first: f64,
-    /// None with one token.
-    per_token: Option<f64>,
-    whole: f64,
-}
-
-impl Outcome {
-    fn spans(&self) -> Option<Spans> {
-        let answer = self.answer.as_ref().ok()?;
-        let waited = self.sent.saturating_sub(self.due);
-        let first = answer.texts.first().copied().unwrap_or(answer.end);
-        let last = answer.texts.last().copied().unwrap_or(answer.end);
-        let later = tokens(answer).saturating_sub(1);
-        Some(Spans {
-            first: (waited + first).as_secs_f64(),
-            per_token: (later > 0).then(|| last.saturating_sub(first).as_secs_f64() / later as f64),
-            whole: (waited + answer.end).as_secs_f64(),
-        })
-    }
-
-    fn is_good(&self, limits: Goodput) -> bool {
-        let within = |seconds: f64, limit: Option<f64>| limit.is_none_or(|ms| seconds * 1e3 <= ms);
-        self.spans().is_some_and(|spans| {
-            within(spans.first, limits.ttft)
-                && within(spans.per_token.unwrap_or(0.0), limits.tpot)
-                && within(spans.whole, limits.e2e)
-        })
-    }
-
-    fn json(&self) -> Value {
-        let seconds = |at: Duration| at.as_secs_f64();
-        let mut json = json!({
-            "due": seconds(self.due), "sent": seconds(self.sent), "ended": seconds(self.ended),
-        });
-        match &self.answer {
-            Ok(answer) => {
-                json["input_tokens"] = json!(answer.input);
-                json["output_tokens"] = json!(answer.output);
-                json["texts"] = answer.texts.iter().map(|at| seconds(*at)).collect();
-            }
-            Err(fault) => {
-                json["error"] = json!({"kind": fault.kind.to_string(), "message": fault.message});
-            }
-        }
-        json
-    }
-}
-
-/// Output tokens: as the server counts, else one for each event with text.
-fn tokens(answer: &Answer) -> usize {
-    answer.output.unwrap_or(answer.texts.len())
-}
-
-/// Requests, rates and lengths of a series.
-#[derive(Debug, Clone, PartialEq)]
-struct Totals {
-    answered: usize,
-    /// From the start to the end of the last.
-    seconds: f64,
-    input_tokens: usize,
-    output_tokens: usize,
-    /// Requests that kept all limits.
-    good: Option<usize>,
-    /// Requests whose input the server counted as asked for, otherwise, and not at all.
-    inputs: [usize; 3],
-    /// The same of outputs.
-    outputs: [usize; 3],
-    /// Failures by kind, with the message of the first.
-    faults: BTreeMap<String, (usize, String)>,
-}
-
-impl Totals {
-    fn of(series: &Series, goals: &Goals) -> Self {
-        let outcomes = || series.outcomes.iter();
-        let answers: Vec<&Answer> = outcomes().filter_map(|o| o.answer.as_ref().ok()).collect();
-        let compare = |counts: &dyn Fn(&Answer) -> Option<usize>, asked: usize| {
-            let mut found = [0; 3];
-            for answer in &answers {
-                found[counts(answer).map_or(2, |n| usize::from(n != asked))] += 1;
-            }
-            found
-        };
-        let mut faults: BTreeMap<String, (usize, String)> = BTreeMap::new();
-        for fault in outcomes().filter_map(|o| o.answer.as_ref().err()) {
-            let entry = faults.entry(fault.kind.to_string());
-            entry.or_insert_with(|| (0, fault.message.clone())).0 += 1;
-        }
-        let ends = outcomes().map(|outcome| outcome.ended.as_secs_f64());
-        Self {
-            answered: answers.len(),
-            seconds: ends.fold(0.0, f64::max),
-            input_tokens: answers.iter().map(|a| a.input.unwrap_or(goals.input)).sum(),
-            output_tokens: match goals.output {
-                Some(_) => answers.iter().map(|answer| tokens(answer)).sum(),
-                None => 0,
-            },
-            good: goals
-                .goodput
-                .map(|limits| outcomes().filter(|o| o.is_good(limits)).count()),
-            inputs: compare(&|answer| answer.input, goals.input),
-            outputs: goals
-                .output
-                .map_or([0; 3], |asked| compare(&|answer| answer.output, asked)),
-            faults,
-        }
-    }
-
-    fn rate(&self, count: usize) -> f64 {
-        count as f64 / self.seconds.max(f64::MIN_POSITIVE)
-    }
-
-    fn json(&self) -> Value {
-        let lengths = |[exact, other, unknown]: [usize; 3]| json!({"exact": exact, "other": other, "not_counted": unknown});
-        let faults: BTreeMap<_, _> = self.faults.iter().map(|(kind, (n, _))| (kind, n)).collect();
-        json!({
-            "answered": self.answered,
-            "failed": faults.values().copied().sum::<usize>(),
-            "errors": faults,
-            "seconds": self.seconds,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "requests_per_second": self.rate(self.answered),
-            "input_tokens_per_second": self.rate(self.input_tokens),
-            "output_tokens_per_second": self.rate(self.output_tokens),
-            "total_tokens_per_second": self.rate(self.input_tokens + self.output_tokens),
-            "good_requests": self.good,
-            "good_requests_per_second": self.good.map(|good| self.rate(good)),
-            "input_lengths": lengths(self.inputs),
-            "output_lengths": lengths(self.outputs),
-        })
-    }
-}
-
 impl Series {
-    fn times(&self, generates: bool) -> Vec<Times> {
-        let spans: Vec<Spans> = self.outcomes.iter().filter_map(Outcome::spans).collect();
-        let answers = self.outcomes.iter().filter_map(|o| o.answer.as_ref().ok());
-        let gaps = answers.flat_map(|answer| answer.texts.windows(2));
-        let mut all = Vec::new();
-        if generates {
-            let first = spans.iter().map(|spans| spans.first).collect();
-            all.push(("time_to_first_token", "time to first token", first));
-            let each = spans.iter().filter_map(|spans| spans.per_token).collect();
-            all.push(("time_per_output_token", "time per output token", each));
-            let gaps = gaps
-                .map(|pair| pair[1].saturating_sub(pair[0]).as_secs_f64())
-                .collect();
-            all.push(("inter_token_latency", "inter-token latency", gaps));
-        }
-        let whole = spans.iter().map(|spans| spans.whole).collect();
-        all.push(("end_to_end", "end to end", whole));
-        let times = all.into_iter().map(|(key, title, seconds)| Times {
-            key,
-            title,
-            seconds,
-        });
-        times.collect()
-    }
-
-    /// How late requests were sent: the client's own fault.
-    fn lateness(&self) -> Vec<f64> {
-        let late = |outcome: &Outcome| outcome.sent.saturating_sub(outcome.due).as_secs_f64();
-        self.outcomes.iter().map(late).collect()
-    }
-
     fn json(&self, goals: &Goals) -> Value {
         let mut json = Totals::of(self, goals).json();
         let (key, value) = match self.pace {
@@ -351,8 +157,11 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::FaultKind;
+    use super::super::answer::{Answer, Fault, FaultKind};
+    use super::super::outcome::Spans;
     use super::*;
+    use crate::args::Goodput;
+    use std::time::Duration;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)

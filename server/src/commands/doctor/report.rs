@@ -1,0 +1,276 @@
+//! [`Report`]: what was found, as text for people and as JSON for programs.
+
+use super::advice::advice;
+use super::disk::Disk;
+use super::facts::Facts;
+use super::rates::Rate;
+use crate::config::ProcessConfig;
+use koma_engine::models::kernels::Isa;
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// The schema of [`Report::json`]; a change that breaks readers takes the next number.
+const SCHEMA: &str = "koma.doctor/1";
+
+/// Formats of weights, in the order of [`Isa::instructions`].
+const FORMATS: [&str; 3] = ["F32, F16", "BF16", "blocks (Q8_0, Q4_0, ...)"];
+
+/// Everything found.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    pub(super) process: ProcessConfig,
+    pub(super) facts: Facts,
+    /// Part of the time that the hypervisor gave to others.
+    pub(super) stolen: Option<f64>,
+    pub(super) rates: Vec<Rate>,
+    pub(super) folder: PathBuf,
+    pub(super) disk: Result<Disk, String>,
+}
+
+impl Report {
+    pub(super) fn json(&self) -> Value {
+        let Self { facts, process, .. } = self;
+        let survey = &facts.survey;
+        let rate = |rate: &Rate| {
+            let value = json!({
+                "unit": if rate.probe.counts_bytes() { "bytes/s" } else { "operations/s" },
+                "one_thread": rate.one,
+                "all_threads": rate.all,
+            });
+            (rate.probe.name().to_owned(), value)
+        };
+        let features: Map<String, Value> = Isa::features()
+            .into_iter()
+            .map(|(name, has)| (name.to_owned(), json!(has)))
+            .collect();
+        let kernels: Map<String, Value> = FORMATS
+            .iter()
+            .zip(process.isa.instructions())
+            .map(|(format, how)| ((*format).to_owned(), json!(how)))
+            .collect();
+        json!({
+            "schema": SCHEMA,
+            "koma": env!("CARGO_PKG_VERSION"),
+            "commit": env!("KOMA_COMMIT"),
+            "rustc": env!("KOMA_RUSTC"),
+            "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
+            "cpu": facts.cpu,
+            "os": facts.os,
+            "kernel": facts.kernel,
+            "isa": process.isa.name(),
+            "features": features,
+            "kernels": kernels,
+            "threads": process.threads,
+            "processors": {
+                "online": survey.online,
+                "allowed": survey.allowed,
+                "cores": survey.cores,
+                "sockets": survey.sockets,
+                "memory_nodes": survey.memory_nodes,
+                "cgroup": survey.group_cores,
+            },
+            "memory_bytes": {
+                "machine": survey.memory,
+                "available": survey.memory_available,
+                "cgroup": survey.group_memory,
+                "cgroup_used": survey.group_memory_used,
+                "last_level_cache": survey.last_level_cache,
+            },
+            "rates": self.rates.iter().map(rate).collect::<Map<_, _>>(),
+            "disk": {
+                "folder": self.folder,
+                "read_bytes_per_second": self.disk.as_ref().ok().map(|disk| disk.read),
+                "past_the_cache": self.disk.as_ref().ok().map(|disk| disk.direct),
+            },
+            "load": facts.load,
+            "stolen": self.stolen,
+            "huge_pages": facts.huge_pages,
+            "governor": facts.governor,
+            "swap_used_bytes": facts.swap_used,
+            "advice": advice(self),
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{name:<14}{value}");
+        };
+        let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
+        let profile = if cfg!(debug_assertions) {
+            ", debug build"
+        } else {
+            ""
+        };
+        line(
+            "koma",
+            format!("{}, {}{profile}", crate::args::VERSION, env!("KOMA_RUSTC")),
+        );
+        line(
+            "system",
+            format!(
+                "{}, kernel {}",
+                known(&self.facts.os),
+                known(&self.facts.kernel)
+            ),
+        );
+        line("processor", known(&self.facts.cpu));
+        line("CPU path", self.path());
+        for (format, how) in FORMATS.iter().zip(self.process.isa.instructions()) {
+            line("", format!("{format}: {how}"));
+        }
+        line("processors", self.processors());
+        line("memory", self.memory());
+        for rate in &self.rates {
+            let unit = if rate.probe.counts_bytes() {
+                "GB/s"
+            } else {
+                "G operations/s"
+            };
+            let (one, all) = (rate.one / 1e9, rate.all / 1e9);
+            let threads = self.process.threads;
+            line(
+                rate.probe.name(),
+                format!("{one:.1} {unit} with one thread, {all:.1} with {threads}"),
+            );
+        }
+        let disk = match &self.disk {
+            Ok(Disk { read, direct }) => {
+                let how = if *direct {
+                    ""
+                } else {
+                    " (from the system's cache)"
+                };
+                format!("{:.0} MB/s{how}", read / 1e6)
+            }
+            Err(_) => "unknown".to_owned(),
+        };
+        line("disk", format!("{}: {disk}", self.folder.display()));
+        let advice = advice(self);
+        if advice.is_empty() {
+            line("advice", "none: all is well".to_owned());
+        }
+        for (index, sentence) in advice.into_iter().enumerate() {
+            line(if index == 0 { "advice" } else { "" }, sentence);
+        }
+        text
+    }
+
+    /// The path and why it is that one.
+    fn path(&self) -> String {
+        let (isa, best) = (self.process.isa, Isa::detect());
+        let features = Isa::features();
+        let missing: Vec<&str> = features
+            .iter()
+            .filter(|(_, has)| !has)
+            .map(|(n, _)| *n)
+            .collect();
+        let why = if isa < best {
+            format!("as asked; the processor has {}", best.name())
+        } else if features.is_empty() {
+            "there is no other for this kind of processor".to_owned()
+        } else if missing.is_empty() {
+            "the fastest; the processor has all that it needs".to_owned()
+        } else {
+            format!("the processor lacks {}", missing.join(", "))
+        };
+        format!("{} ({why})", isa.name())
+    }
+
+    fn processors(&self) -> String {
+        let survey = &self.facts.survey;
+        let count = |n: Option<usize>, one: &str| match n {
+            Some(1) => format!("1 {one}"),
+            Some(n) => format!("{n} {one}s"),
+            None => format!("an unknown number of {one}s"),
+        };
+        let quota = survey
+            .group_cores
+            .map_or("no limit".to_owned(), |n| format!("{n:.2}"));
+        format!(
+            "{} threads; {} of {} allowed, on {}, {}, {}; container: {quota}",
+            self.process.threads,
+            survey.allowed.len(),
+            count(survey.online, "processor"),
+            count(survey.cores, "core"),
+            count(survey.sockets, "socket"),
+            count(survey.memory_nodes, "memory node"),
+        )
+    }
+
+    fn memory(&self) -> String {
+        let survey = &self.facts.survey;
+        let gib = |bytes: Option<usize>| match bytes {
+            Some(bytes) => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+            None => "unknown".to_owned(),
+        };
+        let group = match survey.group_memory {
+            Some(_) => format!(
+                "{}, {} used",
+                gib(survey.group_memory),
+                gib(survey.group_memory_used)
+            ),
+            None => "no limit".to_owned(),
+        };
+        let cache = survey
+            .last_level_cache
+            .map(|bytes| format!("; last cache {} MiB", bytes >> 20));
+        format!(
+            "{}, {} available; container: {group}{}",
+            gib(survey.memory),
+            gib(survey.memory_available),
+            cache.unwrap_or_default()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+    use koma_engine::models::kernels::Probe;
+
+    #[test]
+    fn text_and_json_say_the_same_and_what_is_unknown() {
+        let report = Report {
+            process: ProcessConfig {
+                threads: 2,
+                isa: Isa::Portable,
+                log_format: LogFormat::Text,
+                log_filter: "info".to_owned(),
+            },
+            facts: Facts::default(),
+            stolen: None,
+            rates: vec![Rate {
+                probe: Probe::Read,
+                one: 1.5e10,
+                all: 3e10,
+            }],
+            folder: "data".into(),
+            disk: Err("no such folder".to_owned()),
+        };
+        let (text, json) = (report.text(), report.json());
+        for part in [
+            "portable (",
+            "read          15.0 GB/s with one thread, 30.0 with 2",
+            "kernel unknown",
+            "disk          data: unknown",
+            "no such folder",
+            "container: no limit",
+        ] {
+            assert!(text.contains(part), "`{part}` in\n{text}");
+        }
+        assert_eq!(json["schema"], SCHEMA);
+        assert_eq!(json["rates"]["read"]["all_threads"], 3e10);
+        assert_eq!(json["disk"]["read_bytes_per_second"], Value::Null);
+        let advice = json["advice"].as_array().unwrap();
+        assert!(
+            advice
+                .iter()
+                .all(|line| text.contains(line.as_str().unwrap()))
+        );
+        assert_eq!(json["kernels"].as_object().map(Map::len), Some(3));
+    }
+}
