@@ -16,6 +16,7 @@ mod engine_core;
 mod equivalence;
 mod error;
 mod event;
+mod forecast;
 mod handle;
 mod logits;
 mod monitor;
@@ -36,11 +37,12 @@ pub mod toy;
 mod watchdog;
 
 pub use budget::{
-    Budget, BudgetError, Machine, ModelBudget, ModelNeed, Survey, plan as plan_budget,
+    Budget, BudgetError, Machine, ModelBudget, ModelNeed, Survey, cache_tokens, plan as plan_budget,
 };
 pub use config::EngineConfig;
 pub use error::{ParamError, RequestError, StartError, SubmitError};
 pub use event::{Event, EventStream, FinishReason, StopReason, Timings, TokenLogprob, Usage};
+pub use forecast::{Forecast, ForecastLoad, FormatRate, Phase, forecast};
 pub use handle::{EngineHandle, Health, ModelInfo, NewRequest, Task, TaskKind};
 pub use koma_models as models;
 pub use params::{PoolingParams, SamplingOptions, SamplingParams};

@@ -7,7 +7,7 @@ use crate::cpu::attention::{self as cpu, Attend, Context, Merge, SPLIT, Target, 
 use crate::cpu::isa::dispatch;
 use crate::cpu::shared::Shared;
 use crate::cx::{Scratch, reserve};
-use crate::{Cx, KvLayer, Rows};
+use crate::{Cx, KvDtype, KvLayer, Op, Rows};
 use std::ops::Range;
 
 /// Heads of an attention layer; a row of q, k, v is `[q_heads * k_dim | kv_heads * k_dim | kv_heads * v_dim]`.
@@ -156,6 +156,13 @@ pub fn paged(
         causal: true,
         ..*spec
     };
+    let lens = (0..meta.kv_lens.len()).map(|i| {
+        let ends = &meta.cu_seqlens[i..i + 2];
+        (ends[0], ends[1], meta.kv_lens[i])
+    });
+    if trace(cx, qkv, &spec, (lens, Some(kv.dtype())), out) {
+        return;
+    }
     attend(cx, qkv, &spec, (meta.kv_lens.len(), &sequence), out);
 }
 
@@ -169,6 +176,12 @@ pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mu
     let layout = spec.layout;
     assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
     assert!(ascends(cu_seqlens), "varlen: cu_seqlens");
+    let lens = cu_seqlens
+        .windows(2)
+        .map(|ends| (ends[0], ends[1], ends[1] - ends[0]));
+    if trace(cx, qkv, spec, (lens, None), out) {
+        return;
+    }
     let sequence = |i: usize| {
         let rows = cu_seqlens[i] as usize..cu_seqlens[i + 1] as usize;
         Sequence {
@@ -179,6 +192,28 @@ pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mu
     };
     let sequences = cu_seqlens.len().saturating_sub(1);
     attend(cx, qkv, spec, (sequences, &sequence), out);
+}
+
+/// Writes attention down if `cx` traces. `lens`: first row, row after the last and context of each request.
+fn trace(
+    cx: &Cx,
+    qkv: &Rows,
+    spec: &AttnSpec,
+    (lens, cache): (impl Iterator<Item = (u32, u32, u32)>, Option<KvDtype>),
+    out: &mut Rows,
+) -> bool {
+    let lens = lens.map(|(start, end, all)| ((end - start) as usize, all as usize));
+    let traced = cx.traces(|ops| {
+        ops.push(Op::Attention {
+            spec: *spec,
+            lens: lens.collect(),
+            cache,
+        });
+    });
+    if traced {
+        out.reset(qkv.rows(), spec.layout.out_width());
+    }
+    traced
 }
 
 /// Whether the lengths start at 0 and never fall. Tasks write the rows of their own sequence without looking at others, so

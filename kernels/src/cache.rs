@@ -132,6 +132,14 @@ impl KvLayer {
         self.block_size
     }
 
+    /// How it is stored.
+    pub fn dtype(&self) -> KvDtype {
+        match self.store {
+            Store::F32(_) => KvDtype::F32,
+            Store::Bf16(_) => KvDtype::Bf16,
+        }
+    }
+
     pub(crate) fn view(&self) -> View<'_> {
         View {
             places: self.places(),

@@ -2,6 +2,7 @@
 
 use crate::attention::Share;
 use crate::linear::Group;
+use crate::trace::Trace;
 use crate::{Class, Error, Team};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,6 +135,8 @@ pub struct Cx {
     class: Class,
     isa: Isa,
     scratch: Mutex<Scratch>,
+    /// Operations are written here instead of done.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Cx {
@@ -147,6 +150,7 @@ impl Cx {
             class,
             isa: isa.min(Isa::detect()),
             scratch: Mutex::default(),
+            trace: None,
         }
     }
 
@@ -181,6 +185,12 @@ impl Cx {
                 body(chunk * step..rows.min((chunk + 1) * step));
             });
         }
+    }
+
+    /// Bytes of scratch memory that operations have needed so far.
+    pub fn scratch_bytes(&self) -> usize {
+        let scratch = self.scratch();
+        4 * (scratch.acts.len() + scratch.product.len() + scratch.attention.len())
     }
 
     /// Scratch memory for one operation.

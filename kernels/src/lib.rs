@@ -28,6 +28,7 @@ mod team;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod weight;
 
 pub use activation::{gelu_erf, gelu_tanh, silu, soft_cap};
@@ -43,4 +44,5 @@ pub use probe::{Probe, probe};
 pub use rope::{RopeTable, rope, rope_angles};
 pub use team::{Class, Team, TeamStats};
 pub use tensor::Rows;
+pub use trace::Op;
 pub use weight::{PackedWeight, embed};

@@ -5,7 +5,7 @@ use crate::cpu::isa::dispatch;
 use crate::cpu::quantize::{self, Activations};
 use crate::cpu::shared::Shared;
 use crate::cx::{Scratch, reserve};
-use crate::{Cx, PackedWeight, Rows};
+use crate::{Cx, Op, PackedWeight, Rows};
 use std::slice::from_ref;
 
 /// What happens to a product before it is stored.
@@ -112,6 +112,9 @@ pub(crate) fn grouped(
         ..
     } = &mut *scratch;
     let acts = reserve(acts, fill(groups, starts, weights));
+    if cx.traces(|ops| trace(ops, (x.rows(), weights), epilogue.then)) {
+        return;
+    }
     activations(cx, x, weights, groups, acts);
     if gated && !width.is_multiple_of(crate::cpu::pack::PAIR) {
         // Gate and up of an output are not in the same place of two pairs: whole rows first.
@@ -132,6 +135,20 @@ pub(crate) fn grouped(
     } else {
         let out = (out.as_mut_slice(), width);
         multiply(cx, weights, (groups, acts), epilogue, out);
+    }
+}
+
+/// The products of `rows` rows with these weights; with several as if each got as many rows as the others.
+fn trace(ops: &mut Vec<Op>, (rows, weights): (usize, &[PackedWeight]), then: Then) {
+    let groups = weights.len().min(rows);
+    for (i, weight) in weights.iter().take(groups).enumerate() {
+        ops.push(Op::Product {
+            format: weight.format(),
+            rows: rows / groups + usize::from(i < rows % groups),
+            outputs: weight.rows(),
+            cols: weight.cols(),
+            then,
+        });
     }
 }
 

@@ -48,6 +48,11 @@ impl Rows {
         self.as_mut_slice().copy_from_slice(from.as_slice());
     }
 
+    /// Bytes of memory that it keeps.
+    pub fn bytes(&self) -> usize {
+        self.data.capacity() * size_of::<f32>()
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.height

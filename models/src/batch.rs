@@ -104,6 +104,24 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// Bytes of memory that its buffers keep.
+    pub fn bytes(&self) -> usize {
+        let buffers = [
+            &self.hidden,
+            &self.normed,
+            &self.qkv,
+            &self.attended,
+            &self.inner,
+            &self.side,
+            &self.output,
+        ];
+        buffers
+            .into_iter()
+            .chain(&self.angles)
+            .map(Rows::bytes)
+            .sum()
+    }
+
     /// Records the hidden states if somebody asked for them.
     pub fn record(&mut self) {
         if let Some(trace) = &mut self.trace {

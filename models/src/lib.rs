@@ -24,7 +24,7 @@ pub use batch::{Batch, GroupSlots, StateSlots, Workspace};
 pub use error::LoadError;
 pub use head::{Head, HeadKind, Prompts};
 pub use koma_kernels as kernels;
-pub use load::{load, outline};
+pub use load::{hollow, load, outline, tokenizer};
 pub use loaded::{
     ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
     Model, Outline, Phase, Source,

@@ -7,7 +7,9 @@ use crate::gguf::GgufMeta;
 use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
 use crate::source::{self, Found};
 use crate::weights::Weights;
-use crate::{ChatAssets, Identity, LoadError, LoadOptions, Loaded, Outline, Source, Tokenizer};
+use crate::{
+    ChatAssets, Identity, LoadError, LoadOptions, Loaded, Model, Outline, Source, Tokenizer,
+};
 use koma_kernels::Format;
 use serde_json::Value;
 use std::path::Path;
@@ -35,6 +37,15 @@ pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError>
 /// # Errors
 /// As [`load`], but for the contents of the weights and the tokenizer, which are not read.
 pub fn outline(source: &Source, options: &LoadOptions) -> Result<Outline, LoadError> {
+    Ok(hollow(source, options)?.0)
+}
+
+/// As [`outline`], with the model itself over weights without values: it can run in a tracing context
+/// ([`koma_kernels::Cx::tracing`]), to know what a forward takes.
+///
+/// # Errors
+/// As [`outline`].
+pub fn hollow(source: &Source, options: &LoadOptions) -> Result<(Outline, Model), LoadError> {
     let (mut checkpoint, (architecture, _, build)) = match source::fetch(source, options)? {
         Found::Folder(folder) => open_folder(&folder, options)?,
         Found::Gguf(path) => open_gguf(&path, options)?,
@@ -43,14 +54,26 @@ pub fn outline(source: &Source, options: &LoadOptions) -> Result<Outline, LoadEr
     // What there is to warn of is said by the load that follows.
     let quiet = tracing::subscriber::NoSubscriber::default();
     let built = tracing::subscriber::with_default(quiet, || build(&mut checkpoint))?;
-    Ok(Outline {
+    let outline = Outline {
         architecture: architecture.to_owned(),
         format: checkpoint.weights.format(),
         parameters: checkpoint.weights.parameters(),
         limits: built.limits,
         cache_groups: built.model.cache_groups(),
         weight_bytes: checkpoint.weights.memory(),
-    })
+    };
+    Ok((outline, built.model))
+}
+
+/// The tokenizer of `source` alone.
+///
+/// # Errors
+/// As [`load`] would say it.
+pub fn tokenizer(source: &Source, options: &LoadOptions) -> Result<Tokenizer, LoadError> {
+    match source::fetch(source, options)? {
+        Found::Folder(folder) => Tokenizer::from_file(&folder.join("tokenizer.json")),
+        Found::Gguf(path) => Tokenizer::from_gguf(&Weights::gguf_head(&path)?.meta),
+    }
 }
 
 /// Opens a folder's weights and finds its architecture.

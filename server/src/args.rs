@@ -12,8 +12,8 @@ mod inspect;
 pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
 pub(crate) use file::{File, FileModel};
+pub(crate) use inspect::{DoctorArgs, PlanArgs};
 use koma_engine::models::{FetchOptions, HubOptions, Secret};
-pub(crate) use inspect::DoctorArgs;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Show what a model will need and how fast it will be, before it is loaded.
+    Plan(PlanArgs),
     /// Show what this machine gives, what this process may use of it, and what to do about what is wrong.
     Doctor(DoctorArgs),
 }

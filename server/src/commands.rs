@@ -4,5 +4,6 @@ mod announce;
 pub(crate) mod bench;
 pub(crate) mod doctor;
 mod output;
+pub(crate) mod plan;
 pub(crate) mod serve;
 mod start;

@@ -14,8 +14,8 @@ mod values;
 mod tests;
 
 use crate::args::{Environment, File, Layer, ServeArgs};
-pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace, Secret};
-pub(crate) use inspect::DoctorConfig;
+pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace};
+pub(crate) use inspect::{DoctorConfig, PlanConfig};
 use koma_engine::models::kernels::{Class, Isa, KvDtype};
 use koma_engine::models::{Dtype, FetchOptions, Source};
 use serde_json::{Value, json};

@@ -12,7 +12,7 @@ use args::{BenchCommand, Cli, Command, Environment};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use config::{
-    BenchConfig, BenchServeConfig, DoctorConfig, LogFormat, ProcessConfig, ServeConfig,
+    BenchConfig, BenchServeConfig, DoctorConfig, LogFormat, PlanConfig, ProcessConfig, ServeConfig,
     Surroundings,
 };
 use std::io::Write;
@@ -66,6 +66,12 @@ fn run(command: Command) -> Result<(), Failure> {
                 ServeConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
             logging::start(&config.process)?;
             commands::serve::serve(&config).map_err(|error| told(&config.process, error))?;
+        }
+        Command::Plan(args) => {
+            let config =
+                PlanConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
+            logging::start(&config.process)?;
+            commands::plan::plan(&config)?;
         }
         Command::Doctor(args) => {
             let config =

@@ -75,6 +75,12 @@ fn help_shows_every_command_with_examples() {
         "Examples:",
     ];
     check(&["bench", "serve", "--help"], &[], 0, &flags);
+    check(
+        &["plan", "--help"],
+        &[],
+        0,
+        &["SOURCE", "--batch", "--json"],
+    );
     check(&["doctor", "--help"], &[], 0, &["--data-dir", "--json"]);
 }
 

@@ -217,6 +217,19 @@ pub(crate) fn blocks(
     Ok(blocks)
 }
 
+/// Tokens that the configured cache holds; 0 for a model without one.
+///
+/// # Errors
+/// If it does not hold one request of full length.
+pub fn cache_tokens(
+    model: &Outline,
+    config: &EngineConfig,
+    name: &str,
+) -> Result<usize, StartError> {
+    let blocks = blocks(&model.cache_groups, config, model.limits.max_len, name)?;
+    Ok(blocks.saturating_mul(config.block_size))
+}
+
 /// Blocks per group that a request of `len` tokens needs when it is alone.
 fn blocks_of_request(groups: &[CacheGroup], block_size: usize, len: usize) -> usize {
     let recurrent = |group: &CacheGroup| matches!(group.kind, GroupKind::Recurrent { .. });

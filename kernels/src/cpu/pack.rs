@@ -26,7 +26,7 @@ const UNIT_BYTES: usize = 260;
 /// Sixty-four aligned bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Line([u8; 64]);
+pub(crate) struct Line(pub(crate) [u8; 64]);
 // SAFETY: any 64 bytes are a line, and 64 divides a page.
 unsafe impl Plain for Line {}
 

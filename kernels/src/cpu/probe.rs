@@ -91,7 +91,7 @@ impl Kernel for Compute {
                 let mut all = [S::isplat(0); SUMS];
                 for _ in 0..ROUNDS {
                     for sum in all.iter_mut().take(count) {
-                        *sum = S::dot4_nibbles(*sum, weights, word);
+                        *sum = S::dot4_codes(*sum, weights, word);
                     }
                 }
                 for sum in all {

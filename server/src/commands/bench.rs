@@ -5,7 +5,7 @@
 //!
 //! Invariant: every number printed is made of raw samples that are in the JSON.
 
-mod environment;
+pub(super) mod environment;
 mod latency;
 mod load;
 mod random;

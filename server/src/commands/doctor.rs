@@ -20,7 +20,7 @@ use report::Report;
 /// # Errors
 /// If the result cannot be written.
 pub(crate) fn doctor(config: &DoctorConfig) -> anyhow::Result<()> {
-    let folder = config.data_dir.clone();
+    let folder = config.folder.clone();
     let folder = folder.unwrap_or_else(crate::args::temporary_folder);
     let before = Facts::take();
     let rates = rates::measure(config, &before.survey);

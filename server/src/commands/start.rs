@@ -23,7 +23,7 @@ pub(super) fn load_model(model: &ModelConfig, process: &ProcessConfig) -> anyhow
 }
 
 /// How `model` is loaded, with how far it is on the terminal or in the log.
-fn options(model: &ModelConfig, process: &ProcessConfig) -> LoadOptions {
+pub(super) fn options(model: &ModelConfig, process: &ProcessConfig) -> LoadOptions {
     let may_draw = process.log_format == LogFormat::Text;
     let name = model.name.clone();
     let shown: Mutex<Option<(Phase, Progress)>> = Mutex::new(None);
@@ -107,12 +107,12 @@ pub(super) fn expected_need(
     Ok(need(model, &known))
 }
 
-fn cannot_load(model: &ModelConfig) -> String {
+pub(super) fn cannot_load(model: &ModelConfig) -> String {
     format!("model `{}` cannot be loaded", model.name)
 }
 
 /// Cuts the window to what is configured.
-fn limit(model: &ModelConfig, limits: &mut Limits) -> anyhow::Result<()> {
+pub(super) fn limit(model: &ModelConfig, limits: &mut Limits) -> anyhow::Result<()> {
     if let Some(asked) = model.max_model_len {
         let own = limits.max_len;
         // One number for all models means at most this much; one for this model means this much.

@@ -3,7 +3,7 @@
 use super::values::Values;
 use super::{ModelConfig, ProcessConfig, Surroundings, model, models, process};
 use crate::args::{BenchServeArgs, Endpoint, Environment, Goodput, LoadArgs};
-use std::fmt;
+use koma_engine::models::Secret;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,16 +30,6 @@ pub(crate) enum Pace {
     Concurrency(usize),
     /// So many a second on average, at times that do not depend on the answers.
     Rate(f64),
-}
-
-/// A text that is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// All that `koma bench serve` needs.
@@ -146,7 +136,7 @@ impl BenchServeConfig {
             timeout: Duration::from_secs(args.timeout.into()),
             seed: args.seed,
             json: args.json.clone(),
-            api_key: environment.api_key().map(|key| Secret(key.to_owned())),
+            api_key: environment.api_key().map(Secret::new),
         })
     }
 }
@@ -223,7 +213,7 @@ mod tests {
         let config = resolve("--url http://a").unwrap();
         assert_eq!(config.paces, [Pace::Concurrency(8)]);
         assert_eq!((config.output_len, config.documents), (Some(64), 1));
-        assert_eq!(config.api_key, Some(Secret("k".to_owned())));
+        assert_eq!(config.api_key, Some(Secret::new("k")));
         assert!(!format!("{config:?}").contains("\"k\""));
         let config = resolve("--url http://a --endpoint rerank --rate 1,2.5").unwrap();
         assert_eq!(config.paces, [Pace::Rate(1.0), Pace::Rate(2.5)]);

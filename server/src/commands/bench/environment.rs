@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The machine, the system, the program and how it computes.
-pub(super) fn of_process(process: &ProcessConfig) -> Value {
+pub(crate) fn of_process(process: &ProcessConfig) -> Value {
     let mut all = describe();
     all["isa"] = json!(process.isa.name());
     all["threads"] = json!(process.threads);

@@ -115,6 +115,7 @@ mod tests {
                 isa: Isa::detect(),
                 log_format: LogFormat::Text,
                 log_filter: "info".to_owned(),
+                fetch: koma_engine::models::FetchOptions::default(),
             },
             facts: Facts {
                 survey,

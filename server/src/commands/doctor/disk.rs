@@ -33,9 +33,10 @@ impl Drop for Temporary {
     }
 }
 
-/// Writes a file into `folder`, which is made if it is not there, reads it, and removes it.
+/// Writes a file into `folder`, or the next one above that is there, reads it, and removes it.
 pub(super) fn measure(folder: &Path) -> anyhow::Result<Disk> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let mut above = folder.ancestors();
+    let folder = above.find(|above| above.exists()).unwrap_or(Path::new("."));
     let path = folder.join(format!(".koma-doctor-{}", std::process::id()));
     let file = Temporary(path);
     write(&file.0).with_context(|| file.0.display().to_string())?;
@@ -107,7 +108,7 @@ mod tests {
         let inner = folder.path().join("new");
         let disk = measure(&inner).unwrap();
         assert!(disk.read > 0.0);
-        assert_eq!(std::fs::read_dir(&inner).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         let error = measure(&file).unwrap_err();

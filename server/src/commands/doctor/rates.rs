@@ -46,7 +46,9 @@ fn memory(survey: &Survey) -> usize {
         _ => usize::MAX,
     };
     let free = survey.memory_available.unwrap_or(usize::MAX).min(group);
-    let wanted = survey.last_level_cache.unwrap_or(least).saturating_mul(4);
+    let wanted = survey
+        .last_level_cache
+        .map_or(least, |cache| cache.saturating_mul(4));
     wanted.clamp(least, most).min((free / 8).max(1 << 20))
 }
 

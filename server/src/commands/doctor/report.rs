@@ -5,7 +5,7 @@ use super::disk::Disk;
 use super::facts::Facts;
 use super::rates::Rate;
 use crate::config::ProcessConfig;
-use koma_engine::models::kernels::Isa;
+use koma_engine::models::kernels::{Format, Isa};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -13,8 +13,14 @@ use std::path::PathBuf;
 /// The schema of [`Report::json`]; a change that breaks readers takes the next number.
 const SCHEMA: &str = "koma.doctor/1";
 
-/// Formats of weights, in the order of [`Isa::instructions`].
-const FORMATS: [&str; 3] = ["F32, F16", "BF16", "blocks (Q8_0, Q4_0, ...)"];
+/// Which of [`Isa::instructions`] multiplies weights of `format`.
+fn instruction(format: Format) -> usize {
+    match format {
+        Format::F32 | Format::F16 => 0,
+        Format::Bf16 => 1,
+        _ => 2,
+    }
+}
 
 /// Everything found.
 #[derive(Debug, Clone)]
@@ -44,10 +50,10 @@ impl Report {
             .into_iter()
             .map(|(name, has)| (name.to_owned(), json!(has)))
             .collect();
-        let kernels: Map<String, Value> = FORMATS
+        let how = process.isa.instructions();
+        let kernels: Map<String, Value> = Format::ALL
             .iter()
-            .zip(process.isa.instructions())
-            .map(|(format, how)| ((*format).to_owned(), json!(how)))
+            .map(|format| (format.name().to_owned(), json!(how[instruction(*format)])))
             .collect();
         json!({
             "schema": SCHEMA,
@@ -118,8 +124,10 @@ impl Report {
         );
         line("processor", known(&self.facts.cpu));
         line("CPU path", self.path());
-        for (format, how) in FORMATS.iter().zip(self.process.isa.instructions()) {
-            line("", format!("{format}: {how}"));
+        for (index, how) in self.process.isa.instructions().into_iter().enumerate() {
+            let formats = Format::ALL.iter().filter(|f| instruction(**f) == index);
+            let names: Vec<&str> = formats.map(|format| format.name()).collect();
+            line("", format!("{}: {how}", names.join(", ")));
         }
         line("processors", self.processors());
         line("memory", self.memory());
@@ -240,6 +248,7 @@ mod tests {
                 isa: Isa::Portable,
                 log_format: LogFormat::Text,
                 log_filter: "info".to_owned(),
+                fetch: koma_engine::models::FetchOptions::default(),
             },
             facts: Facts::default(),
             stolen: None,
@@ -271,6 +280,9 @@ mod tests {
                 .iter()
                 .all(|line| text.contains(line.as_str().unwrap()))
         );
-        assert_eq!(json["kernels"].as_object().map(Map::len), Some(3));
+        assert_eq!(
+            json["kernels"].as_object().map(Map::len),
+            Some(Format::ALL.len())
+        );
     }
 }

@@ -3,8 +3,9 @@
 use super::answer::{Answer, Fault, FaultKind, Reading, message};
 use super::sse::{Events, TooLong};
 use crate::args::Endpoint;
-use crate::config::{BenchServeConfig, Secret};
+use crate::config::BenchServeConfig;
 use anyhow::Context;
+use koma_engine::models::Secret;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE};
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
@@ -112,7 +113,7 @@ impl Client {
     /// Sends; a status that is no success is a fault.
     async fn send(&self, request: RequestBuilder) -> Result<Response, Fault> {
         let request = match &self.key {
-            Some(Secret(key)) => request.bearer_auth(key),
+            Some(key) => request.bearer_auth(key.reveal()),
             None => request,
         };
         let mut response = request.send().await.map_err(broken)?;

@@ -1,0 +1,120 @@
+//! `koma plan`: what a model will need and how fast it will be, before it is loaded.
+//!
+//! Owns: the questions. Must not know: how a model computes; the engine forecasts.
+//!
+//! Invariant: of the weights only the heads of the files are read (what is not on this machine is fetched), and what is said of memory is what loading will say.
+
+mod report;
+#[cfg(test)]
+mod tests;
+
+use super::{output, start};
+use crate::config::PlanConfig;
+use anyhow::{Context, ensure};
+use koma_engine::models::kernels::Team;
+use koma_engine::models::{Outline, hollow, tokenizer};
+use koma_engine::{EngineConfig, ForecastLoad, Machine, cache_tokens, forecast, plan_budget};
+use report::{Memory, Report};
+use std::sync::Arc;
+
+/// Output tokens of each request, unless said otherwise.
+const OUTPUT_LEN: usize = 64;
+
+/// Forecasts, and writes the result.
+///
+/// # Errors
+/// If the model could not be loaded, does not fit, or is not for such a load, or the result cannot be written.
+pub(crate) fn plan(config: &PlanConfig) -> anyhow::Result<()> {
+    let report = forecast_of(config)?;
+    output::write(config.json.as_deref(), &report.json(), &report.text())
+}
+
+fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
+    let process = resident();
+    let options = start::options(&config.model, &config.process);
+    let unloadable = || start::cannot_load(&config.model);
+    let known = hollow(&config.model.source, &options);
+    let (mut outline, model) = known.with_context(unloadable)?;
+    start::limit(&config.model, &mut outline.limits)?;
+    let load = load(config, &outline)?;
+    let before = resident();
+    // Kept until its memory is known.
+    let words = tokenizer(&config.model.source, &options).with_context(unloadable)?;
+    let tokenizer = resident().saturating_sub(before);
+    drop(words);
+
+    let machine = Machine {
+        cores: config.process.threads,
+        ..Machine::detect()
+    };
+    let budget = plan_budget(&machine, &[start::need(&config.model, &outline)])?;
+    let share = &budget.models[0];
+    let engine = engine_config(config, share.cache_bytes);
+    let cache_tokens = cache_tokens(&outline, &engine, &config.model.name)?;
+    let team = Arc::new(Team::new(config.process.threads));
+    let isa = config.process.isa;
+    let found = forecast((&outline, model), &load, &engine, &team, isa)?;
+    Ok(Report {
+        config: config.clone(),
+        load,
+        memory: Memory {
+            available: budget.memory,
+            weights: share.weight_bytes,
+            cache: share.cache_bytes,
+            cache_tokens,
+            steps: found.step_bytes,
+            tokenizer,
+            process,
+        },
+        outline,
+        found,
+    })
+}
+
+/// The load, if the model can take it.
+fn load(config: &PlanConfig, outline: &Outline) -> anyhow::Result<ForecastLoad> {
+    let generates = !outline.cache_groups.is_empty();
+    ensure!(
+        generates || config.output_len.is_none(),
+        "--output-len: the model `{}` does not generate",
+        config.model.name
+    );
+    ensure!(
+        config.batch <= config.model.max_running,
+        "--batch: {} requests are more than run at once (--max-running is {})",
+        config.batch,
+        config.model.max_running
+    );
+    let output_len = match config.output_len {
+        _ if !generates => 0,
+        given => given.unwrap_or(OUTPUT_LEN),
+    };
+    let (needed, most) = (config.input_len + output_len, outline.limits.max_len);
+    ensure!(
+        needed <= most,
+        "--input-len, --output-len: {needed} tokens are more than the model's limit of {most}"
+    );
+    Ok(ForecastLoad {
+        batch: config.batch,
+        input_len: config.input_len,
+        output_len,
+    })
+}
+
+fn engine_config(config: &PlanConfig, cache_bytes: usize) -> EngineConfig {
+    EngineConfig {
+        max_running: config.model.max_running,
+        max_batch_tokens: config.model.max_batch_tokens,
+        kv_dtype: config.model.kv_dtype,
+        cache_bytes,
+        ..EngineConfig::default()
+    }
+}
+
+/// Bytes of memory that this process has now; 0 if that cannot be found out.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<usize>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
