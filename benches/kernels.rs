@@ -76,10 +76,21 @@ products!(
     linear_f32 = F32
 );
 
+/// The same product in every format.
+#[divan::bench(args = Format::ALL, consts = [1, 16, 512], max_time = 0.5)]
+fn formats<const ROWS: usize>(bencher: Bencher<'_, '_>, format: Format) {
+    product(bencher, Isa::detect(), format, ROWS, SHAPES[5]);
+}
+
 /// The same product on every path.
 #[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
 fn paths_q4_1<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
     product(bencher, isa, Format::Q4_1, ROWS, SHAPES[1]);
+}
+
+#[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
+fn paths_q4_k<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
+    product(bencher, isa, Format::Q4K, ROWS, SHAPES[5]);
 }
 
 #[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
@@ -223,7 +234,7 @@ fn step(bencher: Bencher<'_, '_>, format: Format, rows: usize, context: usize) {
 }
 
 /// Packing a file's bytes into the kernel's layout.
-#[divan::bench(args = [Format::Q4_1, Format::Q8_0, Format::F32], max_time = 1)]
+#[divan::bench(args = [Format::Q4_1, Format::Q8_0, Format::Q4K, Format::Q6K, Format::F32], max_time = 1)]
 fn pack(bencher: Bencher<'_, '_>, format: Format) {
     let bytes = Random::new(5).bytes(4096, 2048, format);
     bencher

@@ -21,7 +21,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
     from golden import blocks, broken, decoders, embedders, encoders, entities, experts, families, gguf_experts
-    from golden import llama, minilm, pieces, poolings, smollm2, templates
+    from golden import llama, minilm, pieces, poolings, quants, smollm2, templates
 
     table = {}
     for module in [llama, decoders, encoders, embedders, experts, families, poolings, entities]:
@@ -29,6 +29,7 @@ def groups():
     table["gemma3_pictures"] = lambda a: decoders.make_pictures(a.out)
     table["gguf_experts"] = lambda a: gguf_experts.make(a.out)
     table["gguf_blocks"] = lambda a: blocks.make(a.out)
+    table["gguf_types"] = lambda a: quants.make(a.out)
     table["pieces"] = lambda a: pieces.make(a.out)
     table["smollm2"] = lambda a: smollm2.make(a.out, need(a.chat, "--chat"))
     table["minilm"] = lambda a: minilm.make(a.out, need(a.embed, "--embed"))

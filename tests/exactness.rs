@@ -137,6 +137,7 @@ fn generation_has_the_same_bits_in_any_company() {
         Checkpoint("gguf_experts/llama-experts.gguf", Dtype::Auto),
         Checkpoint("gguf_blocks/llama-q4_1.gguf", Dtype::Auto),
         Checkpoint("gguf_blocks/llama-q8_0.gguf", Dtype::Auto),
+        Checkpoint("gguf_types/llama-mixed.gguf", Dtype::Auto),
         // One cache group with a window, and two groups.
         Checkpoint("mistral", Dtype::F32),
         Checkpoint("gemma2", Dtype::Bf16),

@@ -18,6 +18,8 @@ mod experts;
 mod families;
 #[path = "parity_models/files.rs"]
 mod files;
+#[path = "parity_models/gguf.rs"]
+mod gguf;
 #[path = "parity_models/poolings.rs"]
 mod poolings;
 #[path = "parity_models/real.rs"]

@@ -3,13 +3,16 @@
 //! Owns: the container's syntax. Must not know: what a key or a tensor means to an architecture or a tokenizer.
 //!
 //! Invariant: nothing read from the file is trusted. Every count, length and offset is checked against the bytes that
-//! are left before memory is asked for, so a damaged file costs no more than a few times its own size and ends in an
-//! error that names the file and the key or tensor. Format: the `ggml` project's `docs/gguf.md`.
+//! are left, and memory grows only with what was really read, so a hostile head costs no more than a few times its own
+//! size, which is limited, and ends in an error that names the file and the key or tensor. Format: the `ggml` project's
+//! `docs/gguf.md`.
 
 mod meta;
 mod reader;
+mod split;
 
 pub use meta::{FromValue, GgufMeta, Value};
+pub(crate) use split::Split;
 
 use crate::LoadError;
 use koma_kernels::Format;
@@ -18,6 +21,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
+/// Tensors of a file at most: what their names and places take in memory stays below a hundred megabytes.
+const MAX_TENSORS: u64 = 1 << 18;
 /// Dimensions of a tensor at most (ggml's own limit).
 const MAX_DIMS: u32 = 4;
 /// The least bytes of one entry of the tensor table: name length, dimensions, one size, type, offset.
@@ -54,8 +59,12 @@ impl Gguf {
         reader.magic()?;
         let tensor_count = reader.u64("number of tensors")?;
         let meta = GgufMeta::read(&mut reader)?;
-        refuse_split(&meta)?;
         reader.fits(tensor_count, MIN_TENSOR_BYTES, "number of tensors")?;
+        if tensor_count > MAX_TENSORS {
+            return Err(reader.error(format!(
+                "the number of tensors is {tensor_count}, more than {MAX_TENSORS}"
+            )));
+        }
 
         let mut tensors = HashMap::new();
         for i in 0..tensor_count {
@@ -95,12 +104,9 @@ fn read_tensor(reader: &mut Reader<'_>, i: u64) -> Result<(String, GgufTensor), 
     }
     shape.reverse();
     let kind = reader.u32(&name)?;
-    let Some(format) = format_of(kind) else {
-        let reason = format!(
-            "type {} is not supported; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1",
-            type_name(kind)
-        );
-        return Err(bad(reader, reason));
+    let format = match format_of(kind) {
+        Ok(format) => format,
+        Err(reason) => return Err(bad(reader, reason)),
     };
     let cols = shape[shape.len() - 1];
     if !cols.is_multiple_of(format.block_len()) {
@@ -188,71 +194,60 @@ fn data_start(meta: &GgufMeta, reader: &Reader<'_>) -> Result<usize, LoadError> 
     Ok(reader.at().next_multiple_of(alignment(meta)?))
 }
 
-fn refuse_split(meta: &GgufMeta) -> Result<(), LoadError> {
-    let key = "split.count";
-    match meta.find::<u32>(key)? {
-        Some(count) if count > 1 => Err(meta.error(
-            key,
-            format!("the model is split into {count} files; join them into one"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn format_of(kind: u32) -> Option<Format> {
-    Some(match kind {
-        0 => Format::F32,
-        1 => Format::F16,
-        2 => Format::Q4_0,
-        3 => Format::Q4_1,
-        8 => Format::Q8_0,
-        30 => Format::Bf16,
-        _ => return None,
-    })
-}
+/// The number of a ggml type, its name, and the format that reads it.
+const TYPES: [(u32, &str, Option<Format>); 32] = [
+    (0, "F32", Some(Format::F32)),
+    (1, "F16", Some(Format::F16)),
+    (2, "Q4_0", Some(Format::Q4_0)),
+    (3, "Q4_1", Some(Format::Q4_1)),
+    (6, "Q5_0", Some(Format::Q5_0)),
+    (7, "Q5_1", Some(Format::Q5_1)),
+    (8, "Q8_0", Some(Format::Q8_0)),
+    (9, "Q8_1", None),
+    (10, "Q2_K", Some(Format::Q2K)),
+    (11, "Q3_K", Some(Format::Q3K)),
+    (12, "Q4_K", Some(Format::Q4K)),
+    (13, "Q5_K", Some(Format::Q5K)),
+    (14, "Q6_K", Some(Format::Q6K)),
+    (15, "Q8_K", Some(Format::Q8K)),
+    (16, "IQ2_XXS", None),
+    (17, "IQ2_XS", None),
+    (18, "IQ3_XXS", None),
+    (19, "IQ1_S", None),
+    (20, "IQ4_NL", Some(Format::Iq4Nl)),
+    (21, "IQ3_S", None),
+    (22, "IQ2_S", None),
+    (23, "IQ4_XS", None),
+    (24, "I8", None),
+    (25, "I16", None),
+    (26, "I32", None),
+    (27, "I64", None),
+    (28, "F64", None),
+    (29, "IQ1_M", None),
+    (30, "BF16", Some(Format::Bf16)),
+    (34, "TQ1_0", None),
+    (35, "TQ2_0", None),
+    (39, "MXFP4", Some(Format::Mxfp4)),
+];
 
 /// Names of the types that tensors may have, in the order of their numbers.
 pub fn types() -> Vec<&'static str> {
-    (0..=u8::MAX.into())
-        .filter_map(format_of)
-        .map(Format::name)
-        .collect()
+    let read = |(_, name, format): &(u32, &'static str, Option<Format>)| format.and(Some(*name));
+    TYPES.iter().filter_map(read).collect()
 }
 
-/// The name of a ggml type, for messages.
-fn type_name(kind: u32) -> String {
-    const NAMES: [(u32, &str); 26] = [
-        (6, "Q5_0"),
-        (7, "Q5_1"),
-        (9, "Q8_1"),
-        (10, "Q2_K"),
-        (11, "Q3_K"),
-        (12, "Q4_K"),
-        (13, "Q5_K"),
-        (14, "Q6_K"),
-        (15, "Q8_K"),
-        (16, "IQ2_XXS"),
-        (17, "IQ2_XS"),
-        (18, "IQ3_XXS"),
-        (19, "IQ1_S"),
-        (20, "IQ4_NL"),
-        (21, "IQ3_S"),
-        (22, "IQ2_S"),
-        (23, "IQ4_XS"),
-        (24, "I8"),
-        (25, "I16"),
-        (26, "I32"),
-        (27, "I64"),
-        (28, "F64"),
-        (29, "IQ1_M"),
-        (34, "TQ1_0"),
-        (35, "TQ2_0"),
-        (39, "MXFP4"),
-    ];
-    match NAMES.iter().find(|(id, _)| *id == kind) {
-        Some((_, name)) => (*name).to_owned(),
+/// The format of a ggml type, or why there is none.
+fn format_of(kind: u32) -> Result<Format, String> {
+    let found = TYPES.iter().find(|(id, ..)| *id == kind);
+    let name = match found {
+        Some((_, _, Some(format))) => return Ok(*format),
+        Some((_, name, None)) => (*name).to_owned(),
         None => format!("number {kind}"),
-    }
+    };
+    Err(format!(
+        "type {name} is not supported; supported are {}",
+        types().join(", ")
+    ))
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub fn hollow(source: &Source, options: &LoadOptions) -> Result<(Outline, Model)
 pub fn tokenizer(source: &Source, options: &LoadOptions) -> Result<Tokenizer, LoadError> {
     match source::fetch(source, options)? {
         Found::Folder(folder) => Tokenizer::from_file(&folder.join("tokenizer.json")),
-        Found::Gguf(path) => Tokenizer::from_gguf(&Weights::gguf_head(&path)?.meta),
+        Found::Gguf(path) => Tokenizer::from_gguf(&Weights::gguf(&path, options)?.0),
     }
 }
 
@@ -196,12 +196,12 @@ fn check_segments(tokenizer: &Tokenizer, segments: usize) -> Result<(), String> 
 
 /// Opens a GGUF file's weights and finds its architecture.
 fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architecture), LoadError> {
-    let gguf = Weights::gguf_head(path)?;
-    let architecture = registry::find_gguf(&gguf.meta)?;
+    let (meta, weights) = Weights::gguf(path, options)?;
+    let architecture = registry::find_gguf(&meta)?;
     let checkpoint = Checkpoint {
         kind: architecture.1,
-        weights: Weights::gguf(path, &gguf, options)?,
-        gguf: Some(gguf.meta),
+        weights,
+        gguf: Some(meta),
         folder: None,
     };
     Ok((checkpoint, architecture))

@@ -13,6 +13,7 @@ mod tests;
 
 pub use options::{FetchOptions, HubOptions, Secret};
 
+use crate::gguf::Split;
 use crate::{LoadError, LoadOptions, Source};
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -67,16 +68,19 @@ impl Source {
         })
     }
 
-    /// A name for the model: the stem of the file or folder, or the repository's name.
+    /// A name for the model: the stem of the file (without the number of its part) or folder, or the repository's name.
     pub fn stem(&self) -> String {
         let name = match self {
             Self::Folder(path) => path.file_name(),
             Self::Gguf(path) | Self::Archive(path) => path.file_stem(),
             Self::Hub { repo, .. } => Path::new(repo).file_name(),
         };
-        let name = name.map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
-        name.strip_suffix(".tar")
-            .map_or(name.clone(), str::to_owned)
+        let name = name.map_or_else(|| "model".into(), |n| n.to_string_lossy());
+        let name = match self {
+            Self::Gguf(_) => Split::named(&name).map_or(&*name, |(name, _)| name),
+            _ => name.strip_suffix(".tar").unwrap_or(&name),
+        };
+        name.to_owned()
     }
 }
 

@@ -7,9 +7,10 @@
 //! tensor was used or is on the architecture's list of ignorable ones.
 
 mod files;
+mod gguf;
 mod identity;
 
-use crate::gguf::Gguf;
+use crate::gguf::GgufMeta;
 use crate::{Dtype, LoadError, LoadOptions, Phase};
 use candle_core::{DType as CandleDtype, Device, Tensor};
 use files::Files;
@@ -98,18 +99,13 @@ impl Weights {
         Ok(())
     }
 
-    /// The tensors of a GGUF file whose head was read from it.
-    pub(crate) fn gguf(path: &Path, gguf: &Gguf, options: &LoadOptions) -> Result<Self, LoadError> {
-        let files = Files::open([path.to_owned()])?;
-        let entry = |t: &crate::gguf::GgufTensor| Entry {
-            file: 0,
-            range: t.range.clone(),
-            shape: t.shape.clone(),
-            stored: Stored::As(t.format),
-            used: AtomicBool::new(false),
-        };
-        let entries = gguf.tensors.iter().map(|(n, t)| (n.clone(), entry(t)));
-        Ok(Self::new(path, files, entries.collect(), options))
+    /// The keys and tensors of a GGUF file, or of all parts of a split one whose first part it is.
+    ///
+    /// # Errors
+    /// As [`crate::gguf::Gguf::parse`]; for parts that are missing or do not fit together.
+    pub(crate) fn gguf(path: &Path, options: &LoadOptions) -> Result<(GgufMeta, Self), LoadError> {
+        let (meta, files, entries) = gguf::open(path)?;
+        Ok((meta, Self::new(path, files, entries, options)))
     }
 
     fn new(
@@ -130,12 +126,6 @@ impl Weights {
             done: AtomicU64::new(0),
             memory: AtomicUsize::new(0),
         }
-    }
-
-    /// Reads the head of a GGUF file.
-    pub(crate) fn gguf_head(path: &Path) -> Result<Gguf, LoadError> {
-        let files = Files::open([path.to_owned()])?;
-        Gguf::parse(path, &files.map_all(0)?)
     }
 
     /// Sets how the architecture's names are spelled in this checkpoint.

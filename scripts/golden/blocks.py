@@ -39,6 +39,7 @@ STRINGS = ["the order ships in 2 days", " volume 12345, please!", "漫画の三�
 def make(out):
     case = Case(out, "gguf_blocks", kind="gguf", files=[])
     for index, (kind, choice) in enumerate(FILES.items()):
+        choice = {**choice, "file": f"llama-{kind.lower()}.gguf", "kinds": kind}
         for seed in range(1000 * index, 1000 * index + 100):
             if attempt(case, kind, choice, seed):
                 break
@@ -49,12 +50,18 @@ def make(out):
 
 def attempt(case, kind, choice, seed):
     """One file; False when its greedy runs hold a near tie."""
-    path = case.folder / f"llama-{kind.lower()}.gguf"
-    source = fill(LlamaForCausalLM(LlamaConfig(**CONFIG, tie_word_embeddings=choice["tied"])), seed, embedding=0.3)
+    path = case.folder / choice["file"]
+    config = {**CONFIG, **choice.get("config", {})}
+    source = fill(LlamaForCausalLM(LlamaConfig(**config, tie_word_embeddings=choice["tied"])), seed, embedding=0.3)
     tokenizer = bpe.tiny(choice["pre"])
-    ggml = gguf.GGMLQuantizationType[kind]
-    gguf_llama.write(path, source, lambda writer: add_tokenizer(writer, tokenizer, choice, kind), ggml)
-    model, values = gguf_llama.read(path)
+    fields = lambda writer: add_tokenizer(writer, tokenizer, choice, kind)
+    if "encode" in choice:
+        rng = np.random.default_rng(seed)
+        gguf_llama.write(path, source, fields, choice["kinds"], lambda *a: choice["encode"](*a, rng))
+        model, values = gguf_llama.read(path, choice["values_of"])
+    else:
+        gguf_llama.write(path, source, fields, choice["kinds"])
+        model, values = gguf_llama.read(path)
     one = Case.__new__(Case)
     one.name, one.info, one.tensors = kind, {}, {}
     asked = decode.prompts(bpe.VOCAB, seed)
@@ -62,11 +69,12 @@ def attempt(case, kind, choice, seed):
         return False
     for name, value in one.tensors.items():
         case.add(f"{kind}.{name}", value)
-    for name in WHOLE:
+    for name in () if "encode" in choice else WHOLE:
         case.add(f"{kind}.{name}", values[name])
     case.info["files"].append({
         "file": path.name,
         "type": kind,
+        **({"format": choice["format"]} if "format" in choice else {}),
         "seed": seed,
         **{key: choice[key] for key in ("pre", "add_bos", "tied")},
         "stop_ids": [2],
@@ -81,12 +89,13 @@ def attempt(case, kind, choice, seed):
 def add_tokenizer(writer, tokenizer, choice, kind):
     state = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(state["vocab"], key=state["vocab"].get)
-    types = [gguf.TokenType.CONTROL if token in bpe.SPECIAL else gguf.TokenType.NORMAL for token in tokens]
-    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])
+    token_types = [gguf.TokenType.CONTROL if token in bpe.SPECIAL else gguf.TokenType.NORMAL for token in tokens]
+    types = {"F32": "ALL_F32", "mixed": "MOSTLY_Q4_K_M", "MXFP4": "MOSTLY_MXFP4_MOE"}
+    writer.add_file_type(gguf.LlamaFileType[types.get(kind, f"MOSTLY_{kind}")])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(choice["pre"])
     writer.add_token_list(tokens)
-    writer.add_token_types(types)
+    writer.add_token_types(token_types)
     writer.add_token_merges([" ".join(pair) for pair in state["merges"]])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)

@@ -48,8 +48,9 @@ def heads_of(name, config):
     return None
 
 
-def write(path, model, fields, kind):
-    """Writes `model` with matrices of the GGML type `kind` and norms in f32; `fields(writer)` adds tokenizer fields."""
+def write(path, model, fields, kinds, encode=lambda name, value, kind: quantize(value, gguf.GGMLQuantizationType[kind])):
+    """Writes `model` with norms in f32 and matrices of the GGML type `kinds`, or of the type that it names for each;
+    `fields(writer)` adds tokenizer fields, `encode(name, value, kind)` gives the stored form."""
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny random llama")
@@ -63,6 +64,9 @@ def write(path, model, fields, kind):
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_dimension_count(config.head_dim)
+    if config.head_dim * config.num_attention_heads != config.hidden_size:
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     fields(writer)
     state = model.state_dict()
@@ -74,8 +78,9 @@ def write(path, model, fields, kind):
         value = state[hf_name(name)].float().numpy()
         heads = heads_of(name, config)
         value = permute(value, heads) if heads else value
-        into = gguf.GGMLQuantizationType.F32 if value.ndim == 1 else kind
-        writer.add_tensor(name, np.ascontiguousarray(quantize(value, into)), raw_dtype=into)
+        kind = "F32" if value.ndim == 1 else kinds if isinstance(kinds, str) else kinds[name.removesuffix(".weight")]
+        stored = value if kind == "F32" else encode(name, value, kind)
+        writer.add_tensor(name, np.ascontiguousarray(stored), raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -94,13 +99,14 @@ def config_of(reader):
         num_attention_heads=field["attention.head_count"],
         num_key_value_heads=field["attention.head_count_kv"],
         max_position_embeddings=field["context_length"],
+        head_dim=field.get("attention.key_length", field["embedding_length"] // field["attention.head_count"]),
         rms_norm_eps=field["attention.layer_norm_rms_epsilon"],
         rope_parameters={"rope_type": "default", "rope_theta": field["rope.freq_base"]},
         tie_word_embeddings="output.weight" not in tensors,
     )
 
 
-def read(path):
+def read(path, dequantize=dequantize):
     """(model in f32 on the dequantized weights, {tensor name: f32 array as gguf dequantizes it, in the file's row order})"""
     reader = gguf.GGUFReader(path)
     config = config_of(reader)

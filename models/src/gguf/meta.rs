@@ -5,9 +5,13 @@ use crate::LoadError;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Elements of all arrays of a file together at most: 100 times a large vocabulary. Bounds what small elements (one byte in
-/// the file, eight in memory) can cost.
-const MAX_ELEMENTS: usize = 1 << 25;
+/// Keys of a file at most.
+const MAX_KEYS: usize = 1 << 16;
+/// Elements of all arrays of a file together at most: several times a large vocabulary with its merges. Bounds what small
+/// elements (one byte in the file, eight in memory) can cost.
+const MAX_ELEMENTS: usize = 1 << 23;
+/// Elements that memory is asked for before they are read.
+const AHEAD: usize = 1 << 12;
 /// Arrays in arrays at most.
 const MAX_DEPTH: usize = 4;
 /// The least bytes of a key with its value: key length, type, one byte.
@@ -136,6 +140,11 @@ impl GgufMeta {
         }
     }
 
+    /// The value of `key`, whatever its type.
+    pub(crate) fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+
     /// All keys, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
@@ -154,6 +163,11 @@ impl GgufMeta {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, LoadError> {
         let count = reader.u64("number of keys")?;
         let count = reader.fits(count, MIN_PAIR_BYTES, "number of keys")?;
+        if count > MAX_KEYS {
+            return Err(reader.error(format!(
+                "the number of keys is {count}, more than {MAX_KEYS}"
+            )));
+        }
         let mut values = HashMap::new();
         let mut elements = 0;
         for i in 0..count {
@@ -267,7 +281,7 @@ fn collect<T>(
     count: usize,
     mut read: impl FnMut() -> Result<T, LoadError>,
 ) -> Result<Vec<T>, LoadError> {
-    let mut values = Vec::with_capacity(count);
+    let mut values = Vec::with_capacity(count.min(AHEAD));
     for _ in 0..count {
         values.push(read()?);
     }

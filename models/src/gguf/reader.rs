@@ -6,6 +6,9 @@ use std::path::Path;
 /// A key is not longer than this (the format's own limit).
 pub(super) const MAX_KEY: usize = 65_535;
 
+/// A head (keys and table of tensors) is not longer than this: ten times that of a large vocabulary.
+pub(super) const MAX_HEAD: usize = 1 << 27;
+
 pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: &'a [u8],
@@ -13,7 +16,8 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
+    pub(super) fn new(path: &'a Path, file: &'a [u8]) -> Self {
+        let bytes = &file[..file.len().min(MAX_HEAD)];
         Self { path, bytes, at: 0 }
     }
 
@@ -29,6 +33,15 @@ impl<'a> Reader<'a> {
         LoadError::File {
             path: self.path.to_owned(),
             reason,
+        }
+    }
+
+    /// Why bytes can be missing.
+    fn why(&self) -> String {
+        if self.bytes.len() < MAX_HEAD {
+            "it is cut off or damaged".to_owned()
+        } else {
+            format!("its head would be longer than {MAX_HEAD} bytes")
         }
     }
 
@@ -57,9 +70,10 @@ impl<'a> Reader<'a> {
                 Ok(bytes)
             }
             None => Err(self.error(format!(
-                "`{what}` asks for {len} bytes at offset {}, but the file has {}: it is cut off or damaged",
+                "`{what}` asks for {len} bytes at offset {}, but the file has {}: {}",
                 self.at,
-                self.bytes.len()
+                self.bytes.len(),
+                self.why()
             ))),
         }
     }
@@ -91,7 +105,8 @@ impl<'a> Reader<'a> {
         match usize::try_from(count) {
             Ok(count) if count.checked_mul(least).is_some_and(|need| need <= left) => Ok(count),
             _ => Err(self.error(format!(
-                "`{what}`: {count} items cannot be in the {left} bytes that are left: the file is cut off or damaged"
+                "`{what}`: {count} items cannot be in the {left} bytes that are left: {}",
+                self.why()
             ))),
         }
     }

@@ -145,10 +145,13 @@ fn what_is_wrong_is_named() {
         .key("general.alignment", 4, &48u32.to_le_bytes())
         .fails(&["general.alignment", "48"]);
     good()
-        .key("split.count", 2, &3u16.to_le_bytes())
-        .fails(&["split.count"]);
+        .key("one byte each", 9, &array(0, (1 << 23) + 1))
+        .fails(&["`one byte each`", "cut off"]);
     good().tensor("w", &[1], 0, 192).fails(&["`w`", "twice"]);
-    good().tensor("k", &[256], 12, 192).fails(&["`k`", "Q4_K"]);
+    good().tensor("k", &[256], 9, 192).fails(&["`k`", "Q8_1"]);
+    good()
+        .tensor("k", &[128], 12, 192)
+        .fails(&["`k`", "blocks of 256", "Q4_K"]);
     good()
         .tensor("d", &[1; 5], 0, 192)
         .fails(&["`d`", "5 dimensions"]);

@@ -4,14 +4,15 @@
 //! what the files mean.
 
 use super::{Found, archive, mlflow};
+use crate::gguf::Split;
 use crate::{LoadError, LoadOptions, Phase};
 use std::path::{Path, PathBuf};
 
 /// Folders in folders at most.
 const MAX_DEPTH: usize = 3;
 
-/// The model that `folder` leads to: itself if it holds a config.json, else its one `MLflow` model, GGUF file, archive or folder. A
-/// folder that leads nowhere is given back: what it lacks is then said by its name.
+/// The model that `folder` leads to: itself if it holds a config.json, else its one `MLflow` model, GGUF file (or the
+/// first part of one), archive or folder. A folder that leads nowhere is given back: what it lacks is then said by its name.
 pub(super) fn model_in(folder: &Path, options: &LoadOptions) -> Result<Found, LoadError> {
     // What is given back if it leads nowhere.
     let mut given = folder.to_owned();
@@ -29,7 +30,7 @@ pub(super) fn model_in(folder: &Path, options: &LoadOptions) -> Result<Found, Lo
             let mut found = entries.iter().filter(|path| wanted(path));
             found.next().filter(|_| found.next().is_none()).cloned()
         };
-        if let Some(path) = one(&|path| is_gguf(path)) {
+        if let Some(path) = one(&|path| is_gguf(path) && !is_later_part(path)) {
             return Ok(Found::Gguf(path));
         }
         if let Some(path) = one(&|path| is_archive(path)) {
@@ -78,6 +79,13 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
 pub(super) fn is_gguf(path: &Path) -> bool {
     path.extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+}
+
+/// Whether `path` is another than the first part of a split model, by its name.
+fn is_later_part(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    let part = stem.and_then(Split::named);
+    part.is_some_and(|(_, part)| part > 1)
 }
 
 /// Whether `path` is a packed model, by its name.

@@ -372,6 +372,8 @@ fn a_text_is_a_path_first_and_a_repository_second() {
     );
     let gguf = Source::parse(&text(&file)).unwrap();
     assert_eq!((gguf.stem().as_str(), &gguf), ("tiny", &Source::Gguf(file)));
+    let part = Source::Gguf(folder.path().join("big-00001-of-00003.gguf"));
+    assert_eq!(part.stem(), "big");
     let hub = Source::parse("owner/some-Model.v2@main").unwrap();
     assert_eq!(hub.stem(), "some-Model.v2");
     assert_eq!(
