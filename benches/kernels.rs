@@ -6,7 +6,8 @@ use divan::{Bencher, black_box};
 use koma_benches::{Llama, Random, cx, paged_batch};
 use koma_kernels::{
     AttnSpec, Class, Epilogue, Format, HeadLayout, Isa, PackedWeight, Routing, Rows, Team, Then,
-    combine, layer_norm, linear, linear_by_expert, paged, rms_norm, route, spread, varlen,
+    combine, layer_norm, linear, linear_by_expert, paged, rms_norm, rms_norm_add, rms_norm_heads,
+    route, soft_cap, spread, varlen,
 };
 
 fn main() {
@@ -175,6 +176,33 @@ fn paged_attention(bencher: Bencher<'_, '_>, (requests, rows, context): (usize, 
         });
 }
 
+/// Gemma 2 of 2 billion parameters: 8 heads of 256, 4 of them for keys; with its soft cap and without.
+#[divan::bench(args = [(1, 2048, true), (1, 2048, false), (512, 512, true), (512, 512, false)], max_time = 0.5)]
+fn gemma2_attention(bencher: Bencher<'_, '_>, (rows, context, capped): (usize, usize, bool)) {
+    let layout = HeadLayout {
+        q_heads: 8,
+        kv_heads: 4,
+        k_dim: 256,
+        v_dim: 256,
+    };
+    let batch = paged_batch(layout, 1, rows, context);
+    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
+    let mut kv = batch.kv;
+    let spec = AttnSpec {
+        layout,
+        scale: 0.0625,
+        causal: true,
+        window: None,
+        cap: capped.then_some(50.0),
+    };
+    let meta = koma_kernels::AttnMeta {
+        cu_seqlens: &batch.cu_seqlens,
+        kv_lens: &batch.kv_lens,
+        tables: &batch.tables,
+    };
+    bencher.bench_local(|| paged(&cx, &batch.qkv, kv.layer(0, 0), &meta, &spec, &mut out));
+}
+
 /// Attention of `MiniLM`: sequences and their length.
 #[divan::bench(args = [(1, 20), (32, 128), (4, 512)], max_time = 0.5)]
 fn varlen_attention(bencher: Bencher<'_, '_>, (sequences, len): (usize, usize)) {
@@ -206,6 +234,35 @@ fn rms_norm_576(bencher: Bencher<'_, '_>, rows: usize) {
     let x = Random::new(3).rows(rows, 576);
     let (cx, mut out) = (cx(Isa::detect()), Rows::new());
     bencher.bench_local(|| rms_norm(&cx, &x, &[1.0; 576], 1e-5, &mut out));
+}
+
+#[divan::bench(args = [1, 512])]
+fn rms_norm_add_2304(bencher: Bencher<'_, '_>, rows: usize) {
+    let x = Random::new(3).rows(rows, 2304);
+    let (cx, mut out) = (cx(Isa::detect()), x.clone());
+    bencher.bench_local(|| rms_norm_add(&cx, &x, &[1.0; 2304], 1e-6, &mut out));
+}
+
+/// The heads of Qwen3 of 0.6 billion parameters.
+#[divan::bench(args = [1, 512])]
+fn rms_norm_heads_qwen3(bencher: Bencher<'_, '_>, rows: usize) {
+    let layout = HeadLayout {
+        q_heads: 16,
+        kv_heads: 8,
+        k_dim: 128,
+        v_dim: 128,
+    };
+    let mut qkv = Random::new(3).rows(rows, layout.qkv_width());
+    let (cx, norm) = (cx(Isa::detect()), [1.0; 128]);
+    bencher.bench_local(|| rms_norm_heads(&cx, &mut qkv, &layout, (&norm, &norm), 1e-6));
+}
+
+/// Logits of Gemma 2.
+#[divan::bench(args = [1, 16])]
+fn soft_cap_256k(bencher: Bencher<'_, '_>, rows: usize) {
+    let mut logits = Random::new(3).rows(rows, 256_000);
+    let cx = cx(Isa::detect());
+    bencher.bench_local(|| soft_cap(&cx, &mut logits, 30.0));
 }
 
 #[divan::bench(args = [1, 512])]

@@ -182,6 +182,26 @@ fn what_cannot_be_computed_is_refused() {
     }
 }
 
+/// The spelling of the released Phi-3 files means the same as today's.
+#[test]
+fn older_long_rope_means_the_same() {
+    let case = Case::read("phi3_longrope");
+    let folder = edited(&case.model(), |config| {
+        let fields = config.as_object_mut().unwrap();
+        let mut rope = fields.remove("rope_parameters").unwrap();
+        let inner = rope.as_object_mut().unwrap();
+        for moved in ["rope_theta", "partial_rotary_factor"] {
+            fields.insert(moved.to_owned(), inner.remove(moved).unwrap());
+        }
+        inner.retain(|name, _| name.ends_with("_factor"));
+        inner.insert("type".to_owned(), "su".into());
+        fields.insert("rope_scaling".to_owned(), rope);
+    });
+    let loaded = open(folder.path(), Dtype::F32).unwrap();
+    let off = last_logits(&loaded, &case, &case.json, "");
+    assert!(off <= LOGITS, "logits are off by {off:e}");
+}
+
 /// `LongRoPE` has other frequencies for longer requests, so these are not admitted.
 #[test]
 fn long_rope_bounds_the_window() {

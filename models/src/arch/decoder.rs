@@ -89,10 +89,12 @@ impl Spec {
         rope: Option<RopeTable>,
         sliding: impl Fn(usize) -> bool,
     ) {
+        if window >= self.positions && rope.is_none() {
+            return; // no request can outgrow it
+        }
         let rope = rope.unwrap_or_else(|| self.kinds[0].rope.clone());
         let slides: Vec<bool> = (0..self.layers.len()).map(sliding).collect();
         let kind = Kind {
-            // A window that no request can outgrow is none.
             window: Some(window).filter(|w| *w < self.positions),
             rope,
         };

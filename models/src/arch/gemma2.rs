@@ -60,7 +60,7 @@ pub(super) fn shared_fields(json: &Json, spec: &mut Spec) -> Result<(), LoadErro
     Ok(())
 }
 
-fn gguf(keys: &Keys<'_>) -> Result<Spec, LoadError> {
+pub(super) fn gguf(keys: &Keys<'_>) -> Result<Spec, LoadError> {
     let mut spec = gemma(Spec::gguf(keys, false)?);
     spec.activation = Then::GeluTanhMul;
     spec.scale = largest_scale(&spec, 46);

@@ -138,3 +138,79 @@ fn gguf(keys: &Keys<'_>) -> Result<Spec, LoadError> {
     spec.logit_cap = keys.find_positive(LOGIT_CAP)?;
     Ok(spec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::gemma2;
+    use super::*;
+    use crate::gguf::{GgufMeta, Value as Meta};
+    use std::path::Path;
+
+    /// Metadata of a Gemma of `layers` layers: hidden size 64, 4 heads of 32.
+    fn meta(arch: &str, layers: i128, more: &[(&str, Meta)]) -> GgufMeta {
+        let text = |text: &str| Meta::Str(text.to_owned());
+        let sizes = [
+            ("embedding_length", 64),
+            ("feed_forward_length", 96),
+            ("block_count", layers),
+            ("context_length", 512),
+            ("vocab_size", 100),
+            ("attention.head_count", 4),
+            ("attention.head_count_kv", 2),
+            ("attention.key_length", 32),
+            (WINDOW, 20),
+        ];
+        let sizes = sizes.into_iter().map(|(key, n)| (key, Meta::Int(n)));
+        let eps = ("attention.layer_norm_rms_epsilon", Meta::Float(1e-6));
+        let all = sizes.chain([eps]).chain(more.iter().cloned());
+        let all = all.map(|(key, value)| (format!("{arch}.{key}"), value));
+        let all = all.chain([("general.architecture".to_owned(), text(arch))]);
+        GgufMeta::new(Path::new("x.gguf"), all.collect())
+    }
+
+    /// The largest models scale queries by hidden size over heads, all others by the size of a head.
+    #[test]
+    fn the_largest_are_known_by_their_layers() {
+        let scale =
+            |arch: &str, layers, own: &[&str], read: fn(&Keys<'_>) -> Result<Spec, LoadError>| {
+                let meta = meta(arch, layers, &[]);
+                read(&Keys::new(&meta, own).unwrap()).unwrap().scale
+            };
+        let (of_head, of_heads) = (1.0 / 32f32.sqrt(), 1.0 / 16f32.sqrt());
+        for (layers, two, three) in [
+            (26, of_head, of_head),
+            (46, of_heads, of_head),
+            (62, of_head, of_heads),
+        ] {
+            let got = scale("gemma2", layers, &[WINDOW], gemma2::gguf);
+            assert!((got - two).abs() < 1e-7, "gemma2 of {layers} layers: {got}");
+            let got = scale("gemma3", layers, &[WINDOW], gguf);
+            assert!(
+                (got - three).abs() < 1e-7,
+                "gemma3 of {layers} layers: {got}"
+            );
+        }
+    }
+
+    /// Keys that newer files have say otherwise than what the format means without them.
+    #[test]
+    fn pattern_and_local_base_are_read_where_they_are() {
+        let kinds = |more: &[(&str, Meta)]| {
+            let meta = meta("gemma3", 4, more);
+            let keys = Keys::new(&meta, &[WINDOW, LOGIT_CAP, LOCAL_BASE, PATTERN]).unwrap();
+            let spec = gguf(&keys).unwrap();
+            let second = spec.kinds.last().unwrap().rope.inv_freq[1];
+            (spec.layers, second)
+        };
+        let (layers, base) = kinds(&[]);
+        // Fewer layers than the pattern: all have a window.
+        assert_eq!(layers, [0; 4]);
+        let (layers, other) = kinds(&[(PATTERN, Meta::Int(2)), (LOCAL_BASE, Meta::Float(5e4))]);
+        assert_eq!(layers, [1, 0, 1, 0]);
+        assert!(other < base, "a larger base turns slower");
+        let meta = meta("gemma3", 4, &[(PATTERN, Meta::Bools(vec![true; 4]))]);
+        let keys = Keys::new(&meta, &[WINDOW, PATTERN]).unwrap();
+        let error = gguf(&keys).err().expect("a list is not read").to_string();
+        assert!(error.contains(PATTERN), "{error}");
+    }
+}
