@@ -8,12 +8,18 @@
 mod bench;
 mod file;
 mod inspect;
+mod local;
+mod models;
+mod shell;
 
 pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
 pub(crate) use file::{File, FileModel};
 pub(crate) use inspect::{DoctorArgs, PlanArgs};
 use koma_engine::models::{FetchOptions, HubOptions, Secret};
+pub(crate) use local::{ChatArgs, LocalArgs, RunCommand, SamplingArgs, TextsArgs};
+pub(crate) use models::ModelsArgs;
+pub(crate) use shell::{CompletionsArgs, ManArgs};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,6 +56,15 @@ pub(crate) enum Command {
     /// Serve models over HTTP.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
+    /// Talk to a chat model in this terminal.
+    #[command(after_help = local::CHAT_EXAMPLES)]
+    Chat(ChatArgs),
+    /// Ask a model once.
+    #[command(subcommand, after_help = local::RUN_EXAMPLES)]
+    Run(RunCommand),
+    /// List the models in the local caches, and those of a running server.
+    #[command(after_help = models::EXAMPLES)]
+    Models(ModelsArgs),
     /// Measure.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -57,6 +72,12 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show what this machine gives, what this process may use of it, and what to do about what is wrong.
     Doctor(DoctorArgs),
+    /// Print completions for a shell.
+    #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Print the manual.
+    #[command(after_help = shell::MAN_EXAMPLES)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -233,8 +254,9 @@ fn layer<const N: usize>(flags: [(&'static str, &Option<String>); N]) -> Layer {
         .collect()
 }
 
-/// How the variables begin that Koma reads: its own, those of the hub's tools, and where folders for caches are.
-const OURS: [&str; 4] = ["KOMA_", "HF_", "XDG_CACHE_HOME", "HOME"];
+/// How the variables begin that Koma reads: its own, those of the hub's tools, where folders for caches are, and whether
+/// colours are wanted.
+const OURS: [&str; 5] = ["KOMA_", "HF_", "XDG_CACHE_HOME", "HOME", "NO_COLOR"];
 
 /// The environment, read once.
 #[derive(Clone, Default)]
@@ -279,9 +301,14 @@ impl Environment {
             .collect()
     }
 
-    /// The key that `koma bench serve` shows to the server: `KOMA_API_KEY`.
+    /// The key that is shown to a server that is asked: `KOMA_API_KEY`.
     pub(crate) fn api_key(&self) -> Option<&str> {
         self.get("KOMA_API_KEY")
+    }
+
+    /// Whether colours are wanted where there is a terminal: not if `NO_COLOR` is set (no-color.org).
+    pub(crate) fn color(&self) -> bool {
+        self.get("NO_COLOR").is_none()
     }
 
     /// The file of `KOMA_CONFIG`.

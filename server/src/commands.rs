@@ -2,8 +2,12 @@
 
 mod announce;
 pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod completions;
 pub(crate) mod doctor;
-mod output;
+pub(crate) mod man;
+pub(crate) mod models;
 pub(crate) mod plan;
+pub(crate) mod run;
 pub(crate) mod serve;
 mod start;

@@ -7,6 +7,7 @@
 
 mod bench;
 mod inspect;
+mod local;
 mod models;
 mod values;
 
@@ -18,6 +19,7 @@ pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace};
 pub(crate) use inspect::{DoctorConfig, PlanConfig};
 use koma_engine::models::kernels::{Class, Isa, KvDtype};
 use koma_engine::models::{Dtype, FetchOptions, Source};
+pub(crate) use local::{ChatConfig, LocalConfig, ModelsConfig, RunConfig, RunTask};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,6 +42,8 @@ pub(crate) struct ProcessConfig {
     pub(crate) log_format: LogFormat,
     pub(crate) log_filter: String,
     pub(crate) fetch: FetchOptions,
+    /// Whether colours are wanted where there is a terminal.
+    pub(crate) color: bool,
 }
 
 /// Settings of one model.
@@ -77,7 +81,7 @@ pub(crate) struct ServeConfig {
 }
 
 /// What is around the process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Surroundings {
     /// Processors it may use.
     pub(crate) cores: usize,
@@ -85,6 +89,8 @@ pub(crate) struct Surroundings {
     pub(crate) sagemaker: PathBuf,
     /// Where to fetch models from, as other tools are told it.
     pub(crate) fetch: FetchOptions,
+    /// Whether colours are wanted.
+    pub(crate) color: bool,
 }
 
 impl ServeConfig {
@@ -194,6 +200,7 @@ fn process(values: &Values<'_>, around: &Surroundings) -> Result<ProcessConfig, 
             .log_filter("log")?
             .unwrap_or_else(|| "info".to_owned()),
         fetch: fetch(values, around),
+        color: around.color,
     })
 }
 
@@ -248,6 +255,7 @@ impl Surroundings {
             cores: koma_engine::Machine::detect().cores,
             sagemaker: PathBuf::from("/opt/ml/model"),
             fetch: environment.fetch(),
+            color: environment.color(),
         }
     }
 }

@@ -5,17 +5,17 @@ mod args;
 mod commands;
 mod config;
 mod logging;
+mod output;
 mod progress;
 mod shutdown;
 
-use args::{BenchCommand, Cli, Command, Environment};
+use args::{BenchCommand, Cli, Command, Environment, ManArgs};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use config::{
-    BenchConfig, BenchServeConfig, DoctorConfig, LogFormat, PlanConfig, ProcessConfig, ServeConfig,
-    Surroundings,
+    BenchConfig, BenchServeConfig, ChatConfig, DoctorConfig, LogFormat, ModelsConfig, PlanConfig,
+    ProcessConfig, RunConfig, ServeConfig, Surroundings,
 };
-use std::io::Write;
 use std::process::ExitCode;
 
 // Many short-lived buffers from several threads: the system's allocator is the slower one there.
@@ -33,9 +33,10 @@ fn main() -> ExitCode {
             usage(&Cli::command().error(ErrorKind::ValueValidation, message))
         }
         Err(Failure::Logged) => ExitCode::FAILURE,
+        // Whoever reads has seen enough: that is no failure.
+        Err(Failure::Failed(error)) if error.is::<output::Closed>() => ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => {
-            // Nothing is left to do if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            output::note(&format!("error: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
@@ -78,6 +79,29 @@ fn run(command: Command) -> Result<(), Failure> {
                 DoctorConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
             logging::start(&config.process)?;
             commands::doctor::doctor(&config)?;
+        }
+        Command::Chat(args) => {
+            let config =
+                ChatConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
+            logging::start(&config.local.process)?;
+            commands::chat::chat(config)?;
+        }
+        Command::Run(command) => {
+            let config =
+                RunConfig::resolve(&command, &environment, &around).map_err(Failure::Usage)?;
+            logging::start(&config.local.process)?;
+            commands::run::run(&config)?;
+        }
+        Command::Models(args) => {
+            let config =
+                ModelsConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
+            commands::models::models(&config)?;
+        }
+        Command::Completions(args) => commands::completions::completions(args.shell)?,
+        Command::Man(ManArgs { dir: Some(dir), .. }) => commands::man::write_all(&dir)?,
+        Command::Man(args) => {
+            let command = commands::man::find(&args.command).map_err(Failure::Usage)?;
+            commands::man::page(&command)?;
         }
         Command::Bench(command) => bench(&command, &environment, &around)?,
     }

@@ -32,7 +32,31 @@ fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&st
 
 #[test]
 fn help_shows_every_command_with_examples() {
-    check(&["--help"], &[], 0, &["serve", "bench", "side by side"]);
+    let commands = [
+        "serve",
+        "chat",
+        "run",
+        "models",
+        "bench",
+        "completions",
+        "man",
+        "side by side",
+    ];
+    check(&["--help"], &[], 0, &commands);
+    let flags = ["--system", "--temperature", "--seed", "/help", "Examples:"];
+    check(&["chat", "--help"], &[], 0, &flags);
+    let tasks = ["classify", "rerank", "embed", "complete", "Examples:"];
+    check(&["run", "--help"], &[], 0, &tasks);
+    check(&["completions", "bash"], &[], 0, &commands[..7]);
+    check(&["man"], &[], 0, &["koma\\-serve(1)", "koma\\-run(1)"]);
+    check(
+        &["man", "run", "embed"],
+        &[],
+        0,
+        &["koma\\-run\\-embed", "truncate"],
+    );
+    let nowhere = [("HF_HOME", "/nowhere")];
+    check(&["models"], &nowhere, 0, &["nothing in /nowhere/hub"]);
     let flags = [
         "[NAME=]SOURCE",
         "--host",
@@ -116,6 +140,15 @@ fn usage_errors_have_code_2_and_name_what_is_wrong() {
         &["--config", "/none.toml"],
     );
     check(&["serve", "x/y", "z/y"], &[], 2, &["two models", "`y`"]);
+    check(&["chat"], &[], 2, &["SOURCE"]);
+    check(
+        &["chat", "a/b", "--top-p", "2"],
+        &[],
+        2,
+        &["--top-p: must be from 0 to 1, got 2.0"],
+    );
+    check(&["run", "rerank", "a/b", "query"], &[], 2, &["documents"]);
+    check(&["man", "sever"], &[], 2, &["no command `sever`", "serve"]);
     check(&["bench", "throughput"], &[], 2, &["SOURCE"]);
     let no_url = ["bench", "serve", "--url", "localhost:1"];
     check(&no_url, &[], 2, &["--url", "http://127.0.0.1:8080"]);

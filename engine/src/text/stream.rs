@@ -165,6 +165,12 @@ impl TextStream {
         }
     }
 
+    /// Ends all continuations before the next step. What is known of their text still comes, and then their ends, with
+    /// [`FinishReason::Stop`].
+    pub fn cancel(&self) {
+        (0..self.children.len() as u32).for_each(|child| self.events.cancel(child));
+    }
+
     fn take(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Token { child, id, logprob }) => self.token(child, id, logprob),

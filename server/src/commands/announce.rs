@@ -2,9 +2,9 @@
 //! standard error, for programs as one event each.
 
 use crate::config::{LogFormat, ServeConfig};
+use crate::output::{note, table};
 use koma_engine::{Budget, TaskKind};
 use koma_server::AppState;
-use std::io::Write;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -35,7 +35,7 @@ pub(super) fn memory(config: &ServeConfig, budget: &Budget) {
         mib(budget.memory),
         budget.threads
     );
-    print(&(table(&rows) + &from));
+    note(&(table(&rows) + &from));
 }
 
 /// The models that answer.
@@ -76,7 +76,7 @@ pub(super) fn models(config: &ServeConfig, state: &AppState) {
         ]);
     }
     if config.process.log_format == LogFormat::Text {
-        print(&table(&rows));
+        note(&table(&rows));
     }
 }
 
@@ -84,43 +84,5 @@ fn mib(bytes: usize) -> String {
     match bytes {
         0 => "-".to_owned(),
         _ => format!("{:.1} MiB", bytes as f64 / MIB),
-    }
-}
-
-/// Rows of equal length as lines of aligned columns: the first to the left, the others to the right.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate();
-        let cells: Vec<String> = cells
-            .map(|(column, (cell, width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            })
-            .collect();
-        format!("  {}\n", cells.join("   "))
-    };
-    rows.iter().map(line).collect()
-}
-
-fn print(text: &str) {
-    // Nothing is left to do if standard error is closed.
-    let _ = write!(std::io::stderr(), "{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
-        let text = table(&[row(["model", "len"]), row(["a", "2048"])]);
-        assert_eq!(text, "  model    len\n  a       2048\n");
-        assert_eq!(table(&[]), "");
     }
 }

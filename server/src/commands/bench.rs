@@ -14,8 +14,9 @@ mod serve;
 mod summary;
 mod times;
 
-use super::{output, start};
+use super::start;
 use crate::config::{BenchConfig, LogFormat};
+use crate::output;
 use crate::progress::{Progress, Unit};
 use anyhow::{bail, ensure};
 use koma_engine::models::kernels::Team;

@@ -10,8 +10,8 @@ mod facts;
 mod rates;
 mod report;
 
-use super::output;
 use crate::config::DoctorConfig;
+use crate::output;
 use facts::Facts;
 use report::Report;
 

@@ -8,8 +8,9 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use super::{output, start};
+use super::start;
 use crate::config::PlanConfig;
+use crate::output;
 use anyhow::{Context, ensure};
 use koma_engine::models::kernels::Team;
 use koma_engine::models::{Outline, hollow, tokenizer};

@@ -1,15 +1,17 @@
 //! From a [`ModelConfig`] to a loaded model and the settings of its engine: what all commands do alike.
 
-use crate::config::{LogFormat, ModelConfig, ProcessConfig};
+use crate::config::{LocalConfig, LogFormat, ModelConfig, ProcessConfig};
 use crate::progress::{Progress, Unit};
-use anyhow::{Context, ensure};
-use koma_engine::models::kernels::Class;
+use anyhow::{Context, anyhow, ensure};
+use koma_engine::models::kernels::{Class, Team};
 use koma_engine::models::{
     Limits, LoadOptions, LoadProgress, Loaded, Model, Outline, Phase, load, outline,
 };
-use koma_engine::{EngineConfig, ModelNeed};
+use koma_engine::{EngineConfig, EngineHandle, Machine, ModelNeed, plan_budget};
+use koma_server::ServedModel;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Runtime;
 
 /// Loads `model`, showing how far it is. Its window is cut to what is configured.
 ///
@@ -124,4 +126,43 @@ pub(super) fn limit(model: &ModelConfig, limits: &mut Limits) -> anyhow::Result<
         limits.max_len = asked.min(own);
     }
     Ok(())
+}
+
+/// One model for this process alone: loaded, and started with a cache that holds one request of full length, unless more
+/// is asked for.
+///
+/// # Errors
+/// If the memory does not hold it, or it cannot be loaded.
+pub(super) fn single(config: &LocalConfig) -> anyhow::Result<ServedModel> {
+    let LocalConfig {
+        process,
+        model,
+        data_dir,
+    } = config;
+    let machine = Machine {
+        cores: process.threads,
+        ..Machine::detect()
+    };
+    plan_budget(&machine, &[expected_need(model, process)?])?;
+    let loaded = load_model(model, process)?;
+    let need = need(model, &loaded.outline());
+    plan_budget(&machine, std::slice::from_ref(&need))?;
+    let cache_bytes = need.cache_bytes.unwrap_or(need.request_bytes);
+    let mut engine = engine_config(model, &loaded, cache_bytes);
+    engine.dump_dir = Some(dump_dir(data_dir.as_deref()));
+    let team = Arc::new(Team::new(process.threads));
+    let handle = EngineHandle::start(loaded, engine, team, process.isa)?;
+    ServedModel::new(handle, model.root.clone())
+        .map_err(|reason| anyhow!("model `{}`: {reason}", model.name))
+}
+
+/// A runtime for a command that waits for one thing after the other.
+///
+/// # Errors
+/// If the system refuses.
+pub(super) fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")
 }

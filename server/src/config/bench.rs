@@ -153,7 +153,7 @@ fn paces(args: &BenchServeArgs) -> Vec<Pace> {
 }
 
 /// `http://host:8080/v1/` is the server `http://host:8080`.
-fn base(url: &str) -> Result<String, String> {
+pub(super) fn base(url: &str) -> Result<String, String> {
     let parsed = reqwest::Url::parse(url).ok().filter(|parsed| {
         let bare = parsed.query().is_none() && parsed.fragment().is_none();
         matches!(parsed.scheme(), "http" | "https") && parsed.has_host() && bare
@@ -173,7 +173,6 @@ mod tests {
     use super::*;
     use crate::args::{BenchCommand, Cli, Command};
     use clap::Parser;
-    use koma_engine::models::FetchOptions;
     use std::path::Path;
 
     fn resolve(arguments: &str) -> Result<BenchServeConfig, String> {
@@ -185,7 +184,7 @@ mod tests {
         let around = Surroundings {
             cores: 2,
             sagemaker: Path::new("/nowhere").to_owned(),
-            fetch: FetchOptions::default(),
+            ..Surroundings::default()
         };
         let environment = [("KOMA_API_KEY".to_owned(), "k".to_owned())];
         BenchServeConfig::resolve(&args, &environment.into_iter().collect(), &around)

@@ -48,7 +48,7 @@ impl World {
         let around = Surroundings {
             cores: 3,
             sagemaker: self.dir.path().join("sagemaker"),
-            fetch: FetchOptions::default(),
+            ..Surroundings::default()
         };
         ServeConfig::resolve(&args, &environment, &around)
     }

@@ -17,8 +17,8 @@ mod tests;
 mod totals;
 
 use crate::args::Endpoint;
-use crate::commands::output;
 use crate::config::{BenchServeConfig, LogFormat, Pace};
+use crate::output;
 use crate::progress::{Progress, Unit};
 use answer::{Fault, FaultKind};
 use anyhow::{Context, anyhow, bail};

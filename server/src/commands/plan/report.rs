@@ -260,7 +260,7 @@ mod tests {
         let around = Surroundings {
             cores: 3,
             sagemaker: "/nowhere".into(),
-            fetch: koma_engine::models::FetchOptions::default(),
+            ..Surroundings::default()
         };
         let phase = |tokens, products| Phase {
             tokens,

@@ -23,7 +23,7 @@ fn config(source: &Path, arguments: &str) -> PlanConfig {
     let around = Surroundings {
         cores: 1,
         sagemaker: "/nowhere".into(),
-        fetch: koma_engine::models::FetchOptions::default(),
+        ..Surroundings::default()
     };
     PlanConfig::resolve(&args, &Environment::default(), &around).unwrap()
 }

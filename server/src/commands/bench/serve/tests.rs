@@ -5,7 +5,7 @@ use crate::args::{BenchCommand, Cli, Command};
 use crate::config::{BenchServeConfig, Surroundings};
 use clap::Parser;
 use koma_engine::models::kernels::{Isa, Team};
-use koma_engine::models::{FetchOptions, Head, HeadKind, Loaded};
+use koma_engine::models::{Head, HeadKind, Loaded};
 use koma_engine::{EngineConfig, EngineHandle, toy};
 use koma_server::{AppState, ServedModel, ServerLimits, Silent};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn config(url: &str, arguments: &str) -> BenchServeConfig {
     let around = Surroundings {
         cores: 1,
         sagemaker: Path::new("/nowhere").to_owned(),
-        fetch: FetchOptions::default(),
+        ..Surroundings::default()
     };
     let environment = std::iter::empty::<(String, String)>().collect();
     BenchServeConfig::resolve(&args, &environment, &around).unwrap()
