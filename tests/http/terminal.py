@@ -13,7 +13,7 @@ import subprocess
 import termios
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[=>]|\r|\x07")
-TIMEOUT = 300
+TIMEOUT = 120
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 

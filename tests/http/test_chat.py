@@ -91,12 +91,12 @@ def test_ctrl_c_stops_a_reply_and_frees_its_blocks(chat) -> None:
 
 
 def test_a_full_window_is_said_and_reset_helps(chat) -> None:
-    terminal = chat("--temperature", "0", "--max-model-len", "64")
+    terminal = chat("--temperature", "0", "--max-model-len", "45")
     terminal.line("Count to one hundred, one number after the other.")
-    terminal.until(r"the model's window of 64 tokens is full; /reset begins a new conversation")
+    terminal.until(r"the model's window of 45 tokens is full; /reset begins a new conversation")
     terminal.until("> ")
     terminal.line("Go on.")
-    terminal.until(r"has \d+ tokens and leaves no room for a reply in the model's window of 64; /reset begins")
+    terminal.until(r"has \d+ tokens and leaves no room for a reply in the model's window of 45; /reset begins")
     terminal.until("> ")
     terminal.line("/reset")
     terminal.until("> ")

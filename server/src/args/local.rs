@@ -85,13 +85,16 @@ pub(crate) struct ChatArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunCommand {
-    /// Give each text the labels of a classifier.
+    /// Give each text, or the parts of it, the labels of a classifier.
     Classify {
         #[command(flatten)]
         texts: TextsArgs,
         /// Leave the model's own activation (softmax, sigmoid) out
         #[arg(long)]
         raw: bool,
+        /// How a token classifier's tokens become entities: none, simple, first, average, max [default: none]
+        #[arg(long, value_name = "STRATEGY")]
+        aggregation: Option<String>,
     },
     /// Order documents by how well they answer a query: the first TEXT is the query, the others are the documents.
     Rerank {

@@ -24,12 +24,12 @@ use std::io::Read;
 pub(crate) fn run(config: &RunConfig) -> anyhow::Result<()> {
     let texts = texts(config)?;
     let model = start::single(&config.local)?;
-    let kind = kind(&config.task);
+    let kinds = kinds(&config.task);
     ensure!(
-        model.serves(kind),
+        kinds.iter().any(|kind| model.serves(*kind)),
         "the model `{}` does not serve {}; it serves {}",
         model.name(),
-        kind.name(),
+        kinds[0].name(),
         serves(&model)
     );
     let asked = Asked::new(model);
@@ -61,12 +61,13 @@ async fn answer(config: &RunConfig, asked: &Asked, texts: &[String]) -> anyhow::
     })
 }
 
-fn kind(task: &RunTask) -> TaskKind {
+/// What a model may serve to be asked this; the first gives the task its name.
+fn kinds(task: &RunTask) -> &'static [TaskKind] {
     match task {
-        RunTask::Classify { .. } => TaskKind::Classify,
-        RunTask::Rerank { .. } => TaskKind::Score,
-        RunTask::Embed => TaskKind::Embed,
-        RunTask::Complete(_) => TaskKind::Generate,
+        RunTask::Classify { .. } => &[TaskKind::Classify, TaskKind::Tag],
+        RunTask::Rerank { .. } => &[TaskKind::Score],
+        RunTask::Embed => &[TaskKind::Embed],
+        RunTask::Complete(_) => &[TaskKind::Generate],
     }
 }
 
@@ -75,7 +76,7 @@ fn serves(model: &koma_server::ServedModel) -> String {
     let command = |kind: &TaskKind| match kind {
         TaskKind::Generate => "koma run complete, koma chat",
         TaskKind::Embed => "koma run embed",
-        TaskKind::Classify => "koma run classify",
+        TaskKind::Classify | TaskKind::Tag => "koma run classify",
         TaskKind::Score => "koma run rerank",
     };
     let tasks = model.handle.info().tasks.iter();
@@ -89,10 +90,13 @@ fn serves(model: &koma_server::ServedModel) -> String {
 fn question(config: &RunConfig, texts: &[String]) -> anyhow::Result<Question> {
     let truncate = config.truncate;
     let (route, body) = match &config.task {
-        RunTask::Classify { raw } => (
-            "/classify",
-            json!({"input": texts, "raw_scores": raw, "truncate": truncate}),
-        ),
+        RunTask::Classify { raw, aggregation } => {
+            let mut body = json!({"input": texts, "raw_scores": raw, "truncate": truncate});
+            if let Some(strategy) = aggregation {
+                body["aggregation_strategy"] = json!(strategy);
+            }
+            ("/classify", body)
+        }
         RunTask::Embed => (
             "/v1/embeddings",
             json!({"input": texts, "truncate": truncate}),

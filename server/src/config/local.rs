@@ -29,8 +29,15 @@ pub(crate) struct ChatConfig {
 /// What is asked of a model once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum RunTask {
-    Classify { raw: bool },
-    Rerank { raw: bool, top_n: Option<u32> },
+    Classify {
+        raw: bool,
+        /// How tokens become entities; the route's own default if none.
+        aggregation: Option<String>,
+    },
+    Rerank {
+        raw: bool,
+        top_n: Option<u32>,
+    },
     Embed,
     Complete(SamplingOptions),
 }
@@ -110,7 +117,14 @@ impl RunConfig {
         around: &Surroundings,
     ) -> Result<Self, String> {
         let (texts, task) = match command {
-            RunCommand::Classify { texts, raw } => (texts, RunTask::Classify { raw: *raw }),
+            RunCommand::Classify {
+                texts,
+                raw,
+                aggregation,
+            } => {
+                let (raw, aggregation) = (*raw, aggregation.clone());
+                (texts, RunTask::Classify { raw, aggregation })
+            }
             RunCommand::Rerank { texts, raw, top_n } => {
                 let (raw, top_n) = (*raw, *top_n);
                 (texts, RunTask::Rerank { raw, top_n })

@@ -114,6 +114,7 @@ mod tests {
                 threads: 4,
                 isa: Isa::detect(),
                 log_format: LogFormat::Text,
+                color: false,
                 log_filter: "info".to_owned(),
                 fetch: koma_engine::models::FetchOptions::default(),
             },

@@ -247,6 +247,7 @@ mod tests {
                 threads: 2,
                 isa: Isa::Portable,
                 log_format: LogFormat::Text,
+                color: false,
                 log_filter: "info".to_owned(),
                 fetch: koma_engine::models::FetchOptions::default(),
             },

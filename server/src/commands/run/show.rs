@@ -7,16 +7,19 @@ use std::fmt::Write;
 /// Characters of a text that stand for it.
 const SHOWN: usize = 72;
 
-/// The classes of each text, the best first; with several texts, each above its classes.
+/// The classes of each text, the best first, or what is in it, from left to right; with several texts, each above its own.
 pub(super) fn classified(reply: &Value, texts: &[String], labels: &[String]) -> String {
     let mut out = String::new();
     for (entry, text) in list(&reply["data"]).iter().zip(texts) {
         if texts.len() > 1 {
             line(&mut out, &clip(text, SHOWN));
         }
+        let indent = if texts.len() > 1 { "  " } else { "" };
+        for found in list(&entry["entities"]) {
+            line(&mut out, &format!("{indent}{}", entity(found)));
+        }
         let mut rows: Vec<(usize, f64)> = numbers(&entry["probs"]).enumerate().collect();
         rows.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        let indent = if texts.len() > 1 { "  " } else { "" };
         for (index, value) in rows {
             let number = index.to_string();
             let label = labels.get(index).unwrap_or(&number);
@@ -24,6 +27,16 @@ pub(super) fn classified(reply: &Value, texts: &[String], labels: &[String]) -> 
         }
     }
     out
+}
+
+/// Score, label, place and word of a part of a text.
+fn entity(found: &Value) -> String {
+    let score = found["score"].as_f64().unwrap_or_default();
+    let label = found["entity_group"].as_str().or(found["entity"].as_str());
+    let (label, word) = (label.unwrap_or_default(), found["word"].as_str());
+    let (start, end) = (&found["start"], &found["end"]);
+    let word = clip(word.unwrap_or_default(), SHOWN);
+    format!("{score:>8.4}  {label}  {start}..{end}  {word}")
 }
 
 /// Documents with their scores and numbers (from 0, as in the JSON), the best first.
@@ -85,6 +98,19 @@ mod tests {
         let text = classified(&two, &texts(&["a", "b\nc"]), &[]);
         let expected = "a\n    1.0000  0\n    0.0000  1\nb c\n    0.5000  0\n    0.5000  1\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn parts_of_a_text_come_with_their_places() {
+        let reply = json!({"data": [{"entities": [
+            {"entity_group": "PER", "score": 0.5, "word": "Aiko", "start": 3, "end": 7},
+            {"entity": "B-LOC", "score": 1.0, "index": 4, "word": "Kyoto", "start": 11, "end": 16},
+        ]}]});
+        let expected = "  0.5000  PER  3..7  Aiko\n  1.0000  B-LOC  11..16  Kyoto\n";
+        assert_eq!(
+            classified(&reply, &texts(&["I, Aiko in Kyoto"]), &[]),
+            expected
+        );
     }
 
     #[test]
