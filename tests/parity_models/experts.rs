@@ -222,32 +222,53 @@ fn a_missing_expert_is_named() {
 fn wrong_numbers_of_experts_in_gguf_files_are_named() {
     let case = Case::read("gguf_experts");
     let folder = tempfile::tempdir().unwrap();
-    for (arch, key, value, words) in [
-        ("llama", "expert_used_count", 5, "llama.expert_used_count"),
-        ("llama", "expert_used_count", 0, "llama.expert_used_count"),
-        ("llama", "expert_count", 3, "blk.0.ffn_gate_exps.weight"),
-        // Without experts it is an ordinary Llama, which has none to use.
-        ("llama", "expert_count", 0, "llama.expert_used_count"),
+    for (file, key, value, words) in [
         (
-            "qwen3moe",
+            "llama-experts",
+            "expert_used_count",
+            5,
+            "llama.expert_used_count",
+        ),
+        (
+            "llama-experts",
+            "expert_used_count",
+            0,
+            "llama.expert_used_count",
+        ),
+        (
+            "llama-experts",
+            "expert_count",
+            3,
+            "blk.0.ffn_gate_exps.weight",
+        ),
+        // Without experts it is an ordinary Llama, which has none to use.
+        (
+            "llama-experts",
+            "expert_count",
+            0,
+            "llama.expert_used_count",
+        ),
+        (
+            "qwen3moe-experts",
             "expert_used_count",
             6,
             "qwen3moe.expert_used_count",
         ),
         (
-            "qwen3moe",
+            "qwen3moe-experts",
             "expert_feed_forward_length",
             31,
             "blk.0.ffn_gate_exps.weight",
         ),
         (
-            "qwen3moe",
+            "qwen3moe-experts",
             "expert_feed_forward_length",
             0,
             "qwen3moe.expert_feed_forward_length",
         ),
     ] {
-        let path = case.folder.join(format!("{arch}-experts.gguf"));
+        let path = case.folder.join(format!("{file}.gguf"));
+        let arch = file.strip_suffix("-experts").unwrap();
         let message = refusal(&with_key(
             &path,
             &format!("{arch}.{key}"),

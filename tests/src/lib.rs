@@ -2,3 +2,4 @@
 
 pub mod forward;
 pub mod golden;
+pub mod models_table;
