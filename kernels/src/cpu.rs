@@ -15,6 +15,7 @@ pub(crate) mod codes;
 pub(crate) mod encode;
 pub(crate) mod experts;
 pub(crate) mod gemm;
+pub(crate) mod grouped;
 pub(crate) mod isa;
 pub(crate) mod norm;
 pub(crate) mod pack;

@@ -110,6 +110,8 @@ impl Isa {
 pub(crate) struct Scratch {
     /// Activations as the kernel of a product reads them.
     pub(crate) acts: Vec<u32>,
+    /// Activations in the order of a weight's columns.
+    pub(crate) gathered: Vec<f32>,
     /// Products that need a second pass.
     pub(crate) product: Vec<f32>,
     /// The products that share a region.

@@ -27,6 +27,16 @@ pub enum Error {
         /// Name of the format.
         format: &'static str,
     },
+    /// A grouped format needs groups of whole blocks.
+    #[error(
+        "groups of {group} of {cols} columns are not supported, only multiples of 32 and whole rows"
+    )]
+    Group {
+        /// Input columns.
+        cols: usize,
+        /// Columns of a group.
+        group: usize,
+    },
     /// Weights that are stacked into one must agree in columns and format.
     #[error("weights of different shape or format cannot be stacked: {0}")]
     Stack(String),

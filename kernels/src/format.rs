@@ -4,6 +4,7 @@
 //! read in `cpu/encode.rs`, its values one by one in `reference.rs`. Kernels follow from the table in `cpu/codes.rs`.
 
 use crate::cpu::codes::Unit;
+use crate::grouped::Groups;
 
 /// How the values of a weight are stored. Block formats are GGML's: integer codes of some bits; 16 or 32 of them share a
 /// scale and perhaps a minimum; in K formats those are small integers, times what 256 values share. All of them are
@@ -42,10 +43,12 @@ pub enum Format {
     Iq4Nl,
     /// 32 values of 4 bits (e2m1) and a power of two (e8m0): OCP's MX format.
     Mxfp4,
+    /// Codes that share a scale by the group of columns; files keep codes and scales apart.
+    Grouped(Groups),
 }
 
 impl Format {
-    /// All of them, in the order of their numbers.
+    /// All that files hold row by row, in the order of their numbers.
     pub const ALL: [Self; 16] = [
         Self::F32,
         Self::Bf16,
@@ -64,6 +67,30 @@ impl Format {
         Self::Iq4Nl,
         Self::Mxfp4,
     ];
+
+    /// Its place in [`Format::ALL`].
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::F32 => 0,
+            Self::Bf16 => 1,
+            Self::F16 => 2,
+            Self::Q8_0 => 3,
+            Self::Q4_0 => 4,
+            Self::Q4_1 => 5,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q2K => 8,
+            Self::Q3K => 9,
+            Self::Q4K => 10,
+            Self::Q5K => 11,
+            Self::Q6K => 12,
+            Self::Q8K => 13,
+            Self::Iq4Nl => 14,
+            Self::Mxfp4 => 15,
+            // In none of the places of the table.
+            Self::Grouped(_) => u8::MAX,
+        }
+    }
 
     /// Name, values in one block, bytes of one block as files store it.
     const fn facts(self) -> (&'static str, usize, usize) {
@@ -84,6 +111,7 @@ impl Format {
             Self::Q8K => ("Q8_K", 256, 292),
             Self::Iq4Nl => ("IQ4_NL", 32, 18),
             Self::Mxfp4 => ("MXFP4", 32, 17),
+            Self::Grouped(groups) => (groups.name(), 1, 0),
         }
     }
 
@@ -92,18 +120,21 @@ impl Format {
         self.facts().0
     }
 
-    /// Values in one block (1 for plain formats).
+    /// Values in one block (1 for plain and grouped formats).
     pub const fn block_len(self) -> usize {
         self.facts().1
     }
 
-    /// Bytes of one block as files store it.
+    /// Bytes of one block as files store it (0 for grouped formats, whose rows no file holds).
     pub const fn block_bytes(self) -> usize {
         self.facts().2
     }
 
     /// Bytes of one row of `cols` values in memory, packed.
     pub const fn packed_bytes(self, cols: usize) -> usize {
+        if let Self::Grouped(groups) = self {
+            return groups.packed_bytes(cols);
+        }
         let unit = Unit::of(self);
         cols.div_ceil(unit.cols).saturating_mul(unit.bytes())
     }

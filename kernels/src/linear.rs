@@ -107,6 +107,7 @@ pub(crate) fn grouped(
     let mut scratch = cx.scratch();
     let Scratch {
         acts,
+        gathered,
         product,
         groups,
         ..
@@ -115,7 +116,13 @@ pub(crate) fn grouped(
     if cx.traces(|ops| trace(ops, (x.rows(), weights), epilogue.then)) {
         return;
     }
-    activations(cx, x, weights, groups, acts);
+    if weights.iter().any(|w| w.order().is_some()) {
+        let gathered = reserve(gathered, x.rows() * cols);
+        gather(cx, x, (starts, weights), gathered);
+        activations(cx, gathered, weights, groups, acts);
+    } else {
+        activations(cx, x.as_slice(), weights, groups, acts);
+    }
     if gated && !width.is_multiple_of(crate::cpu::pack::PAIR) {
         // Gate and up of an output are not in the same place of two pairs: whole rows first.
         let full = reserve(product, x.rows() * n);
@@ -203,9 +210,31 @@ fn group_of(groups: &[Group], at: usize, first: impl Fn(&Group) -> usize) -> &Gr
     &groups[groups.partition_point(|g| first(g) <= at) - 1]
 }
 
-/// Brings the activations into the kernel's form.
-fn activations(cx: &Cx, x: &Rows, weights: &[PackedWeight], groups: &[Group], acts: &mut [u32]) {
+/// The columns of each row of `x` in the order of its weight's. `to`: as `x`.
+fn gather(cx: &Cx, x: &Rows, (starts, weights): (&[usize], &[PackedWeight]), to: &mut [f32]) {
     let cols = x.width();
+    let to = Shared::new(to);
+    cx.run_rows(x.rows(), cols, &|rows| {
+        for r in rows {
+            // SAFETY: a row belongs to one range.
+            let to = unsafe { to.part(r * cols..(r + 1) * cols) };
+            let from = x.row(r);
+            let weight = starts.partition_point(|start| *start <= r) - 1;
+            match weights[weight].order() {
+                Some(order) => {
+                    for (to, col) in to.iter_mut().zip(order) {
+                        *to = from[*col as usize];
+                    }
+                }
+                None => to.copy_from_slice(from),
+            }
+        }
+    });
+}
+
+/// Brings the activations into the kernel's form. `x`: `[rows, cols]`.
+fn activations(cx: &Cx, x: &[f32], weights: &[PackedWeight], groups: &[Group], acts: &mut [u32]) {
+    let cols = weights[0].cols();
     let to = Shared::new(acts);
     let all = groups.iter().map(|g| g.rows.div_ceil(STEP)).sum();
     cx.run_rows(all, STEP * 2 * cols, &|steps| {
@@ -216,7 +245,7 @@ fn activations(cx: &Cx, x: &Rows, weights: &[PackedWeight], groups: &[Group], ac
             let end = rows.div_ceil(STEP).min(steps.end - group.first_step);
             let kernel = Activations {
                 format: weights[group.weight].format(),
-                x: &x.as_slice()[start * cols..(start + rows) * cols],
+                x: &x[start * cols..(start + rows) * cols],
                 cols,
                 all: rows,
                 rows: (step - group.first_step) * STEP..rows.min(end * STEP),

@@ -5,7 +5,8 @@
 //! so what is left between the two is the order of sums.
 
 use crate::{
-    AttnMeta, AttnSpec, Epilogue, Format, HeadLayout, KvLayer, PackedWeight, RopeTable, Rows, Then,
+    AttnMeta, AttnSpec, Code, Epilogue, Format, Groups, HeadLayout, KvLayer, PackedWeight,
+    RopeTable, Rows, Then,
 };
 use half::bf16;
 
@@ -13,11 +14,32 @@ mod formats;
 
 pub use formats::{dequantize, tame};
 
+/// The value of a code of a grouped weight. An e4m3 is `(-1)^s 2^(e-7) (1 + m/8)`, or `(-1)^s 2^-6 m/8` for `e = 0` (OCP
+/// 8-bit floating point 1.0, table 1).
+pub fn grouped(code: Code, bits: u8, scale: f32, zero: i16) -> f32 {
+    let value = match code {
+        Code::Int4 | Code::Int8 => f32::from(i16::from(bits as i8) - zero),
+        Code::Fp8 => {
+            let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7) / 8.0);
+            let size = match exponent {
+                0 => mantissa * 2f32.powi(-6),
+                _ => (1.0 + mantissa) * 2f32.powi(exponent - 7),
+            };
+            if bits & 0x80 == 0 { size } else { -size }
+        }
+    };
+    scale * value
+}
+
 /// The activations that a product with a weight in `format` sees: as they are, rounded to bf16, or rounded to 127 steps of
 /// the largest of each 32.
 pub fn round_activations(format: Format, x: &[f32]) -> Vec<f64> {
     match format {
-        Format::F32 | Format::F16 => x.iter().copied().map(f64::from).collect(),
+        Format::F32
+        | Format::F16
+        | Format::Grouped(Groups {
+            code: Code::Fp8, ..
+        }) => x.iter().copied().map(f64::from).collect(),
         Format::Bf16 => x.iter().map(|v| bf16::from_f32(*v).to_f64()).collect(),
         _ => x
             .chunks(32)

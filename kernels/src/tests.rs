@@ -3,6 +3,7 @@
 mod attention;
 mod cache;
 mod experts;
+mod grouped;
 mod linear;
 mod rows;
 
@@ -74,6 +75,9 @@ impl Random {
     }
 
     fn weight(&mut self, rows: usize, cols: usize, format: Format) -> PackedWeight {
+        if let Format::Grouped(groups) = format {
+            return self.codes(rows, cols, groups).pack();
+        }
         let bytes = self.bytes(rows, cols, format);
         PackedWeight::from_bytes(rows, cols, format, &bytes).expect("a weight")
     }

@@ -1,11 +1,14 @@
 //! [`PackedWeight`]: a matrix `[rows, cols]` (out, in) in the layout that the product reads, one per format.
 
 use crate::cpu::encode::encode_row;
+use crate::cpu::grouped;
 use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
 use crate::memory::Zeroed;
+use crate::grouped::GroupedRow;
 use crate::{Cx, Error, Format, Rows};
 use half::{bf16, f16};
+use std::sync::Arc;
 
 /// A weight matrix `[rows, cols]`, rows being outputs. The product of a row of activations with a row of the weight is a
 /// sum in one fixed order that depends on nothing but `cols` and the format.
@@ -15,6 +18,8 @@ pub struct PackedWeight {
     cols: usize,
     format: Format,
     lines: Zeroed<Line>,
+    /// The column of the activations that each column of the packed weight belongs to, if they are not in order.
+    order: Option<Arc<[u32]>>,
 }
 
 impl PackedWeight {
@@ -28,6 +33,12 @@ impl PackedWeight {
         format: Format,
         bytes: &[u8],
     ) -> Result<Self, Error> {
+        if let Format::Grouped(_) = format {
+            return Err(Error::Stack(format!(
+                "{} is not made from the bytes of a file",
+                format.name()
+            )));
+        }
         if cols == 0 || !cols.is_multiple_of(format.block_len()) {
             return Err(Error::BlockLength {
                 cols,
@@ -65,12 +76,7 @@ impl PackedWeight {
                 format: format.name(),
             });
         }
-        Ok(Self {
-            rows,
-            cols,
-            format,
-            lines: Zeroed::default(),
-        })
+        Ok(Self::from_lines((rows, cols), format, Zeroed::default()))
     }
 
     /// A weight of this shape with values of no meaning, all finite, to measure products with.
@@ -91,12 +97,50 @@ impl PackedWeight {
         format: Format,
         fetch: impl Fn(usize, &mut [u8]) + Sync,
     ) -> Result<Self, Error> {
-        Ok(Self {
+        let lines = pack::pack(rows, cols, format, fetch)?;
+        Ok(Self::from_lines((rows, cols), format, lines))
+    }
+
+    pub(crate) fn from_lines(
+        (rows, cols): (usize, usize),
+        format: Format,
+        lines: Zeroed<Line>,
+    ) -> Self {
+        Self {
             rows,
             cols,
             format,
-            lines: pack::pack(rows, cols, format, fetch)?,
-        })
+            lines,
+            order: None,
+        }
+    }
+
+    /// The same weight with its columns in another order: column `i` belongs to column `order[i]` of the activations, which
+    /// are gathered before the product.
+    ///
+    /// # Panics
+    /// If `order` is not a permutation of the columns.
+    #[track_caller]
+    #[must_use]
+    pub fn with_order(mut self, order: Arc<[u32]>) -> Self {
+        let mut seen = vec![false; self.cols];
+        for &col in &*order {
+            let twice = std::mem::replace(&mut seen[col as usize], true);
+            assert!(!twice, "with_order: column {col} twice");
+        }
+        assert_eq!(order.len(), self.cols, "with_order: length");
+        self.order = Some(order);
+        self
+    }
+
+    /// See [`PackedWeight::with_order`].
+    pub(crate) fn order(&self) -> Option<&[u32]> {
+        self.order.as_deref()
+    }
+
+    /// Whether [`PackedWeight::stack`] can put `other` below this one.
+    pub fn stacks_with(&self, other: &Self) -> bool {
+        (self.cols, self.format) == (other.cols, other.format) && self.order == other.order
     }
 
     /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] or [`Format::F16`] (nearest even).
@@ -154,13 +198,13 @@ impl PackedWeight {
     /// One weight of all rows of `parts`, in order (q, k, v; gate, up).
     ///
     /// # Errors
-    /// [`Error::Stack`] if columns or formats differ, or there is no part.
+    /// [`Error::Stack`] if columns, their order or formats differ, or there is no part.
     pub fn stack(parts: Vec<Self>) -> Result<Self, Error> {
         let Some(first) = parts.first() else {
             return Err(Error::Stack("no parts".to_owned()));
         };
-        let (cols, format) = (first.cols, first.format);
-        if let Some(part) = parts.iter().find(|p| (p.cols, p.format) != (cols, format)) {
+        let (cols, format, order) = (first.cols, first.format, first.order.clone());
+        if let Some(part) = parts.iter().find(|p| !p.stacks_with(first)) {
             return Err(Error::Stack(format!(
                 "{cols} columns of {} beside {} of {}",
                 format.name(),
@@ -183,20 +227,29 @@ impl PackedWeight {
                 rest = after;
             }
             return Ok(Self {
-                rows,
-                cols,
-                format,
-                lines,
+                order,
+                ..Self::from_lines((rows, cols), format, lines)
             });
         }
         let mut owners = Vec::new();
         for (part, p) in parts.iter().enumerate() {
             owners.extend((0..p.rows).map(|row| (part, row)));
         }
-        Self::pack(owners.len(), cols, format, |r, out| {
-            let (part, row) = owners[r];
-            pack::unpack_row(&parts[part].lines, (row, cols), format, out);
-        })
+        let rows = owners.len();
+        let stacked = if let Format::Grouped(groups) = format {
+            let fetch = |r: usize, out: &mut GroupedRow<'_>| {
+                let (part, row) = owners[r];
+                grouped::unpack(&parts[part].lines, groups, row, out);
+            };
+            let lines = grouped::pack((rows, cols), groups, fetch)?;
+            Self::from_lines((rows, cols), format, lines)
+        } else {
+            Self::pack(rows, cols, format, |r, out| {
+                let (part, row) = owners[r];
+                pack::unpack_row(&parts[part].lines, (row, cols), format, out);
+            })?
+        };
+        Ok(Self { order, ..stacked })
     }
 
     /// Output rows.
@@ -214,7 +267,7 @@ impl PackedWeight {
         self.format
     }
 
-    /// Bytes held.
+    /// Bytes held, but for the order of the columns, which is small beside them.
     pub fn bytes(&self) -> usize {
         pack::pairs(self.rows) * pack::pair_lines(self.format, self.cols) * size_of::<Line>()
     }
@@ -232,7 +285,16 @@ impl PackedWeight {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         assert_eq!(out.len(), self.cols, "dequantize_row: length");
-        pack::dequantize_row(&self.lines, row, self.format, out);
+        match self.format {
+            Format::Grouped(groups) => grouped::dequantize_row(&self.lines, groups, row, out),
+            format => pack::dequantize_row(&self.lines, row, format, out),
+        }
+        if let Some(order) = self.order() {
+            let packed = out.to_vec();
+            for (value, col) in packed.into_iter().zip(order) {
+                out[*col as usize] = value;
+            }
+        }
     }
 }
 

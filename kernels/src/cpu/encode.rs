@@ -38,7 +38,7 @@ pub(crate) fn encode_row(format: Format, file: &[u8], units: &mut [u8]) {
 impl Parts {
     fn read(&mut self, format: Format, b: &[u8]) {
         match format {
-            Format::F32 | Format::Bf16 | Format::F16 => {}
+            Format::F32 | Format::Bf16 | Format::F16 | Format::Grouped(_) => {}
             Format::Q8_0 => self.bytes(&b[..2], &b[2..]),
             // A float and 256 int8; the sums of 16 behind them follow from those.
             Format::Q8K => self.bytes(&b[..4], &b[4..260]),

@@ -6,6 +6,7 @@
 use super::activation;
 use super::blocks::blocks;
 use super::codes::{BLOCK, Codes, Unit};
+use super::grouped;
 use super::isa::{Kernel, Simd};
 use super::pack::{PAIR, TILE, pair_lines};
 use super::panel::panels;
@@ -140,6 +141,10 @@ unsafe fn multiply<S: Simd>(p: &Product<'_>, pair: usize, rows: Range<usize>, su
         for sum in sums.iter_mut() {
             *sum = [S::splat(0.0); 2];
         }
+        if let Format::Grouped(groups) = format {
+            grouped::multiply::<S>(p, groups, (w, rows), sums);
+            return;
+        }
         if let Some(codes) = Codes::of(format) {
             let size = block_dwords(codes);
             let a = (p.acts[rows.start * size..].as_ptr(), p.rows * size);
@@ -147,8 +152,8 @@ unsafe fn multiply<S: Simd>(p: &Product<'_>, pair: usize, rows: Range<usize>, su
             macro_rules! of {
                 ($($name:ident)*) => {
                     match format {
-                        $(Format::$name => blocks::<S, { Format::$name as u8 }>(w, n, a, sums),)*
-                        Format::F32 | Format::Bf16 | Format::F16 => {}
+                        $(Format::$name => blocks::<S, { Format::$name.number() }>(w, n, a, sums),)*
+                        Format::F32 | Format::Bf16 | Format::F16 | Format::Grouped(_) => {}
                     }
                 };
             }
@@ -159,9 +164,9 @@ unsafe fn multiply<S: Simd>(p: &Product<'_>, pair: usize, rows: Range<usize>, su
         let left = p.rows - rows.start;
         let a = (p.acts[rows.start * steps..p.rows * steps].as_ptr(), left);
         match format {
-            Format::F16 => panels::<S, { Format::F16 as u8 }>(w, steps, a, sums),
-            Format::Bf16 => panels::<S, { Format::Bf16 as u8 }>(w, steps, a, sums),
-            _ => panels::<S, { Format::F32 as u8 }>(w, steps, a, sums),
+            Format::F16 => panels::<S, { Format::F16.number() }>(w, steps, a, sums),
+            Format::Bf16 => panels::<S, { Format::Bf16.number() }>(w, steps, a, sums),
+            _ => panels::<S, { Format::F32.number() }>(w, steps, a, sums),
         }
     }
 }

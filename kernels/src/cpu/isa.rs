@@ -36,6 +36,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_bf16(p: *const u16) -> Self::F;
     /// f16, widened.
     unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// Sixteen e4m3 that are not NaN, divided by 256.
+    unsafe fn load_e4m3(p: *const u8) -> Self::F;
     /// Rounded to bf16, nearest even.
     unsafe fn store_bf16(p: *mut u16, v: Self::F);
 

@@ -37,8 +37,7 @@ fn unit_lines(unit: Unit) -> usize {
 
 /// Lines of a pair with `cols` columns.
 pub(crate) fn pair_lines(format: Format, cols: usize) -> usize {
-    let unit = Unit::of(format);
-    cols.div_ceil(unit.cols) * unit_lines(unit)
+    format.packed_bytes(cols) / 2
 }
 
 /// Calls `each(at, packed, n)` for the runs of `n` bytes, at `at` in a unit of row `row` and at `packed` in the pair's.

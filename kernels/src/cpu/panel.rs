@@ -6,9 +6,9 @@ use crate::Format;
 /// Steps over K after which a panel's sums are added to the total: a shorter chain loses less.
 const SEGMENT: usize = 256;
 
-const F32: u8 = Format::F32 as u8;
-const F16: u8 = Format::F16 as u8;
-const BF16: u8 = Format::Bf16 as u8;
+const F32: u8 = Format::F32.number();
+const F16: u8 = Format::F16.number();
+const BF16: u8 = Format::Bf16.number();
 
 /// Rows of the group that begins where `left` rows are left.
 #[inline(always)]

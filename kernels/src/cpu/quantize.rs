@@ -3,9 +3,9 @@
 //! Block formats: for each 32 columns, for each row, eight dwords of int8, a correction for each scale of the weight's block
 //! (one, or one for each half), the scale (f32): the largest absolute value / 127, as in llama.cpp's Q8 blocks but kept in
 //! f32. The correction is what the kernel adds for the offset of the stored weights: an i32 of minus that offset (or minus
-//! the path's bias for int8 weights) times the sum of the int8; or the f32 `scale * sum`, times the block's minimum.
+//! the path's bias for int8 weights) times the sum of the int8; for grouped formats that sum; or the f32 `scale * sum`, times the block's minimum.
 //!
-//! Panels (F32, F16: f32 values; BF16: two bf16): rows in groups, each `[columns][rows of the group]` dwords, so that a
+//! Panels (F32, F16, FP8: f32 values; BF16: two bf16): rows in groups, each `[columns][rows of the group]` dwords, so that a
 //! kernel reads one ascending stream.
 //!
 //! A block with a NaN or an infinity gets a NaN as its scale: it must not turn into ordinary numbers.
@@ -15,8 +15,11 @@ use super::isa::{Kernel, Simd};
 use super::panel::group_rows;
 use super::shared::Shared;
 use crate::Format;
+use crate::grouped::Code;
 use std::ops::Range;
 
+/// As [`block_dwords`], of integers in a grouped format.
+pub(crate) const GROUPED_DWORDS: usize = 10;
 /// Below this a scale would be subnormal; the block counts as 0.
 const TINY: f32 = 1e-30;
 
@@ -27,10 +30,13 @@ pub(crate) const fn block_dwords(codes: Codes) -> usize {
 
 /// Dwords that the activations of a product take. `x`: `[rows, cols]`.
 pub(crate) fn dwords(format: Format, rows: usize, cols: usize) -> usize {
-    rows * match Codes::of(format) {
-        Some(codes) => cols / BLOCK * block_dwords(codes),
-        None if format == Format::Bf16 => cols.div_ceil(2),
-        None => cols,
+    rows * match (format, Codes::of(format)) {
+        (_, Some(codes)) => cols / BLOCK * block_dwords(codes),
+        (Format::Bf16, _) => cols.div_ceil(2),
+        (Format::Grouped(groups), _) if groups.code != Code::Fp8 => {
+            cols.div_ceil(BLOCK) * GROUPED_DWORDS
+        }
+        _ => cols,
     }
 }
 
@@ -50,10 +56,21 @@ impl Kernel for Activations<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: as the caller promises, see `isa`.
         unsafe {
-            match Codes::of(self.format) {
-                Some(codes) => self.blocks::<S>(codes),
-                None if self.format == Format::Bf16 => self.panels::<S, true>(),
-                None => self.panels::<S, false>(),
+            match (self.format, Codes::of(self.format)) {
+                (_, Some(codes)) => {
+                    // The factor of an i32 correction; none for the f32 one.
+                    let offset = match codes.value {
+                        Value::Min => None,
+                        Value::Minus(offset) => Some(-i32::from(offset)),
+                        Value::Signed | Value::Table(_) => Some(-S::BYTE_BIAS),
+                    };
+                    self.blocks::<S>(codes.groups(), offset);
+                }
+                (Format::Grouped(groups), _) if groups.code != Code::Fp8 => {
+                    self.blocks::<S>(1, Some(1));
+                }
+                (Format::Bf16, _) => self.panels::<S, true>(),
+                _ => self.panels::<S, false>(),
             }
         }
     }
@@ -92,23 +109,27 @@ impl Activations<'_> {
         }
     }
 
+    /// `groups`: corrections of a block.
     #[inline(always)]
-    unsafe fn blocks<S: Simd>(&self, codes: Codes) {
-        let (dwords, groups) = (block_dwords(codes), codes.groups());
-        // The factor of an i32 correction; none for the f32 one.
-        let offset = match codes.value {
-            Value::Min => None,
-            Value::Minus(offset) => Some(-i32::from(offset)),
-            Value::Signed | Value::Table(_) => Some(-S::BYTE_BIAS),
-        };
+    unsafe fn blocks<S: Simd>(&self, groups: usize, offset: Option<i32>) {
+        let dwords = 9 + groups;
         for r in self.rows.clone() {
-            for (b, v) in self.row(r).chunks_exact(BLOCK).enumerate() {
+            for (b, v) in self.row(r).chunks(BLOCK).enumerate() {
                 let at = (b * self.all + r) * dwords;
                 // SAFETY: a row belongs to one chunk.
                 let to = unsafe { self.to.part(at..at + dwords) };
-                // SAFETY: as the caller promises, see `isa`; `v` has 32 values, `to` begins with 32 bytes.
+                // SAFETY: as the caller promises, see `isa`; `to` begins with 32 bytes. `v` has 32 values, fewer at most in the
+                // last block of a grouped format.
                 unsafe {
-                    let (a, b) = (S::load(v.as_ptr()), S::load(v.as_ptr().add(16)));
+                    let (a, b) = if v.len() == BLOCK {
+                        (S::load(v.as_ptr()), S::load(v.as_ptr().add(16)))
+                    } else {
+                        let (a, b) = v.split_at(v.len().min(16));
+                        (
+                            S::load_part(a.as_ptr(), a.len()),
+                            S::load_part(b.as_ptr(), b.len()),
+                        )
+                    };
                     let max = f32::from_bits(S::abs_bits(a, b));
                     let (inverse, scale) = if !max.is_finite() {
                         (0.0, f32::NAN)

@@ -39,6 +39,12 @@ fn shapes(format: Format) -> impl Iterator<Item = (usize, usize, usize)> {
     SHAPES.into_iter().map(move |(m, n, k)| (m, n, cols(k)))
 }
 
+/// Those that files hold row by row, and the others.
+pub(super) fn all() -> impl Iterator<Item = Format> {
+    let grouped = grouped::GROUPS.map(Format::Grouped);
+    Format::ALL.into_iter().chain(grouped)
+}
+
 /// The block formats.
 fn blocks() -> impl Iterator<Item = Format> {
     Format::ALL.into_iter().filter(|f| f.block_len() > 1)
@@ -72,7 +78,7 @@ fn check(isa: Isa, format: Format, (m, n, k): (usize, usize, usize)) {
 #[test]
 fn products_agree_with_the_naive_body() {
     for isa in isas() {
-        for format in Format::ALL {
+        for format in all() {
             shapes(format).for_each(|shape| check(isa, format, shape));
         }
     }
@@ -81,7 +87,7 @@ fn products_agree_with_the_naive_body() {
 #[test]
 fn a_row_has_the_same_bits_in_any_company() {
     let mut random = Random::new(7);
-    for format in Format::ALL {
+    for format in all() {
         let cols = if format.block_len() == 256 { 512 } else { 224 };
         let weight = random.weight(196, cols, format);
         let x = random.rows(150, cols);
@@ -177,7 +183,7 @@ fn extreme_codes_do_not_saturate() {
 fn what_is_not_finite_stays_in_its_row() {
     let mut random = Random::new(3);
     for isa in isas() {
-        for format in Format::ALL {
+        for format in all() {
             let cols = format.block_len().max(96);
             let weight = random.weight(40, cols, format);
             let clean = random.rows(4, cols);
@@ -262,7 +268,7 @@ fn packed_weights_are_about_as_large_as_files() {
 #[test]
 fn stacking_keeps_every_row() {
     let mut random = Random::new(6);
-    for format in Format::ALL {
+    for format in all() {
         let cols = format.block_len().max(64);
         for sizes in [vec![64, 32, 5], vec![3, 7, 33], vec![20], vec![0, 4]] {
             let parts: Vec<_> = sizes

@@ -26,6 +26,18 @@ pub(super) unsafe fn sum8(v: __m256) -> f32 {
     }
 }
 
+/// Sixteen e4m3 as f16 of the same bits: a sign, four bits of exponent below a 0, three of mantissa.
+#[inline(always)]
+pub(super) unsafe fn e4m3_as_f16(p: *const u8) -> __m256i {
+    // SAFETY: AVX2 is there; the caller's promise: 16 values.
+    unsafe {
+        let v = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
+        let sign = _mm256_and_si256(_mm256_slli_epi16::<8>(v), _mm256_set1_epi16(i16::MIN));
+        let rest = _mm256_and_si256(_mm256_slli_epi16::<7>(v), _mm256_set1_epi16(0x3f80));
+        _mm256_or_si256(sign, rest)
+    }
+}
+
 #[inline(always)]
 unsafe fn dot4_half(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
     // SAFETY: AVX2 is there. `w <= 128` and `|a| <= 127`, so a sum of two products fits 16 bits.
@@ -116,6 +128,17 @@ impl Simd for Avx2 {
         unsafe {
             let v = [_mm_loadu_si128(p.cast()), _mm_loadu_si128(p.add(8).cast())];
             [_mm256_cvtph_ps(v[0]), _mm256_cvtph_ps(v[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> Self::F {
+        // SAFETY: AVX2 and F16C are there; the caller's promise: 16 values.
+        unsafe {
+            let v = e4m3_as_f16(p);
+            [
+                _mm256_cvtph_ps(_mm256_castsi256_si128(v)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(v)),
+            ]
         }
     }
     #[inline(always)]

@@ -8,7 +8,10 @@
     )
 )]
 
-use super::{Simd, avx2::sum8};
+use super::{
+    Simd,
+    avx2::{e4m3_as_f16, sum8},
+};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -84,6 +87,11 @@ impl Simd for Avx512 {
     unsafe fn load_f16(p: *const u16) -> Self::F {
         // SAFETY: AVX-512 is there; the caller's promise: 16 values.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> Self::F {
+        // SAFETY: AVX-512 is there, so AVX2 is; the caller's promise: 16 values.
+        unsafe { _mm512_cvtph_ps(e4m3_as_f16(p)) }
     }
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::F) {

@@ -64,6 +64,12 @@ impl Simd for Portable {
         v.map(|b| f16::from_bits(b).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> Self::F {
+        // SAFETY: the caller's promise: 16 values.
+        let v = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
+        v.map(|b| f16::from_bits(u16::from(b & 0x80) << 8 | u16::from(b & 0x7f) << 7).to_f32())
+    }
+    #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::F) {
         // SAFETY: the caller's promise: 16 values.
         unsafe {

@@ -1,0 +1,392 @@
+//! Grouped formats: their packed layout, and their inner loops.
+//!
+//! As in `pack`, 32 output rows are a pair. For each group of columns, in ascending order:
+//! ```text
+//! scales   [32 rows] f16 or bf16: 1 line; f32: 2 lines
+//! zeros    [32 rows] bf16: 1 line, if there are any
+//! blocks   of 32 columns, the last one of a row padded with 0:
+//!   INT4   as Q4_0: tile 0, then tile 1: for each of 4 dwords: [16 rows] of 4 bytes. Byte `i` of a row holds code `i` in its
+//!          low and code `i + 16` in its high nibble, plus 8
+//!   INT8   as Q8_0: tile 0, then tile 1: for each of 8 dwords: [16 rows] of 4 bytes, plus 128
+//!   FP8    for each column: [32 rows] bytes
+//! ```
+//! Invariant: a sum over the columns runs in one order that depends on their number and the format only. Integers are
+//! summed exactly within a block; FP8 codes in f32, at most [`SEGMENT`] columns and never more than a group at a time.
+
+use super::codes::BLOCK;
+use super::gemm::Product;
+use super::isa::Simd;
+use super::pack::{Line, PAIR, TILE, memory, pairs};
+use super::panel::group_rows;
+use super::quantize::GROUPED_DWORDS;
+use crate::Error;
+use crate::grouped::{Code, GroupedRow, Groups, Scale};
+use crate::memory::Zeroed;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Columns after which the sums of FP8 codes are scaled and added to the total.
+const SEGMENT: usize = 256;
+/// How far ahead of a few rows the weights are asked for, bytes.
+const AHEAD: usize = 8192;
+/// What an e4m3 is divided by when its bits are read as an f16's ([`Simd::load_e4m3`]).
+const E4M3: f32 = 256.0;
+
+/// Sizes of the parts of a packed pair, in lines.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    groups: Groups,
+    scales: usize,
+    head: usize,
+    block: usize,
+}
+
+impl Layout {
+    pub(crate) const fn of(groups: Groups) -> Self {
+        let scales = match groups.scale {
+            Scale::F16 | Scale::Bf16 => 1,
+            Scale::F32 => 2,
+        };
+        let block = match groups.code {
+            Code::Int4 => 8,
+            Code::Int8 | Code::Fp8 => 16,
+        };
+        Self {
+            groups,
+            scales,
+            head: scales + groups.zeros as usize,
+            block,
+        }
+    }
+
+    /// Lines of a pair.
+    const fn pair(self, cols: usize) -> usize {
+        // Only the last group may end within a block.
+        self.groups.count(cols) * self.head + cols.div_ceil(BLOCK) * self.block
+    }
+
+    pub(crate) const fn row_bytes(self, cols: usize) -> usize {
+        self.pair(cols) * 2
+    }
+
+    /// Each group's first line and its columns.
+    fn each(self, cols: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let size = self.groups.cols;
+        let full = self.head + size / BLOCK * self.block;
+        (0..self.groups.count(cols)).map(move |g| (g * full, g * size..cols.min((g + 1) * size)))
+    }
+
+    /// Where code `col` of a group lies in the group's lines, for row `row` of the pair.
+    fn place(self, row: usize, col: usize) -> usize {
+        let (block, i) = (self.head + col / BLOCK * self.block, col % BLOCK);
+        let tile = row / TILE;
+        let at = match self.groups.code {
+            Code::Int4 => (tile * 4 + i % 16 / 4) * 64 + row % TILE * 4 + i % 4,
+            Code::Int8 => (tile * 8 + i / 4) * 64 + row % TILE * 4 + i % 4,
+            Code::Fp8 => i * PAIR + row,
+        };
+        block * 64 + at
+    }
+
+    /// Where the scale of row `row` lies in a group's lines.
+    fn scale(self, row: usize) -> usize {
+        row * 2 * self.scales
+    }
+
+    fn zero(self, row: usize) -> usize {
+        self.scales * 64 + row * 2
+    }
+}
+
+/// Packs `rows` rows of `cols` columns.
+pub(crate) fn pack(
+    (rows, cols): (usize, usize),
+    groups: Groups,
+    fetch: impl Fn(usize, &mut GroupedRow<'_>) + Sync,
+) -> Result<Zeroed<Line>, Error> {
+    let layout = Layout::of(groups);
+    let (pair, count) = (layout.pair(cols), groups.count(cols));
+    let mut lines = memory(pairs(rows) * pair)?;
+    let buffers = || (vec![0; cols], vec![0.0; count], vec![0; count]);
+    lines.par_chunks_exact_mut(pair).enumerate().for_each_init(
+        buffers,
+        |(codes, scales, zeros), (at, lines)| {
+            for row in at * PAIR..rows.min((at + 1) * PAIR) {
+                zeros.fill(0);
+                let mut whole = GroupedRow {
+                    codes,
+                    scales,
+                    zeros,
+                };
+                fetch(row, &mut whole);
+                put(layout, row % PAIR, &whole, lines);
+            }
+        },
+    );
+    Ok(lines)
+}
+
+fn put(layout: Layout, row: usize, from: &GroupedRow<'_>, lines: &mut [Line]) {
+    for (g, (first, cols)) in layout.each(from.codes.len()).enumerate() {
+        let lines = &mut lines[first..];
+        let mut write = |at: usize, bytes: &[u8]| {
+            lines[at / 64].0[at % 64..at % 64 + bytes.len()].copy_from_slice(bytes);
+        };
+        let (scale, at) = (from.scales[g], layout.scale(row));
+        match layout.groups.scale {
+            Scale::F16 => write(at, &f16::from_f32(scale).to_le_bytes()),
+            Scale::Bf16 => write(at, &bf16::from_f32(scale).to_le_bytes()),
+            Scale::F32 => write(at, &scale.to_le_bytes()),
+        }
+        if layout.groups.zeros {
+            let zero = bf16::from_f32(from.zeros[g].into());
+            write(layout.zero(row), &zero.to_le_bytes());
+        }
+        // What a row lacks of its last block stays 0, as do rows beyond the last: activations of 0 meet it.
+        for (i, &code) in from.codes[cols].iter().enumerate() {
+            let at = layout.place(row, i);
+            let to = &mut lines[at / 64].0[at % 64];
+            match layout.groups.code {
+                Code::Int4 if i % BLOCK < 16 => *to |= code.wrapping_add(8) & 15,
+                Code::Int4 => *to |= code.wrapping_add(8) << 4,
+                Code::Int8 => *to = code ^ 0x80,
+                Code::Fp8 => *to = code,
+            }
+        }
+    }
+}
+
+/// Row `row` as [`pack`] was given it.
+pub(crate) fn unpack(lines: &[Line], groups: Groups, row: usize, to: &mut GroupedRow<'_>) {
+    let layout = Layout::of(groups);
+    let pair = layout.pair(to.codes.len());
+    let lines = &lines[row / PAIR * pair..(row / PAIR + 1) * pair];
+    let row = row % PAIR;
+    for (g, (first, cols)) in layout.each(to.codes.len()).enumerate() {
+        let byte = |at: usize| lines[first + at / 64].0[at % 64];
+        let two = |at: usize| [byte(at), byte(at + 1)];
+        let at = layout.scale(row);
+        to.scales[g] = match groups.scale {
+            Scale::F16 => f16::from_le_bytes(two(at)).to_f32(),
+            Scale::Bf16 => bf16::from_le_bytes(two(at)).to_f32(),
+            Scale::F32 => f32::from_le_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]),
+        };
+        if groups.zeros {
+            to.zeros[g] = bf16::from_le_bytes(two(layout.zero(row))).to_f32() as i16;
+        }
+        for (i, code) in to.codes[cols].iter_mut().enumerate() {
+            let stored = byte(layout.place(row, i));
+            *code = match groups.code {
+                Code::Int4 if i % BLOCK < 16 => (stored & 15).wrapping_sub(8),
+                Code::Int4 => (stored >> 4).wrapping_sub(8),
+                Code::Int8 => stored ^ 0x80,
+                Code::Fp8 => stored,
+            };
+        }
+    }
+}
+
+/// The value of an e4m3, which must not be NaN: its bits are those of an f16 of another exponent.
+fn e4m3(code: u8) -> f32 {
+    let bits = u16::from(code & 0x80) << 8 | u16::from(code & 0x7f) << 7;
+    f16::from_bits(bits).to_f32() * E4M3
+}
+
+/// The values of row `row`. `out`: `[cols]`.
+pub(crate) fn dequantize_row(lines: &[Line], groups: Groups, row: usize, out: &mut [f32]) {
+    let count = groups.count(out.len());
+    let (mut codes, mut scales, mut zeros) = (vec![0; out.len()], vec![0.0; count], vec![0; count]);
+    let mut whole = GroupedRow {
+        codes: &mut codes,
+        scales: &mut scales,
+        zeros: &mut zeros,
+    };
+    unpack(lines, groups, row, &mut whole);
+    for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
+        let group = i / groups.cols;
+        let value = match groups.code {
+            Code::Int4 | Code::Int8 => f32::from(code as i8) - f32::from(zeros[group]),
+            Code::Fp8 => e4m3(code),
+        };
+        *out = scales[group] * value;
+    }
+}
+
+/// The sums of some rows with one pair of the weight; as `gemm::multiply`.
+#[inline(always)]
+pub(super) unsafe fn multiply<S: Simd>(
+    p: &Product<'_>,
+    groups: Groups,
+    (w, rows): (*const u8, Range<usize>),
+    sums: &mut [[S::F; 2]],
+) {
+    let cols = p.weight.cols();
+    let layout = Layout::of(groups);
+    // SAFETY: as the caller promises, see `isa`. The pair's lines are at `w`; the activations of these rows lie inside `acts`,
+    // whose length `linear` made for this format.
+    unsafe {
+        if groups.code != Code::Fp8 {
+            let a = p.acts[rows.start * GROUPED_DWORDS..].as_ptr();
+            let a = (a, p.rows * GROUPED_DWORDS);
+            match (groups.code, groups.zeros) {
+                (Code::Int4, false) => integers::<S, true, false>(w, (layout, cols), a, sums),
+                (Code::Int4, true) => integers::<S, true, true>(w, (layout, cols), a, sums),
+                (_, false) => integers::<S, false, false>(w, (layout, cols), a, sums),
+                (_, true) => integers::<S, false, true>(w, (layout, cols), a, sums),
+            }
+            return;
+        }
+        let mut row = rows.start;
+        while row < rows.end {
+            let n = group_rows::<S>(p.rows - row);
+            let a = p.acts[row * cols..(row + n) * cols].as_ptr();
+            let sums = &mut sums[row - rows.start..];
+            match n {
+                12 => floats::<S, 12>(w, (layout, cols), a, sums),
+                8 => floats::<S, 8>(w, (layout, cols), a, sums),
+                6 => floats::<S, 6>(w, (layout, cols), a, sums),
+                4 => floats::<S, 4>(w, (layout, cols), a, sums),
+                3 => floats::<S, 3>(w, (layout, cols), a, sums),
+                2 => floats::<S, 2>(w, (layout, cols), a, sums),
+                _ => floats::<S, 1>(w, (layout, cols), a, sums),
+            }
+            row += n;
+        }
+    }
+}
+
+/// The scales of a group, for 32 outputs.
+#[inline(always)]
+unsafe fn load_scales<S: Simd>(head: *const u8, scale: Scale) -> [S::F; 2] {
+    // SAFETY: as the caller promises, see `isa`: 1 line, 2 for f32.
+    unsafe {
+        match scale {
+            Scale::F16 => [S::load_f16(head.cast()), S::load_f16(head.add(32).cast())],
+            Scale::Bf16 => [S::load_bf16(head.cast()), S::load_bf16(head.add(32).cast())],
+            Scale::F32 => [S::load(head.cast()), S::load(head.add(64).cast())],
+        }
+    }
+}
+
+/// The 8 groups of 4 codes of a block, for 16 outputs.
+#[inline(always)]
+unsafe fn load<S: Simd, const FOUR: bool>(p: *const u8) -> [S::B; 8] {
+    // SAFETY: as the caller promises, see `isa`: 4 lines, or 8.
+    unsafe {
+        let mut w = [S::load_bytes(p); 8];
+        for (j, w) in w.iter_mut().enumerate() {
+            *w = if FOUR {
+                S::bits(S::load_bytes(p.add(64 * (j % 4))), j / 4 * 4, 0, 15)
+            } else {
+                S::load_bytes(p.add(64 * j))
+            };
+        }
+        w
+    }
+}
+
+/// Rows with a pair of integers, block by block. `a`: the first row's first block, and the dwords from block to block.
+#[inline(always)]
+unsafe fn integers<S: Simd, const FOUR: bool, const ZEROS: bool>(
+    w: *const u8,
+    (layout, cols): (Layout, usize),
+    (a, stride): (*const u32, usize),
+    sums: &mut [[S::F; 2]],
+) {
+    let bias = if FOUR { -8 } else { -S::BYTE_BIAS };
+    let tile = layout.block * 32;
+    let mut block = 0;
+    for (first, range) in layout.each(cols) {
+        // SAFETY: as the caller promises, see `isa`; the group's lines are at `head`, block `block` of the activations at `a`.
+        unsafe {
+            let head = w.add(first * 64);
+            let d = load_scales::<S>(head, layout.groups.scale);
+            let z = if ZEROS {
+                let zeros = head.add(layout.scales * 64);
+                [
+                    S::load_bf16(zeros.cast()),
+                    S::load_bf16(zeros.add(32).cast()),
+                ]
+            } else {
+                d
+            };
+            let mut w = head.add(layout.head * 64);
+            for _ in 0..range.len().div_ceil(BLOCK) {
+                if sums.len() <= 4 {
+                    for line in 0..layout.block {
+                        S::prefetch(w.wrapping_add(AHEAD + 64 * line));
+                    }
+                }
+                let (w0, w1) = (load::<S, FOUR>(w), load::<S, FOUR>(w.add(tile)));
+                let mut a = a.add(block * stride);
+                for sum in sums.iter_mut() {
+                    let total = *a.add(8) as i32;
+                    let mut i = [S::isplat(bias * total); 2];
+                    for j in 0..8 {
+                        let q = *a.add(j) as i32;
+                        i = if FOUR {
+                            [S::dot4_codes(i[0], w0[j], q), S::dot4_codes(i[1], w1[j], q)]
+                        } else {
+                            [S::dot4_bytes(i[0], w0[j], q), S::dot4_bytes(i[1], w1[j], q)]
+                        };
+                    }
+                    let scale = S::splat(f32::from_bits(*a.add(9)));
+                    for t in 0..2 {
+                        // All below 2^24: exact.
+                        let mut v = S::to_f32(i[t]);
+                        if ZEROS {
+                            v = S::sub(v, S::mul(z[t], S::splat(total as f32)));
+                        }
+                        sum[t] = S::fma(v, S::mul(d[t], scale), sum[t]);
+                    }
+                    a = a.add(GROUPED_DWORDS);
+                }
+                block += 1;
+                w = w.add(layout.block * 64);
+            }
+        }
+    }
+}
+
+/// `R` rows with a pair of FP8 codes, column by column. `a`: `[cols, R]` f32.
+#[inline(always)]
+unsafe fn floats<S: Simd, const R: usize>(
+    w: *const u8,
+    (layout, cols): (Layout, usize),
+    a: *const u32,
+    sums: &mut [[S::F; 2]],
+) {
+    if R > S::ROWS {
+        return;
+    }
+    for (first, range) in layout.each(cols) {
+        // SAFETY: as the caller promises, see `isa`; the group's lines are at `head`, `col < cols`.
+        unsafe {
+            let head = w.add(first * 64);
+            let d = load_scales::<S>(head, layout.groups.scale);
+            let codes = head.add(layout.head * 64);
+            let mut start = range.start;
+            while start < range.end {
+                let end = range.end.min(start + SEGMENT);
+                let mut c = [[S::splat(0.0); 2]; R];
+                for col in start..end {
+                    let w = codes.add((col - range.start) * PAIR);
+                    let w = [S::load_e4m3(w), S::load_e4m3(w.add(TILE))];
+                    for (r, c) in c.iter_mut().enumerate() {
+                        let a = S::splat(f32::from_bits(*a.add(col * R + r)));
+                        c[0] = S::fma(w[0], a, c[0]);
+                        c[1] = S::fma(w[1], a, c[1]);
+                    }
+                }
+                let e4m3 = S::splat(E4M3);
+                for (sum, c) in sums.iter_mut().zip(c) {
+                    for t in 0..2 {
+                        sum[t] = S::fma(S::mul(c[t], e4m3), d[t], sum[t]);
+                    }
+                }
+                start = end;
+            }
+        }
+    }
+}
