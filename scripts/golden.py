@@ -21,10 +21,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
     from golden import blocks, broken, decoders, embedders, encoders, entities, experts, families, gguf_experts
-    from golden import llama, minilm, pieces, poolings, quants, smollm2, templates
+    from golden import llama, minilm, pieces, poolings, quantized, quants, smollm2, templates
 
     table = {}
-    for module in [llama, decoders, encoders, embedders, experts, families, poolings, entities]:
+    for module in [llama, decoders, encoders, embedders, experts, families, poolings, entities, quantized]:
         table.update({name: lambda a, m=module, n=name: m.make(a.out, n) for name in module.VARIANTS})
     table["gemma3_pictures"] = lambda a: decoders.make_pictures(a.out)
     table["gguf_experts"] = lambda a: gguf_experts.make(a.out)

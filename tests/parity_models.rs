@@ -22,6 +22,8 @@ mod files;
 mod gguf;
 #[path = "parity_models/poolings.rs"]
 mod poolings;
+#[path = "parity_models/quantized.rs"]
+mod quantized;
 #[path = "parity_models/real.rs"]
 mod real;
 #[path = "parity_models/tokens.rs"]

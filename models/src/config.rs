@@ -71,6 +71,11 @@ impl Json {
         self.map.is_empty()
     }
 
+    /// The names of all fields.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// The raw value; absent and null are the same.
     pub(crate) fn value(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|v| !v.is_null())

@@ -6,7 +6,7 @@ use crate::config::modules;
 use crate::gguf::GgufMeta;
 use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
 use crate::source::{self, Found};
-use crate::weights::Weights;
+use crate::weights::{Scheme, Weights};
 use crate::{
     ChatAssets, Identity, LoadError, LoadOptions, Loaded, Model, Outline, Source, Tokenizer,
 };
@@ -82,12 +82,6 @@ fn open_folder(
     options: &LoadOptions,
 ) -> Result<(Checkpoint, Architecture), LoadError> {
     let json = Json::read(&folder.join("config.json"))?;
-    if json.value("quantization_config").is_some() {
-        return Err(json.error(
-            "quantization_config",
-            "quantized safetensors are not supported",
-        ));
-    }
     let names = json.find_array("architectures")?.unwrap_or_default();
     let Some(name) = names.first().and_then(Value::as_str) else {
         return Err(json.error(
@@ -103,6 +97,7 @@ fn open_folder(
         folder: Some((folder.to_owned(), json.clone())),
     };
     checkpoint.weights.named(named_dtype(&json)?);
+    checkpoint.weights.quantized_by(Scheme::read(&json)?);
     Ok((checkpoint, architecture))
 }
 

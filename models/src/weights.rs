@@ -9,15 +9,18 @@
 mod files;
 mod gguf;
 mod identity;
+mod quantized;
 
 use crate::gguf::GgufMeta;
 use crate::{Dtype, LoadError, LoadOptions, Phase};
 use candle_core::{DType as CandleDtype, Device, Tensor};
 use files::Files;
 use koma_kernels::{Format, PackedWeight};
+pub(crate) use quantized::Scheme;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Tensors that an error names before it counts the rest.
 const SHOWN: usize = 8;
@@ -51,7 +54,16 @@ struct Entry {
     /// Outermost first.
     shape: Vec<usize>,
     stored: Stored,
-    used: AtomicBool,
+    used: OnceLock<Use>,
+}
+
+/// What a tensor was used for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Use {
+    /// Values of the model that it holds.
+    values: usize,
+    /// Name of the format that they are computed with, if it is a matrix.
+    format: Option<&'static str>,
 }
 
 /// The names under which a file may hold the tensor that an architecture calls by its own name, the likeliest first.
@@ -66,6 +78,8 @@ pub(crate) struct Weights {
     spellings: Spellings,
     /// The precision that the checkpoint's configuration names.
     named: Option<Format>,
+    /// How quantized matrices are kept, if the configuration says that there are some.
+    scheme: Option<Scheme>,
     options: LoadOptions,
     /// Whether tensors are handed out without their values.
     hollow: bool,
@@ -121,6 +135,7 @@ impl Weights {
             entries,
             spellings: |name| vec![name.to_owned()],
             named: None,
+            scheme: None,
             options: options.clone(),
             hollow: false,
             done: AtomicU64::new(0),
@@ -136,6 +151,11 @@ impl Weights {
     /// Sets the precision that the checkpoint's configuration names: [`Dtype::Auto`] rounds wider matrices to it.
     pub(crate) fn named(&mut self, format: Option<Format>) {
         self.named = format;
+    }
+
+    /// Sets how quantized matrices are kept.
+    pub(crate) fn quantized_by(&mut self, scheme: Option<Scheme>) {
+        self.scheme = scheme;
     }
 
     /// From now on tensors are handed out without their values, and nothing of them is read: for [`crate::outline`].
@@ -173,10 +193,17 @@ impl Weights {
         rows: usize,
         cols: usize,
     ) -> Result<PackedWeight, LoadError> {
+        if let Some(packed) = self.quantized(name, (rows, cols))? {
+            return Ok(packed);
+        }
         let (name, entry) = self.entry(name, &[rows, cols])?;
         let bytes = self.files.map(entry.file, entry.range.clone())?;
         let packed = self.pack(name, &entry.stored, &bytes, (rows, cols))?;
-        self.account(entry, packed.bytes());
+        let used = Use {
+            values: rows * cols,
+            format: Some(packed.format().name()),
+        };
+        self.account(entry, packed.bytes(), used);
         Ok(packed)
     }
 
@@ -197,7 +224,12 @@ impl Weights {
             self.pack(name, &entry.stored, bytes, (rows, cols))
         };
         let packed: Vec<_> = (0..count).map(pack).collect::<Result<_, _>>()?;
-        self.account(entry, packed.iter().map(PackedWeight::bytes).sum());
+        let used = Use {
+            values: count * rows * cols,
+            format: packed.first().map(|p| p.format().name()),
+        };
+        let bytes = packed.iter().map(PackedWeight::bytes).sum();
+        self.account(entry, bytes, used);
         Ok(packed)
     }
 
@@ -234,7 +266,11 @@ impl Weights {
             let bytes = self.files.map(entry.file, entry.range.clone())?;
             self.values(name, &entry.stored, &bytes, &[len])?
         };
-        self.account(entry, values.len() * 4);
+        let used = Use {
+            values: len,
+            format: None,
+        };
+        self.account(entry, values.len() * 4, used);
         Ok(values)
     }
 
@@ -244,10 +280,11 @@ impl Weights {
     /// # Errors
     /// [`LoadError::UnusedTensors`].
     pub(crate) fn finish(&self, ignorable: &[&str]) -> Result<(), LoadError> {
-        let unused = self.entries.iter().filter(|(_, e)| !e.used.load(Relaxed));
-        let (ignored, unknown): (Vec<_>, Vec<_>) = unused
-            .map(|(name, _)| name.as_str())
-            .partition(|name| ignorable.iter().any(|pattern| matches(pattern, name)));
+        let unused = self.entries.iter().filter(|(_, e)| e.used.get().is_none());
+        let (ignored, unknown): (Vec<_>, Vec<_>) =
+            unused.map(|(name, _)| name.as_str()).partition(|name| {
+                ignorable.iter().any(|pattern| matches(pattern, name)) || self.is_empty_bias(name)
+            });
         if !ignored.is_empty() {
             tracing::info!(path = %self.path.display(), tensors = ?ignored, "tensors that this task does not use");
         }
@@ -357,9 +394,9 @@ impl Weights {
         }
     }
 
-    fn account(&self, entry: &Entry, memory: usize) {
+    fn account(&self, entry: &Entry, memory: usize, used: Use) {
         self.memory.fetch_add(memory, Relaxed);
-        if !entry.used.swap(true, Relaxed) {
+        if entry.used.set(used).is_ok() {
             self.report(entry.range.len() as u64);
         }
     }

@@ -3,7 +3,8 @@
 //! Block formats: for each 32 columns, for each row, eight dwords of int8, a correction for each scale of the weight's block
 //! (one, or one for each half), the scale (f32): the largest absolute value / 127, as in llama.cpp's Q8 blocks but kept in
 //! f32. The correction is what the kernel adds for the offset of the stored weights: an i32 of minus that offset (or minus
-//! the path's bias for int8 weights) times the sum of the int8; for grouped formats that sum; or the f32 `scale * sum`, times the block's minimum.
+//! the path's bias for int8 weights) times the sum of the int8; for grouped formats that sum; or the f32
+//! `scale * sum`, times the block's minimum.
 //!
 //! Panels (F32, F16, FP8: f32 values; BF16: two bf16): rows in groups, each `[columns][rows of the group]` dwords, so that a
 //! kernel reads one ascending stream.

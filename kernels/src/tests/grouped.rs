@@ -28,11 +28,11 @@ pub(super) const GROUPS: [Groups; 9] = [
 
 /// A random grouped matrix.
 #[derive(Clone)]
-pub(super) struct Codes {
+pub(super) struct GroupedCodes {
     groups: Groups,
     shape: (usize, usize),
     /// `[rows, cols]`
-    codes: Vec<u8>,
+    bits: Vec<u8>,
     /// `[rows, groups]`
     scales: Vec<f32>,
     /// `[rows, groups]`
@@ -40,7 +40,7 @@ pub(super) struct Codes {
 }
 
 impl Random {
-    pub(super) fn codes(&mut self, rows: usize, cols: usize, groups: Groups) -> Codes {
+    pub(super) fn codes(&mut self, rows: usize, cols: usize, groups: Groups) -> GroupedCodes {
         let heads = rows * groups.count(cols);
         let size = match groups.code {
             Code::Int4 => 0.1,
@@ -62,10 +62,10 @@ impl Random {
             Code::Int4 => i16::from(bits as i8 >> 4),
             _ => i16::from(bits as i8),
         };
-        Codes {
+        GroupedCodes {
             groups,
             shape: (rows, cols),
-            codes: (0..rows * cols).map(|_| code(self.next() >> 20)).collect(),
+            bits: (0..rows * cols).map(|_| code(self.next() >> 20)).collect(),
             scales: (0..heads)
                 .map(|_| scale(size * (0.1 + self.value())))
                 .collect(),
@@ -74,13 +74,13 @@ impl Random {
     }
 }
 
-impl Codes {
+impl GroupedCodes {
     pub(super) fn pack(&self) -> PackedWeight {
         let (rows, cols) = self.shape;
         let count = self.groups.count(cols);
         let fetch = |row: usize, to: &mut GroupedRow<'_>| {
             to.codes
-                .copy_from_slice(&self.codes[row * cols..(row + 1) * cols]);
+                .copy_from_slice(&self.bits[row * cols..(row + 1) * cols]);
             let heads = row * count..(row + 1) * count;
             to.scales.copy_from_slice(&self.scales[heads.clone()]);
             to.zeros.copy_from_slice(&self.zeros[heads]);
@@ -91,7 +91,7 @@ impl Codes {
     fn value(&self, row: usize, col: usize) -> f32 {
         let (_, cols) = self.shape;
         let head = row * self.groups.count(cols) + col / self.groups.cols;
-        let code = self.codes[row * cols + col];
+        let code = self.bits[row * cols + col];
         reference::grouped(self.groups.code, code, self.scales[head], self.zeros[head])
     }
 }
@@ -138,12 +138,12 @@ fn every_code_has_its_value_on_every_path() {
         let groups = groups(code, Scale::F32, false, 32);
         let valid = |bits: &u8| code != Code::Fp8 || bits & 0x7f != 0x7f;
         let bits: Vec<u8> = (0..=255).filter(valid).collect();
-        let codes = Codes {
+        let codes = GroupedCodes {
             groups,
             shape: (bits.len(), 1),
             scales: vec![1.0; bits.len()],
             zeros: vec![0; bits.len()],
-            codes: bits,
+            bits,
         };
         let weight = codes.pack();
         for isa in isas() {

@@ -14,8 +14,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) bias: bool,
 }
 
-/// `y = W x + b`. Weights of one format are stacked into one; a checkpoint that mixes formats (GGUF does) keeps its parts,
-/// whose products are then put side by side.
+/// `y = W x + b`. Weights of one format are stacked into one; a checkpoint that mixes formats (GGUF does) or orders of columns
+/// (GPTQ may) keeps its parts, whose products are then put side by side.
 pub(crate) struct Linear {
     /// One, or several of different formats.
     parts: Vec<Part>,
@@ -72,7 +72,7 @@ impl Linear {
     }
 
     fn stack(parts: Vec<(PackedWeight, Option<Vec<f32>>)>) -> Result<Self, koma_kernels::Error> {
-        let same = parts.windows(2).all(|p| p[0].0.format() == p[1].0.format());
+        let same = parts.windows(2).all(|p| p[0].0.stacks_with(&p[1].0));
         let part = |weight, bias| Part {
             weight: Arc::new(weight),
             bias,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::OnceLock;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -177,7 +177,7 @@ fn read_head(files: &Files, file: usize) -> Result<Vec<(String, Entry)>, LoadErr
             range: data + start..data + end,
             shape: info.shape.clone(),
             stored: stored(info.dtype),
-            used: AtomicBool::new(false),
+            used: OnceLock::new(),
         };
         (name, entry)
     });

@@ -6,7 +6,7 @@ use crate::LoadError;
 use crate::gguf::{Gguf, GgufMeta, Split};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::OnceLock;
 
 /// Reads the head of a GGUF file, and of the other parts if it is the first part of a split model: the keys of the first,
 /// the tensors of all.
@@ -64,7 +64,7 @@ fn add(
             range: tensor.range,
             shape: tensor.shape,
             stored: Stored::As(tensor.format),
-            used: AtomicBool::new(false),
+            used: OnceLock::new(),
         };
         entries.insert(name, entry);
     }

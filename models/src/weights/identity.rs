@@ -4,7 +4,6 @@ use super::Weights;
 use crate::LoadError;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of each tensor's start and end that go into the hash.
 const SAMPLE: usize = 4096;
@@ -39,19 +38,16 @@ impl Weights {
 
     /// Values in the tensors that the model used.
     pub(crate) fn parameters(&self) -> u64 {
-        let used = self.entries.values().filter(|e| e.used.load(Relaxed));
-        used.map(|e| e.shape.iter().product::<usize>() as u64).sum()
+        let used = self.entries.values().filter_map(|e| e.used.get());
+        used.map(|u| u.values as u64).sum()
     }
 
     /// The format that most values of the model are computed with.
     pub(crate) fn format(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for (name, entry) in &self.entries {
-            if entry.used.load(Relaxed)
-                && entry.shape.len() > 1
-                && let Ok(format) = self.wanted(name, &entry.stored)
-            {
-                *counts.entry(format.name()).or_default() += entry.shape.iter().product::<usize>();
+        for used in self.entries.values().filter_map(|e| e.used.get()) {
+            if let Some(format) = used.format {
+                *counts.entry(format).or_default() += used.values;
             }
         }
         let most = counts.into_iter().max_by_key(|(_, count)| *count);
