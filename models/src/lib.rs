@@ -30,5 +30,5 @@ pub use loaded::{
     Model, Outline, Phase, Source,
 };
 pub use registry::{Supported, architectures};
-pub use source::{FetchOptions, HubOptions, Secret};
+pub use source::{FetchOptions, HubOptions, S3Options, Secret};
 pub use tokenizer::Tokenizer;

@@ -20,6 +20,15 @@ pub enum Source {
         repo: String,
         /// Branch, tag or commit; `main` if none.
         revision: Option<String>,
+        /// One GGUF file of it: its name, or its format (`Q4_K_M`).
+        file: Option<String>,
+    },
+    /// What lies in an S3 bucket.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// How the names begin, or the whole name of an archive or GGUF file.
+        prefix: String,
     },
 }
 

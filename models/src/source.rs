@@ -5,13 +5,26 @@
 //! Invariant: what stands under its own name in a cache is whole and was checked; all else has a name that no model has.
 
 mod archive;
+#[cfg(any(feature = "hub", feature = "s3"))]
+mod choose;
+#[cfg(feature = "s3")]
+mod credentials;
 mod folder;
+#[cfg(feature = "hub")]
+mod hub;
+mod links;
 mod mlflow;
 mod options;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(feature = "s3")]
+mod sigv4;
 #[cfg(test)]
 mod tests;
+#[cfg(any(feature = "hub", feature = "s3"))]
+mod transfer;
 
-pub use options::{FetchOptions, HubOptions, Secret};
+pub use options::{FetchOptions, HubOptions, S3Options, Secret};
 
 use crate::gguf::Split;
 use crate::{LoadError, LoadOptions, Source};
@@ -19,12 +32,9 @@ use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What is needed of a repository: configuration, tokenizer, safetensors, and sentence-transformers' modules.
-#[cfg(feature = "hub")]
-const NEEDED: [&str; 4] = ["*.json", "*.jinja", "*.safetensors", "1_Pooling/*.json"];
-
 impl Source {
-    /// A folder, `.gguf` or `.tar.gz` file that exists, else `owner/name` or `owner/name@revision` on the hub.
+    /// A folder, `.gguf` or `.tar.gz` file that exists, else `s3://bucket/prefix`, else `owner/name`, `owner/name@revision`,
+    /// `owner/name:FORMAT` or `owner/name:FILE.gguf` on the hub.
     ///
     /// # Errors
     /// [`LoadError::Source`] if it is none of them.
@@ -44,27 +54,42 @@ impl Source {
                 )),
             };
         }
-        let (repo, revision) = match text.split_once('@') {
-            Some((repo, revision)) => (repo, Some(revision)),
-            None => (text, None),
-        };
+        if let Some(place) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+            if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(allowed) {
+                return Err(error(
+                    text,
+                    format!("`{bucket}` cannot be the name of a bucket"),
+                ));
+            }
+            return Ok(Self::S3 {
+                bucket: bucket.to_owned(),
+                prefix: prefix.to_owned(),
+            });
+        }
+        let (name, file) = part(text, ':');
+        let (repo, revision) = part(name, '@');
         let word = |s: &str| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             !s.is_empty() && s.chars().all(allowed) && !s.starts_with('.') && !s.contains("..")
         };
+        let words = |s: &str| s.split('/').all(word);
         let is_repo = match repo.split_once('/') {
-            Some((owner, name)) => word(owner) && word(name) && !is_gguf,
+            Some((owner, name)) => word(owner) && word(name) && !is_gguf || file.is_some(),
             None => false,
         };
-        if !is_repo || revision.is_some_and(str::is_empty) {
+        if !is_repo || !words(repo) || !revision.is_none_or(words) || !file.is_none_or(words) {
             return Err(error(
                 text,
-                "there is no such folder or file, and it is not a repository of the hub (owner/name or owner/name@revision)",
+                "there is no such folder or file, and it is neither s3://bucket/prefix nor a repository of the hub (owner/name, with \
+                 @revision and, for one GGUF file, :FORMAT or :FILE.gguf)",
             ));
         }
         Ok(Self::Hub {
             repo: repo.to_owned(),
             revision: revision.map(str::to_owned),
+            file: file.map(str::to_owned),
         })
     }
 
@@ -74,6 +99,10 @@ impl Source {
             Self::Folder(path) => path.file_name(),
             Self::Gguf(path) | Self::Archive(path) => path.file_stem(),
             Self::Hub { repo, .. } => Path::new(repo).file_name(),
+            Self::S3 { bucket, prefix } => match Path::new(prefix) {
+                path if folder::is_gguf(path) || folder::is_archive(path) => path.file_stem(),
+                path => path.file_name().or(Some(bucket.as_ref())),
+            },
         };
         let name = name.map_or_else(|| "model".into(), |n| n.to_string_lossy());
         let name = match self {
@@ -103,9 +132,27 @@ pub(crate) fn fetch(source: &Source, options: &LoadOptions) -> Result<Found, Loa
         Source::Folder(path) => folder::model_in(path, options),
         Source::Gguf(path) => Ok(Found::Gguf(path.clone())),
         Source::Archive(path) => folder::model_of_archive(path, options),
-        Source::Hub { repo, revision } => {
-            download(repo, revision.as_deref(), options).map(Found::Folder)
+        #[cfg(feature = "hub")]
+        Source::Hub {
+            repo,
+            revision,
+            file,
+        } => {
+            let revision = revision.as_deref().unwrap_or("main");
+            let file = file.as_deref();
+            let wanted = hub::Repository {
+                repo,
+                revision,
+                file,
+            };
+            hub::fetch(&wanted, options, transfer::Pace::USUAL)
         }
+        #[cfg(not(feature = "hub"))]
+        Source::Hub { repo, .. } => Err(left_out(repo, "hub")),
+        #[cfg(feature = "s3")]
+        Source::S3 { bucket, prefix } => s3::fetch(bucket, prefix, options, transfer::Pace::USUAL),
+        #[cfg(not(feature = "s3"))]
+        Source::S3 { bucket, .. } => Err(left_out(bucket, "s3")),
     }
 }
 
@@ -135,6 +182,14 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// What stands before and after the first `sign`.
+fn part(text: &str, sign: char) -> (&str, Option<&str>) {
+    match text.split_once(sign) {
+        Some((before, after)) => (before, Some(after)),
+        None => (text, None),
+    }
+}
+
 fn error(source_name: &str, reason: impl Into<String>) -> LoadError {
     LoadError::Source {
         source_name: source_name.to_owned(),
@@ -142,46 +197,37 @@ fn error(source_name: &str, reason: impl Into<String>) -> LoadError {
     }
 }
 
-/// Fetches the needed files of a repository and gives back their folder. What is in the hub's cache is not fetched again;
-/// where the hub cannot be reached, what is there must do.
+/// The names of all files below `folder`, through links.
 #[cfg(feature = "hub")]
-pub(crate) fn download(
-    repo: &str,
-    revision: Option<&str>,
-    options: &LoadOptions,
-) -> Result<PathBuf, LoadError> {
-    let fail = |e: hf_hub::HFError| {
-        let reason =
-            format!("could not be fetched from the hub, and is not complete in its cache: {e}");
-        error(repo, reason)
-    };
-    let mut client = hf_hub::HFClient::builder();
-    if let Some(folder) = &options.fetch.hub.cache {
-        client = client.cache_dir(folder);
+fn names_in(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut open = vec![String::new()];
+    while let Some(below) = open.pop() {
+        for entry in std::fs::read_dir(folder.join(&below))? {
+            let name = below.clone() + &entry?.file_name().to_string_lossy();
+            if folder.join(&name).is_dir() {
+                open.push(name + "/");
+            } else {
+                names.push(name);
+            }
+        }
     }
-    let client = client.build_sync().map_err(fail)?;
-    let (owner, name) = repo.split_once('/').unwrap_or(("", repo));
-    let model = client.model(owner, name);
-    let fetch = |offline: bool| {
-        model
-            .snapshot_download()
-            .maybe_revision(revision)
-            .allow_patterns(NEEDED.map(str::to_owned).to_vec())
-            .local_files_only(offline)
-            .send()
-    };
-    fetch(false).or_else(|online| fetch(true).map_err(|_| fail(online)))
+    names.sort();
+    Ok(names)
 }
 
-/// This build cannot fetch.
-#[cfg(not(feature = "hub"))]
-pub(crate) fn download(
-    repo: &str,
-    _revision: Option<&str>,
-    _options: &LoadOptions,
-) -> Result<PathBuf, LoadError> {
-    Err(error(
-        repo,
-        "this build cannot fetch from the hub (feature `hub`); give a folder or a .gguf file",
-    ))
+/// What waits for the network: on the thread that asks.
+#[cfg(any(feature = "hub", feature = "s3"))]
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().map_err(|e| e.to_string())
+}
+
+/// A source that this build leaves out.
+#[cfg(not(all(feature = "hub", feature = "s3")))]
+fn left_out(source_name: &str, feature: &str) -> LoadError {
+    error(
+        source_name,
+        format!("this build cannot fetch it (feature `{feature}`); give a folder or a file"),
+    )
 }

@@ -16,7 +16,7 @@ pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs
 use clap::{Args, Parser, Subcommand};
 pub(crate) use file::{File, FileModel};
 pub(crate) use inspect::{DoctorArgs, PlanArgs};
-use koma_engine::models::{FetchOptions, HubOptions, Secret};
+use koma_engine::models::{FetchOptions, HubOptions, S3Options, Secret};
 pub(crate) use local::{ChatArgs, LocalArgs, RunCommand, SamplingArgs, TextsArgs};
 pub(crate) use models::ModelsArgs;
 pub(crate) use shell::{CompletionsArgs, ManArgs};
@@ -254,9 +254,9 @@ fn layer<const N: usize>(flags: [(&'static str, &Option<String>); N]) -> Layer {
         .collect()
 }
 
-/// How the variables begin that Koma reads: its own, those of the hub's tools, where folders for caches are, and whether
-/// colours are wanted.
-const OURS: [&str; 5] = ["KOMA_", "HF_", "XDG_CACHE_HOME", "HOME", "NO_COLOR"];
+/// How the variables begin that Koma reads: its own, those of the hub's and AWS's tools, where folders for caches are, and
+/// whether colours are wanted.
+const OURS: [&str; 6] = ["KOMA_", "HF_", "AWS_", "XDG_CACHE_HOME", "HOME", "NO_COLOR"];
 
 /// The environment, read once.
 #[derive(Clone, Default)]
@@ -318,7 +318,7 @@ impl Environment {
 }
 
 impl Environment {
-    /// Where to fetch models from, from the variables of the hub's own tools. Files go to `HF_HUB_CACHE`, `HF_HOME/hub` or
+    /// Where to fetch models from, from the variables of the hub's and AWS's own tools. Files go to `HF_HUB_CACHE`, `HF_HOME/hub` or
     /// the user's folder for caches.
     pub(crate) fn fetch(&self) -> FetchOptions {
         let path = |name: &str| self.get(name).map(PathBuf::from);
@@ -340,6 +340,35 @@ impl Environment {
                 token: token.filter(|token| !token.is_empty()).map(Secret::new),
                 offline: self.get("HF_HUB_OFFLINE").is_some_and(is_on),
             },
+            s3: self.s3(),
+        }
+    }
+
+    /// The variables of AWS's own tools.
+    fn s3(&self) -> S3Options {
+        let text = |name: &str| self.get(name).map(str::to_owned);
+        let secret = |name: &str| self.get(name).map(Secret::new);
+        let relative = self.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+        let relative = relative.map(|path| format!("http://169.254.170.2{path}"));
+        let token_file =
+            || std::fs::read_to_string(self.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")?).ok();
+        let instance = || {
+            text("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+                .or_else(|| Some("http://169.254.169.254".to_owned()))
+        };
+        let disabled = self
+            .get("AWS_EC2_METADATA_DISABLED")
+            .is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        S3Options {
+            region: text("AWS_REGION").or_else(|| text("AWS_DEFAULT_REGION")),
+            endpoint: text("AWS_ENDPOINT_URL_S3").or_else(|| text("AWS_ENDPOINT_URL")),
+            access_key: text("AWS_ACCESS_KEY_ID"),
+            secret_key: secret("AWS_SECRET_ACCESS_KEY"),
+            session_token: secret("AWS_SESSION_TOKEN"),
+            container: relative.or_else(|| text("AWS_CONTAINER_CREDENTIALS_FULL_URI")),
+            container_token: secret("AWS_CONTAINER_AUTHORIZATION_TOKEN")
+                .or_else(|| token_file().map(Secret::new)),
+            instance: if disabled { None } else { instance() },
         }
     }
 }

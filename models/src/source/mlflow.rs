@@ -2,8 +2,8 @@
 //!
 //! Owns: where the parts lie. Must not know: what they mean. They are shown as one folder of links, nothing is copied.
 
+use super::links;
 use crate::LoadError;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -74,7 +74,7 @@ pub(super) fn view(folder: &Path, cache: &Path) -> Result<PathBuf, LoadError> {
             error,
         })?;
     }
-    link(&links, cache).map_err(|error| LoadError::Io {
+    links::folder_of(&links, cache).map_err(|error| LoadError::Io {
         path: cache.to_owned(),
         error,
     })
@@ -96,36 +96,6 @@ fn collect(
         }
     }
     Ok(())
-}
-
-/// Makes the folder of links, named by what they are, if it is not there.
-fn link(links: &BTreeMap<PathBuf, PathBuf>, cache: &Path) -> std::io::Result<PathBuf> {
-    let mut hasher = Sha256::new();
-    for (name, path) in links {
-        for text in [name, path] {
-            hasher.update(text.as_os_str().as_encoded_bytes());
-            hasher.update([0]);
-        }
-    }
-    let done = cache.join(super::hex(&hasher.finalize()));
-    if done.is_dir() {
-        return Ok(done);
-    }
-    std::fs::create_dir_all(cache)?;
-    let new = tempfile::Builder::new()
-        .prefix(".linking-")
-        .tempdir_in(cache)?;
-    for (name, path) in links {
-        let at = new.path().join(name);
-        if let Some(parent) = at.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::os::unix::fs::symlink(path, at)?;
-    }
-    match std::fs::rename(new.path(), &done) {
-        Err(_) if done.is_dir() => Ok(done),
-        renamed => renamed.map(|()| done),
-    }
 }
 
 /// The fields of nested maps, joined by dots, with their plain values: as much of YAML as `MLmodel` needs. Lists and texts of

@@ -32,6 +32,8 @@ pub struct FetchOptions {
     pub data_dir: Option<PathBuf>,
     /// The Hugging Face hub.
     pub hub: HubOptions,
+    /// S3 and what speaks like it.
+    pub s3: S3Options,
 }
 
 impl FetchOptions {
@@ -61,4 +63,25 @@ pub struct HubOptions {
     pub token: Option<Secret>,
     /// Nothing is asked; what is in the cache must do.
     pub offline: bool,
+}
+
+/// Settings of S3. Credentials: the keys if there are any, else the container's service, else the machine's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct S3Options {
+    /// Region; us-east-1 if none, and where a bucket says it is.
+    pub region: Option<String>,
+    /// Address of another service than AWS; buckets are then the first part of the path.
+    pub endpoint: Option<String>,
+    /// Name of a key.
+    pub access_key: Option<String>,
+    /// The key.
+    pub secret_key: Option<Secret>,
+    /// Of a session that ends.
+    pub session_token: Option<Secret>,
+    /// Address of the container's service for credentials.
+    pub container: Option<String>,
+    /// What that service wants to be shown.
+    pub container_token: Option<Secret>,
+    /// Address of the machine's service for credentials; it is not asked if none.
+    pub instance: Option<String>,
 }

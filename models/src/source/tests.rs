@@ -1,5 +1,12 @@
 //! Names of sources; folders, archives and `MLflow` models on this machine.
 
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(any(feature = "hub", feature = "s3"))]
+mod stub;
+
 use super::archive::{Bounds, extract};
 use super::{Found, Source, fetch};
 use crate::{FetchOptions, LoadError, LoadOptions};
@@ -380,7 +387,8 @@ fn a_text_is_a_path_first_and_a_repository_second() {
         hub,
         Source::Hub {
             repo: "owner/some-Model.v2".to_owned(),
-            revision: Some("main".to_owned())
+            revision: Some("main".to_owned()),
+            file: None
         }
     );
     for wrong in [

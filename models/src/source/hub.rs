@@ -1,0 +1,324 @@
+//! Repositories of the Hugging Face hub, in the cache that its own tools use.
+//!
+//! Owns: revisions, the layout of the cache (`refs`, `blobs`, `snapshots`), what the hub's refusals mean. Must not know: how
+//! bytes travel. `hf-hub` finds the commit and the names; its own downloads neither go on where they broke off nor check what
+//! came, so those are [`Transfer`]'s.
+
+use super::choose::{Choice, choose};
+use super::transfer::{Failure, Pace, Transfer, Wanted};
+use super::{Found, error, folder, links};
+use crate::{HubOptions, LoadError, LoadOptions, Phase};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use hf_hub::HFError;
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Response, Url};
+use std::path::{Path, PathBuf};
+
+const PUBLIC: &str = "https://huggingface.co";
+/// Heads of files asked for at once.
+const HEADS: usize = 8;
+
+/// What is wanted of the hub.
+pub(super) struct Repository<'a> {
+    /// `owner/name`.
+    pub(super) repo: &'a str,
+    /// Branch, tag or commit.
+    pub(super) revision: &'a str,
+    /// A GGUF file, or its format.
+    pub(super) file: Option<&'a str>,
+}
+
+/// Fetches the needed files of a repository, if they are not in the cache.
+///
+/// # Errors
+/// [`LoadError::Source`] naming the repository, the address and the cause.
+pub(super) fn fetch(
+    wanted: &Repository<'_>,
+    options: &LoadOptions,
+    pace: Pace,
+) -> Result<Found, LoadError> {
+    let hub = &options.fetch.hub;
+    let fail = |reason: String| error(wanted.repo, reason);
+    let cache = match &hub.cache {
+        Some(folder) => folder.clone(),
+        None => options.fetch.cache("hub", wanted.repo)?,
+    };
+    let place = cache.join(format!("models--{}", wanted.repo.replace('/', "--")));
+    if hub.offline {
+        let snapshot = cached(&place, wanted).ok_or_else(|| {
+            fail(format!(
+                "is not in the cache ({}), and HF_HUB_OFFLINE forbids to fetch it",
+                place.display()
+            ))
+        })?;
+        return in_snapshot(&snapshot, wanted, options);
+    }
+    let (commit, names) = match listing(wanted, hub, pace) {
+        Ok(found) => found,
+        Err(failure) => {
+            let snapshot = cached(&place, wanted).filter(|_| passing(&failure));
+            let reason = explain(wanted, &failure);
+            let Some(snapshot) = snapshot else {
+                return Err(fail(reason));
+            };
+            tracing::warn!(
+                repository = wanted.repo,
+                "{reason}; what is in the cache is used"
+            );
+            return in_snapshot(&snapshot, wanted, options);
+        }
+    };
+    let choice = choose(&names, wanted.file).map_err(&fail)?;
+    let snapshot = place.join("snapshots").join(&commit);
+    let whole = choice
+        .files
+        .iter()
+        .all(|name| snapshot.join(name).is_file());
+    if !whole {
+        let base = base(hub, wanted, &commit).map_err(&fail)?;
+        let download = Download {
+            base,
+            token: token(hub).map_err(&fail)?,
+            place: &place,
+            pace,
+        };
+        let runtime = super::runtime().map_err(&fail)?;
+        runtime
+            .block_on(download.run(&choice, &snapshot, options))
+            .map_err(|failure| fail(refused(wanted, &failure)))?;
+    }
+    remember(&place, wanted.revision, &commit).map_err(|e| fail(e.to_string()))?;
+    opened(&snapshot, &choice, options)
+}
+
+/// The commit of a revision, and all names in it.
+fn listing(
+    wanted: &Repository<'_>,
+    hub: &HubOptions,
+    pace: Pace,
+) -> Result<(String, Vec<String>), HFError> {
+    let mut client = hf_hub::HFClient::builder()
+        .endpoint(endpoint(hub))
+        .retry_max_attempts(4)
+        .retry_base_delay(pace.pause / 2)
+        // Koma keeps the cache itself.
+        .cache_enabled(false);
+    if let Some(token) = &hub.token {
+        client = client.token(token.reveal());
+    }
+    let (owner, name) = wanted.repo.split_once('/').unwrap_or(("", wanted.repo));
+    let model = client.build_sync()?.model(owner, name);
+    let info = model.info().revision(wanted.revision).send()?;
+    let missing = |what: &str| HFError::malformed_response(format!("the {what} of the repository"));
+    let commit = info.sha.ok_or_else(|| missing("commit"))?;
+    if commit.is_empty() || !commit.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err(missing("commit"));
+    }
+    let files = info.siblings.ok_or_else(|| missing("file list"))?;
+    Ok((
+        commit,
+        files.into_iter().map(|file| file.rfilename).collect(),
+    ))
+}
+
+fn endpoint(hub: &HubOptions) -> &str {
+    hub.endpoint
+        .as_deref()
+        .unwrap_or(PUBLIC)
+        .trim_end_matches('/')
+}
+
+/// Where the files of a commit lie.
+fn base(hub: &HubOptions, wanted: &Repository<'_>, commit: &str) -> Result<Url, String> {
+    let address = format!("{}/{}/resolve/{commit}/", endpoint(hub), wanted.repo);
+    Url::parse(&address).map_err(|e| format!("{address}: {e}"))
+}
+
+fn token(hub: &HubOptions) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = &hub.token {
+        let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()));
+        let mut value =
+            value.map_err(|_| "the token of the hub has letters that cannot be sent")?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+/// The commit in the cache that a revision stands for.
+fn cached(place: &Path, wanted: &Repository<'_>) -> Option<PathBuf> {
+    let name = std::fs::read_to_string(place.join("refs").join(wanted.revision));
+    let commit = name.map_or(wanted.revision.to_owned(), |name| name.trim().to_owned());
+    let snapshot = place.join("snapshots").join(commit);
+    snapshot.is_dir().then_some(snapshot)
+}
+
+/// The model among what is in a snapshot.
+fn in_snapshot(
+    snapshot: &Path,
+    wanted: &Repository<'_>,
+    options: &LoadOptions,
+) -> Result<Found, LoadError> {
+    let fail = |reason: String| error(wanted.repo, format!("in {}: {reason}", snapshot.display()));
+    let names = super::names_in(snapshot).map_err(|e| fail(e.to_string()))?;
+    let choice = choose(&names, wanted.file).map_err(&fail)?;
+    opened(snapshot, &choice, options)
+}
+
+fn opened(snapshot: &Path, choice: &Choice, options: &LoadOptions) -> Result<Found, LoadError> {
+    match &choice.gguf {
+        Some(name) => Ok(Found::Gguf(snapshot.join(name))),
+        None => folder::model_in(snapshot, options),
+    }
+}
+
+/// Notes which commit a branch or tag stands for.
+fn remember(place: &Path, revision: &str, commit: &str) -> std::io::Result<()> {
+    let path = place.join("refs").join(revision);
+    if revision == commit || std::fs::read_to_string(&path).is_ok_and(|old| old == commit) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(place);
+    std::fs::create_dir_all(folder)?;
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut new, commit.as_bytes())?;
+    new.persist(&path).map(drop).map_err(|e| e.error)
+}
+
+/// Files of one commit on their way into the cache.
+struct Download<'a> {
+    base: Url,
+    token: HeaderMap,
+    place: &'a Path,
+    pace: Pace,
+}
+
+impl Download<'_> {
+    async fn run(
+        &self,
+        choice: &Choice,
+        snapshot: &Path,
+        options: &LoadOptions,
+    ) -> Result<(), Failure> {
+        let heads = &Transfer::new(false, self.pace).map_err(Failure::own)?;
+        let missing = choice
+            .files
+            .iter()
+            .filter(|name| !snapshot.join(name).is_file());
+        let wanted: Vec<(&String, Wanted)> = stream::iter(missing)
+            .map(|name| async move { Ok::<_, Failure>((name, self.head(heads, name).await?)) })
+            .buffered(HEADS)
+            .try_collect()
+            .await?;
+        let bodies = Transfer::new(true, self.pace).map_err(Failure::own)?;
+        let files: Vec<Wanted> = wanted.iter().map(|(_, file)| file.clone()).collect();
+        let told = |done, total| options.report(Phase::Fetching, done, total);
+        bodies.fetch(&files, &|_| self.token.clone(), &told).await?;
+        for (name, file) in &wanted {
+            let up = "../".repeat(2 + name.matches('/').count());
+            let blob = file.path.file_name().unwrap_or_default();
+            let target = Path::new(&up).join("blobs").join(blob);
+            let linked = links::link(&target, &snapshot.join(name));
+            linked.map_err(|e| Failure::own(format!("{}: {e}", snapshot.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Size and hash of a file: the hub tells them before it sends elsewhere for the contents. Its tag is the sha256 of a
+    /// large file, and git's own hash of a small one.
+    async fn head(&self, heads: &Transfer, name: &str) -> Result<Wanted, Failure> {
+        let mut url = self.base.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().extend(name.split('/'));
+        }
+        let mut answer = heads
+            .ask(|client| client.head(url.clone()).headers(self.token.clone()))
+            .await?;
+        // A repository that has another name now.
+        let moved = header(&answer, LOCATION.as_str()).filter(|to| to.starts_with('/'));
+        if let Some(to) = moved.and_then(|to| url.join(&to).ok()) {
+            answer = heads
+                .ask(|client| client.head(to.clone()).headers(self.token.clone()))
+                .await?;
+        }
+        let large = header(&answer, "x-linked-etag");
+        let etag = large.clone().or_else(|| header(&answer, ETAG.as_str()));
+        let etag = etag.map(|tag| tag.trim_start_matches("W/").trim_matches('"').to_owned());
+        let size = ["x-linked-size", "content-length"];
+        let size = size
+            .iter()
+            .find_map(|name| header(&answer, name)?.parse().ok());
+        let lacks = |what: &str| Failure::own(format!("{url}: the hub does not tell its {what}"));
+        let etag =
+            etag.filter(|tag| tag.bytes().all(|b| b.is_ascii_alphanumeric()) && !tag.is_empty());
+        let etag = etag.ok_or_else(|| lacks("tag"))?;
+        Ok(Wanted {
+            path: self.place.join("blobs").join(&etag),
+            size: size.ok_or_else(|| lacks("size"))?,
+            sha256: (etag.len() == 64).then_some(etag),
+            etag: None,
+            url,
+        })
+    }
+}
+
+fn header(answer: &Response, name: &str) -> Option<String> {
+    let value = answer.headers().get(name)?;
+    value.to_str().ok().map(str::to_owned)
+}
+
+/// Whether the hub could not be asked, rather than said no.
+fn passing(failure: &HFError) -> bool {
+    match failure {
+        HFError::Request { .. } | HFError::RateLimited { .. } => true,
+        HFError::Http { context } => context.status.is_server_error(),
+        _ => false,
+    }
+}
+
+/// What a refusal of the listing means.
+fn explain(wanted: &Repository<'_>, failure: &HFError) -> String {
+    let Repository { repo, revision, .. } = wanted;
+    match failure {
+        HFError::RevisionNotFound {
+            context: Some(context),
+            ..
+        } if context.error_code.as_deref() == Some("RevisionNotFound") => {
+            format!("{repo} has no revision {revision} ({})", context.url)
+        }
+        HFError::RepoNotFound { context, .. } | HFError::RevisionNotFound { context, .. } => {
+            let at = context.as_ref().map_or("", |c| c.url.as_str());
+            format!(
+                "the hub has no repository {repo} with the revision {revision}, or this token may not see it ({at})"
+            )
+        }
+        HFError::AuthRequired { .. } => {
+            format!(
+                "the hub wants a token that may read {repo} (HF_TOKEN), or there is no such repository: {failure}"
+            )
+        }
+        HFError::Forbidden { .. } => {
+            format!(
+                "this token may not read {repo}; a gated repository is opened on its page: {failure}"
+            )
+        }
+        _ => format!("the hub cannot be asked: {failure}"),
+    }
+}
+
+/// What a refusal of a file means.
+fn refused(wanted: &Repository<'_>, failure: &Failure) -> String {
+    let hint = match failure.status.map(|status| status.as_u16()) {
+        Some(401) => format!(
+            "; the hub wants a token that may read {} (HF_TOKEN)",
+            wanted.repo
+        ),
+        Some(403) => format!(
+            "; a gated repository is opened on its page ({})",
+            wanted.repo
+        ),
+        _ => String::new(),
+    };
+    format!("{}{hint}", failure.reason)
+}
