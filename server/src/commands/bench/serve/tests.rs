@@ -77,7 +77,10 @@ fn check(found: &Value, requests: u64, [input, output]: [u64; 2]) {
 async fn our_own_server_gives_exact_lengths_at_every_endpoint() {
     let url = koma(vec![
         ("chat", toy::decoder()),
-        ("embed", encoder(HeadKind::Embed { normalize: true }, &[])),
+        (
+            "embed",
+            toy::encoder_with(Head::embedding(true, 8), Arc::new(|_| Ok(()))),
+        ),
         ("intent", toy::encoder()),
         (
             "rerank",
