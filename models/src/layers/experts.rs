@@ -25,18 +25,14 @@ pub(crate) struct Experts {
 pub(crate) enum GateUp {
     /// `[2 * inner, hidden]` for each expert: rows of the gate, then of the up projection.
     Stacked(Vec<PackedWeight>),
-    /// `[inner, hidden]` for each expert, gates and up projections being of different formats.
+    /// `[inner, hidden]` for each expert, gates and up projections being of different formats, or orders of columns.
     Apart(Vec<PackedWeight>, Vec<PackedWeight>),
 }
 
 impl GateUp {
     /// Stacks each expert's two projections if their formats allow it.
     pub(crate) fn new(gates: Vec<PackedWeight>, ups: Vec<PackedWeight>) -> Result<Self, Error> {
-        if gates
-            .iter()
-            .zip(&ups)
-            .any(|(g, u)| g.format() != u.format())
-        {
+        if !gates.iter().zip(&ups).all(|(g, u)| g.stacks_with(u)) {
             return Ok(Self::Apart(gates, ups));
         }
         let pairs = gates.into_iter().zip(ups);
