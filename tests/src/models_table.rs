@@ -255,7 +255,9 @@ fn head(path: &Path) -> Result<(String, BTreeSet<String>), String> {
 fn stored(folder: &Path) -> Result<BTreeSet<String>, String> {
     let config = std::fs::read(folder.join("config.json")).map_err(|e| e.to_string())?;
     let config: serde_json::Value = serde_json::from_slice(&config).map_err(|e| e.to_string())?;
-    if let Some(method) = config["quantization_config"]["quant_method"].as_str() {
+    let spellings = ["quantization_config", "compression_config"];
+    let mut methods = spellings.iter().map(|f| &config[*f]["quant_method"]);
+    if let Some(method) = methods.find_map(serde_json::Value::as_str) {
         return Ok(BTreeSet::from([method.to_owned()]));
     }
     let mut types = BTreeSet::new();
