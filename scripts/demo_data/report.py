@@ -165,12 +165,12 @@ def readme(report: dict) -> str:
         "Theme and FAQ queries also ask for the answers in the other language, which neither BM25 "
         "nor the English embedder can find; the row \"own language only\" leaves those out. "
         f"Rerank is behind in: {', '.join(_behind(rerank['ndcg_at_5'])) or 'none'}.", "",
-        "What these figures are: one seed, one split. With this many test sentences an accuracy "
-        "is uncertain by almost one point, so the share kept is too. The intent model's errors "
-        "were read only on families held out of the train side, but its test accuracy was seen "
-        "once before this run. The way of training the rerank model was chosen after two others "
-        "did badly on the test queries, so its figures lean in its favour; BM25 and the embedder "
-        "were not tuned.", "",
+        "What these figures are: one split, drawn and looked at once, after everything about the way "
+        "of training was fixed. That way was found on another split of the same pool of sentences "
+        "(seed 7), where the same script gave intent 0.8455 against the 0.8672 of a BERT twice its "
+        "size (97.5 %), and rerank 0.678, BM25 0.435, all-MiniLM-L6-v2 0.404. With this many test "
+        "sentences an accuracy is uncertain by almost one point, so the share kept is too. BM25 and "
+        "the embedder were not tuned.", "",
         "## Confusion table", "", "Rows are true intents, columns predicted ones; test set.", "",
         *_confusion_lines(intent["confusion"], intent["labels"]), "",
     ]
