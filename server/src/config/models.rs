@@ -64,7 +64,7 @@ pub(super) fn given<'a>(
     if found.is_empty() {
         let folder = around.sagemaker.display();
         return Err(format!(
-            "no model is given: name at least one [NAME=]SOURCE, a folder, a .gguf file or a hub id \
+            "no model is given: name at least one [NAME=]SOURCE, a folder, a .gguf or .tar.gz file, a hub id or s3://bucket/prefix \
              ({folder}, where SageMaker puts models, does not exist or is empty)"
         ));
     }
