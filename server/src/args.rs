@@ -82,7 +82,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Models: a folder, a .gguf or .tar.gz file, a hub id or s3://bucket/prefix, optionally named. Without any: /opt/ml/model if it is there.
+    /// Models: a folder, a .gguf or .tar.gz file, a hub id or a folder on S3, optionally named. Without any: /opt/ml/model if it is there.
     #[arg(value_name = "[NAME=]SOURCE")]
     pub(crate) sources: Vec<String>,
 

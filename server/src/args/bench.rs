@@ -38,7 +38,7 @@ pub(crate) enum BenchCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// The model: a folder, a .gguf or .tar.gz file, a hub id or s3://bucket/prefix.
+    /// The model: a folder, a .gguf or .tar.gz file, a hub id or a folder on S3.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
     /// Requests that run together

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// The model: a folder, a .gguf or .tar.gz file, a hub id or s3://bucket/prefix, whose files are fetched.
+    /// The model: a folder, a .gguf or .tar.gz file, a hub id or a folder on S3, whose files are fetched.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
     /// Requests that run together

@@ -71,7 +71,7 @@ pub(crate) struct SamplingArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// The model: a folder, a .gguf or .tar.gz file, a hub id or s3://bucket/prefix.
+    /// The model: a folder, a .gguf or .tar.gz file, a hub id or a folder on S3.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
     /// System prompt [default: none but the model's own]
@@ -124,7 +124,7 @@ pub(crate) enum RunCommand {
 /// What a one-off run is about.
 #[derive(Debug, Args)]
 pub(crate) struct TextsArgs {
-    /// The model: a folder, a .gguf or .tar.gz file, a hub id or s3://bucket/prefix.
+    /// The model: a folder, a .gguf or .tar.gz file, a hub id or a folder on S3.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
     /// Texts; - is what standard input holds

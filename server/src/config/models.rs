@@ -64,7 +64,7 @@ pub(super) fn given<'a>(
     if found.is_empty() {
         let folder = around.sagemaker.display();
         return Err(format!(
-            "no model is given: name at least one [NAME=]SOURCE, a folder, a .gguf or .tar.gz file, a hub id or s3://bucket/prefix \
+            "no model is given: name at least one [NAME=]SOURCE, a folder, a .gguf or .tar.gz file, a hub id or a folder on S3 \
              ({folder}, where SageMaker puts models, does not exist or is empty)"
         ));
     }
