@@ -124,7 +124,7 @@ pub(crate) struct ModelArgs {
     /// Keys and values in the cache: auto (bf16; f32 with --dtype f32), f32, bf16 [default: auto]
     #[arg(long, value_name = "auto|f32|bf16")]
     kv_dtype: Option<String>,
-    /// Memory of each chat model's cache, such as 512M or 2GiB [default: a part of the memory that is free]
+    /// Memory of each chat model's cache, such as 512M or 2GiB [default of serve and plan: a part of the memory that is free; else what is needed]
     #[arg(long, value_name = "SIZE")]
     kv_cache_memory: Option<String>,
     /// Most tokens of a request, prompt and output together [default: the model's own]

@@ -15,9 +15,9 @@ Examples:
 const SERVE_EXAMPLES: &str = "\
 Examples:
   Eight requests at a time, and then 32:
-    koma bench serve --url http://127.0.0.1:8080 --concurrency 8,32 --input-len 512 --output-len 128
+    koma bench serve --url http://127.0.0.1:8080 --model chat --concurrency 8,32 --input-len 512 --output-len 128
   Requests that arrive at random, 2 and 4 a second on average, with a goal for each:
-    koma bench serve --url http://127.0.0.1:8080 --rate 2,4 --goodput ttft:500,tpot:50 --json result.json
+    koma bench serve --url http://127.0.0.1:8080 --model chat --rate 2,4 --goodput ttft:500,tpot:50 --json result.json
   Fifty documents a request:
     koma bench serve --url http://127.0.0.1:8080 --model rerank --endpoint rerank --documents 50
 
@@ -171,8 +171,8 @@ fn positive(text: &str) -> Option<f64> {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let read = positive(text).filter(|rate| *rate <= 1e6);
-    read.ok_or_else(|| "expected requests a second, above 0 and at most 1000000".to_owned())
+    let read = positive(text).filter(|rate| (1e-6..=1e6).contains(rate));
+    read.ok_or_else(|| "expected requests a second, from 0.000001 to 1000000".to_owned())
 }
 
 fn ids(text: &str) -> Result<std::ops::Range<u32>, String> {
@@ -211,7 +211,7 @@ mod tests {
     fn rates_and_ids_have_bounds() {
         assert_eq!(rate("0.5"), Ok(0.5));
         assert_eq!(ids("3..9"), Ok(3..9));
-        for wrong in ["0", "-1", "inf", "nan", "x", "1e7"] {
+        for wrong in ["0", "-1", "inf", "nan", "x", "1e7", "1e-20"] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
         for wrong in ["9..3", "3..3", "3", "a..b", "-1..3"] {

@@ -46,7 +46,7 @@ impl LocalArgs {
 /// How tokens are chosen and where a reply ends.
 #[derive(Debug, Default, Args)]
 pub(crate) struct SamplingArgs {
-    /// Most tokens of a reply [default: what the model's window leaves]
+    /// Most tokens of a reply [default: what the model's window leaves; of `koma run complete` 16, as on the server's route]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) max_tokens: Option<i64>,
     /// From 0 (always the likeliest token) to 2 [default: 1]

@@ -52,6 +52,12 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
     let share = &budget.models[0];
     let engine = engine_config(config, share.cache_bytes);
     let cache_tokens = cache_tokens(&outline, &engine, &config.model.name)?;
+    let wanted = load.batch.saturating_mul(load.input_len + load.output_len);
+    ensure!(
+        outline.cache_groups.is_empty() || wanted <= cache_tokens,
+        "--batch: {} such requests need {wanted} tokens of cache, which holds {cache_tokens}; see --kv-cache-memory",
+        load.batch
+    );
     let team = Arc::new(Team::new(config.process.threads));
     let isa = config.process.isa;
     let found = forecast((&outline, model), &load, &engine, &team, isa)?;
@@ -94,6 +100,12 @@ fn load(config: &PlanConfig, outline: &Outline) -> anyhow::Result<ForecastLoad> 
     ensure!(
         needed <= most,
         "--input-len, --output-len: {needed} tokens are more than the model's limit of {most}"
+    );
+    ensure!(
+        generates || config.input_len <= config.model.max_batch_tokens,
+        "--input-len: {} tokens are more than one step takes (--max-batch-tokens is {})",
+        config.input_len,
+        config.model.max_batch_tokens
     );
     Ok(ForecastLoad {
         batch: config.batch,

@@ -12,6 +12,9 @@ use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt;
 
+/// Texts of one run: the limits of a server guard it from its callers, and here is only one.
+const MOST: usize = 1 << 24;
+
 /// A route and the body for it.
 pub(super) struct Question {
     route: &'static str,
@@ -35,6 +38,8 @@ impl Asked {
         let (name, model) = (model.name().to_owned(), Arc::new(model));
         let limits = ServerLimits {
             body_bytes: usize::MAX,
+            inputs: MOST,
+            documents: MOST,
             ..ServerLimits::default()
         };
         let state = AppState::new([name.clone()], limits, Arc::new(Silent));
