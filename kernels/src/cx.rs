@@ -192,7 +192,8 @@ impl Cx {
     /// Bytes of scratch memory that operations have needed so far.
     pub fn scratch_bytes(&self) -> usize {
         let scratch = self.scratch();
-        4 * (scratch.acts.len() + scratch.product.len() + scratch.attention.len())
+        let lens = [&scratch.product, &scratch.attention, &scratch.gathered].map(Vec::len);
+        4 * (scratch.acts.len() + lens.iter().sum::<usize>())
     }
 
     /// Scratch memory for one operation.

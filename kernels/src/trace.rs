@@ -60,7 +60,11 @@ impl Op {
                 outputs,
                 cols,
                 ..
-            } => (outputs * (cols / format.block_len()) * format.block_bytes()) as f64,
+            } => match format {
+                // No file holds rows of these: what is read is what is packed.
+                Format::Grouped(_) => (outputs * format.packed_bytes(*cols)) as f64,
+                _ => (outputs * (cols / format.block_len()) * format.block_bytes()) as f64,
+            },
             Self::Attention { spec, lens, cache } => {
                 let layout = spec.layout;
                 let values = layout.kv_heads * (layout.k_dim + layout.v_dim);
@@ -139,6 +143,20 @@ mod tests {
         };
         assert_eq!(product.operations(), 2.0 * 3.0 * 320.0);
         assert_eq!(product.bytes(), 200.0);
+        let groups = crate::Groups {
+            code: crate::Code::Fp8,
+            scale: crate::Scale::F32,
+            zeros: false,
+            cols: 32,
+        };
+        let grouped = Op::Product {
+            format: Format::Grouped(groups),
+            rows: 1,
+            outputs: 10,
+            cols: 32,
+            then: Then::Store,
+        };
+        assert_eq!(grouped.bytes(), 10.0 * (32.0 + 4.0));
         assert_eq!(cx.take_trace(), [product]);
         assert!(cx.take_trace().is_empty());
         let real = Cx::new(team, Class::Latency, Isa::detect());

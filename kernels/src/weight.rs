@@ -200,6 +200,11 @@ impl PackedWeight {
     /// # Errors
     /// [`Error::Stack`] if columns, their order or formats differ, or there is no part.
     pub fn stack(parts: Vec<Self>) -> Result<Self, Error> {
+        // One part is not copied.
+        let parts = match <[Self; 1]>::try_from(parts) {
+            Ok([one]) => return Ok(one),
+            Err(parts) => parts,
+        };
         let Some(first) = parts.first() else {
             return Err(Error::Stack("no parts".to_owned()));
         };

@@ -231,6 +231,16 @@ fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
     )
 }
 
+/// Ends of turns that GGUF files often do not name by a key (Gemma's, Phi's, older ones of Llama 3); llama.cpp finds them by
+/// their text, too.
+const TURN_ENDS: [&str; 5] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+];
+
 /// Template, tokens and end ids of a GGUF file.
 fn gguf_chat(meta: &GgufMeta, vocab: usize) -> Result<ChatAssets, LoadError> {
     let tokens: &[String] = meta.get("tokenizer.ggml.tokens")?;
@@ -246,6 +256,12 @@ fn gguf_chat(meta: &GgufMeta, vocab: usize) -> Result<ChatAssets, LoadError> {
     let mut eos_ids: Vec<u32> = eos.into_iter().collect();
     for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
         eos_ids.extend(id(key)?.filter(|id| !eos_ids.contains(id)));
+    }
+    for (id, token) in tokens.iter().enumerate() {
+        let id = id as u32;
+        if TURN_ENDS.contains(&token.as_str()) && !eos_ids.contains(&id) {
+            eos_ids.push(id);
+        }
     }
     Ok(ChatAssets {
         template: meta
@@ -280,4 +296,24 @@ fn assemble(
         head: built.head,
         weight_bytes: weights.memory(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::Value as Meta;
+
+    /// Gemma's files name `<eos>` and not the end of a turn.
+    #[test]
+    fn a_turn_ends_where_its_text_says() {
+        let texts = ["<eos>", "<end_of_turn>", "end_of_turn"];
+        let tokens = texts.map(str::to_owned).to_vec();
+        let pairs = [
+            ("tokenizer.ggml.tokens", Meta::Strs(tokens)),
+            ("tokenizer.ggml.eos_token_id", Meta::Int(0)),
+        ];
+        let values = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let meta = GgufMeta::new(Path::new("x.gguf"), values);
+        assert_eq!(gguf_chat(&meta, 3).unwrap().eos_ids, [0, 1]);
+    }
 }

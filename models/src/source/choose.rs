@@ -2,7 +2,7 @@
 //!
 //! Owns: which names those are. Must not know: where they lie.
 
-use super::folder::{is_archive, is_gguf};
+use super::folder::{is_archive, is_gguf, is_projector};
 use super::mlflow::MLMODEL;
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
@@ -150,13 +150,13 @@ fn one_gguf(names: &[String], wanted: Option<&str>) -> Result<Choice, String> {
         .filter(|name| is_gguf(Path::new(name)))
         .collect();
     let is_wanted = |name: &str| {
-        let Some(wanted) = wanted else {
-            // A projector for images stands beside the model.
-            return !name.contains("mmproj");
-        };
-        if is_gguf(Path::new(wanted)) {
+        if let Some(wanted) = wanted.filter(|wanted| is_gguf(Path::new(wanted))) {
             return name == wanted || whole(name) == whole(wanted);
         }
+        if is_projector(Path::new(name)) {
+            return false;
+        }
+        let Some(wanted) = wanted else { return true };
         let stem = whole(name).to_ascii_lowercase();
         let format = wanted.to_ascii_lowercase();
         stem.strip_suffix(&format)

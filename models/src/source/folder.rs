@@ -30,7 +30,8 @@ pub(super) fn model_in(folder: &Path, options: &LoadOptions) -> Result<Found, Lo
             let mut found = entries.iter().filter(|path| wanted(path));
             found.next().filter(|_| found.next().is_none()).cloned()
         };
-        if let Some(path) = one(&|path| is_gguf(path) && !is_later_part(path)) {
+        let is_model = |path: &Path| is_gguf(path) && !is_later_part(path) && !is_projector(path);
+        if let Some(path) = one(&is_model) {
             return Ok(Found::Gguf(path));
         }
         if let Some(path) = one(&|path| is_archive(path)) {
@@ -79,6 +80,12 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
 pub(super) fn is_gguf(path: &Path) -> bool {
     path.extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+}
+
+/// Whether `path` is a projector for images that stands beside a model, by its name.
+pub(super) fn is_projector(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.contains("mmproj")
 }
 
 /// Whether `path` is another than the first part of a split model, by its name.

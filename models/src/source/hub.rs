@@ -14,6 +14,8 @@ use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Response, Url};
 use std::path::{Path, PathBuf};
 
+/// Redirects within the hub that are followed.
+const MOVES: usize = 5;
 const PUBLIC: &str = "https://huggingface.co";
 /// Heads of files asked for at once.
 const HEADS: usize = 8;
@@ -235,20 +237,30 @@ impl Download<'_> {
         let mut answer = heads
             .ask(|client| client.head(url.clone()).headers(self.token.clone()))
             .await?;
-        // A repository that has another name now.
-        let moved = header(&answer, LOCATION.as_str()).filter(|to| to.starts_with('/'));
-        if let Some(to) = moved.and_then(|to| url.join(&to).ok()) {
+        // A repository that has another name now, or a file that lies elsewhere on the hub: only there may the token go.
+        for _ in 0..MOVES {
+            let here = |to: &String| to.starts_with('/') && !to.starts_with("//");
+            let to = header(&answer, LOCATION.as_str()).filter(here);
+            let to = to.filter(|_| answer.status().is_redirection());
+            let Some(to) = to.and_then(|to| answer.url().join(&to).ok()) else {
+                break;
+            };
             answer = heads
                 .ask(|client| client.head(to.clone()).headers(self.token.clone()))
                 .await?;
         }
+        // A redirect's own tag and length are not the file's.
+        let own = |name: &str| {
+            answer
+                .status()
+                .is_success()
+                .then(|| header(&answer, name))?
+        };
         let large = header(&answer, "x-linked-etag");
-        let etag = large.clone().or_else(|| header(&answer, ETAG.as_str()));
+        let etag = large.or_else(|| own(ETAG.as_str()));
         let etag = etag.map(|tag| tag.trim_start_matches("W/").trim_matches('"').to_owned());
-        let size = ["x-linked-size", "content-length"];
-        let size = size
-            .iter()
-            .find_map(|name| header(&answer, name)?.parse().ok());
+        let size = header(&answer, "x-linked-size").or_else(|| own("content-length"));
+        let size = size.and_then(|size| size.parse().ok());
         let lacks = |what: &str| Failure::own(format!("{url}: the hub does not tell its {what}"));
         let etag =
             etag.filter(|tag| tag.bytes().all(|b| b.is_ascii_alphanumeric()) && !tag.is_empty());

@@ -197,7 +197,12 @@ fn hostile_archives_are_refused_and_leave_nothing() {
     let many: Vec<Entry<'_>> = many.iter().map(|n| (FILE, n.as_str(), &b""[..])).collect();
     let large = vec![0; 5000];
     let longname = vec![b'a'; 2 << 20];
-    let cases: [(&[Entry<'_>], &str); 12] = [
+    let folders: Vec<String> = (0..9).map(|i| i.to_string()).collect();
+    let folders = folders
+        .iter()
+        .map(|n| (EntryType::Directory, n.as_str(), &b""[..]));
+    let folders: Vec<Entry<'_>> = folders.collect();
+    let cases: [(&[Entry<'_>], &str); 13] = [
         (
             &[(FILE, outside, b"x")],
             "`../evil.json`: leads out of the folder",
@@ -220,6 +225,7 @@ fn hostile_archives_are_refused_and_leave_nothing() {
             "`./a`: is there twice",
         ),
         (&many, "`8.json`: is one more than 8"),
+        (&folders, "is one more than 8"),
         (
             &[(FILE, "big", &large)],
             "`big`: unpacks to more than 4096 bytes in all",

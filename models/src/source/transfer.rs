@@ -147,7 +147,10 @@ impl Transfer {
             let length = std::fs::metadata(&file.path).map(|m| m.len());
             !length.is_ok_and(|length| length == file.size)
         };
-        let missing: Vec<&Wanted> = wanted.iter().filter(there).collect();
+        // Files of the same contents have the same place.
+        let mut places = BTreeSet::new();
+        let new = |file: &&Wanted| places.insert(file.path.clone());
+        let missing: Vec<&Wanted> = wanted.iter().filter(there).filter(new).collect();
         let total = missing.iter().map(|file| file.size).sum();
         let files: Vec<Partial<'_>> = missing
             .into_iter()
@@ -332,8 +335,13 @@ impl<'a> Partial<'a> {
     /// Checks the whole file and gives it its name.
     fn finish(self) -> Result<(), Failure> {
         let failed = |e: std::io::Error| fatal(format!("{}: {e}", self.path.display()));
-        let (hash, size) = super::digest(&self.path).map_err(failed)?;
         let wanted = self.wanted;
+        let named = std::fs::metadata(&wanted.path).is_ok_and(|m| m.len() == wanted.size);
+        if named && !self.path.exists() {
+            // Another process was faster.
+            return Ok(());
+        }
+        let (hash, size) = super::digest(&self.path).map_err(failed)?;
         let right = wanted.sha256.as_ref().is_none_or(|right| *right == hash);
         let done = if right && size == wanted.size {
             std::fs::rename(&self.path, &wanted.path).map_err(failed)
@@ -345,8 +353,10 @@ impl<'a> Partial<'a> {
                 wanted.sha256.as_deref().unwrap_or_default()
             )))
         };
-        std::fs::remove_file(&self.journal_path).map_err(failed)?;
-        done
+        match std::fs::remove_file(&self.journal_path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => done,
+        }
     }
 }
 

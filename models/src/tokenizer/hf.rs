@@ -37,7 +37,8 @@ impl Tokenizer {
         };
         let config = json_beside(path, "tokenizer_config.json")?;
         let specials = json_beside(path, "special_tokens_map.json")?;
-        let class = class(&config, &json_beside(path, "config.json")?);
+        let model = json_beside(path, "config.json")?;
+        let class = class(&config, &model);
         refuse_class(&class, &config).map_err(refuse)?;
         if !path.exists() {
             return Err(refuse(why_missing(path)));
@@ -46,7 +47,15 @@ impl Tokenizer {
             path: path.to_owned(),
             error,
         })?;
-        let mut inner = Inner::from_bytes(bytes).map_err(|e| refuse(e.to_string()))?;
+        let damaged = |e: &dyn std::fmt::Display| refuse(e.to_string());
+        let mut inner = Inner::from_bytes(&bytes).map_err(|e| damaged(&e))?;
+        let embedded = [&model, &model["text_config"]].map(|part| part["vocab_size"].as_u64());
+        if let Some(vocab) = embedded.into_iter().flatten().next()
+            && inner.get_vocab_size(true) as u64 > vocab
+        {
+            let bytes = without_rows(&bytes, vocab, path).map_err(|e| damaged(&e))?;
+            inner = Inner::from_bytes(bytes).map_err(|e| damaged(&e))?;
+        }
         refuse_dropout(&inner).map_err(refuse)?;
         apply_bert_options(&mut inner, &class, &config).map_err(refuse)?;
         apply_roberta_options(&mut inner, &class, &config).map_err(refuse)?;
@@ -76,6 +85,22 @@ impl Tokenizer {
         refuse_dropout(&inner).map_err(refuse)?;
         Self::new(inner, path)
     }
+}
+
+/// `tokenizer.json` without added tokens that the model has no row for (Gemma 3's image token in its text-only models).
+/// Their text is then ordinary text.
+fn without_rows(bytes: &[u8], vocab: u64, path: &Path) -> serde_json::Result<Vec<u8>> {
+    let mut json: Value = serde_json::from_slice(bytes)?;
+    if let Some(added) = json["added_tokens"].as_array_mut() {
+        added.retain(|token| {
+            let has_row = token["id"].as_u64().is_none_or(|id| id < vocab);
+            if !has_row {
+                tracing::warn!(path = %path.display(), token = %token["content"], "the model has no row for this token, it is left out");
+            }
+            has_row
+        });
+    }
+    serde_json::to_vec(&json)
 }
 
 /// The file `name` in the folder of `path`; null if there is none.

@@ -343,6 +343,29 @@ fn files_beside_the_tokenizer_count() {
 }
 
 /// What transformers 5 makes of a normalizer that lower-cases nothing.
+/// Gemma 3's tokenizer has a token for images; its text-only models have no row for it.
+#[test]
+fn added_tokens_without_a_row_are_left_out() {
+    let mut tokenizer = bpe(&["<s>", "a", "b"], &json!({"type": "Fuse"}));
+    let mut image = tokenizer["added_tokens"][0].clone();
+    image["id"] = json!(3);
+    image["content"] = json!("<image>");
+    tokenizer["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .push(image);
+    for (config, len) in [
+        (json!({"vocab_size": 3}), 3),
+        (json!({"text_config": {"vocab_size": 3}}), 3),
+        (json!({"vocab_size": 4}), 4),
+        (json!({}), 4),
+    ] {
+        let loaded = load(&tokenizer, &[("config.json", config.clone())]).unwrap();
+        assert_eq!(loaded.vocab_size(), len, "{config}");
+        assert_eq!(loaded.id("<image>").is_some(), len == 4, "{config}");
+    }
+}
+
 #[test]
 fn bert_classes_have_defaults() {
     let model = golden("bert_classify/model");
