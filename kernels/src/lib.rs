@@ -41,6 +41,7 @@ pub use experts::{Routing, combine, linear_by_expert, route, spread};
 pub use format::Format;
 pub use grouped::{Code, GroupedRow, Groups, Scale};
 pub use linear::{Epilogue, Then, linear};
+pub use memory::give_back;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_heads};
 pub use probe::{Probe, probe};
 pub use rope::{RopeTable, rope, rope_angles};

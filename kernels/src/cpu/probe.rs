@@ -1,6 +1,7 @@
 //! The bodies of [`crate::probe`].
 //!
-//! Invariant: nothing here can be computed beforehand: inputs and results go through [`black_box`].
+//! Invariant: nothing here can be computed beforehand, or once for several rounds or sums: each sum has an input of its own,
+//! which is read anew in every round, and the results go through [`black_box`].
 
 use super::isa::{Kernel, Simd};
 use crate::{Isa, Probe};
@@ -54,7 +55,11 @@ impl Kernel for Copy<'_> {
     }
 }
 
-/// Multiplies and adds in registers.
+/// Sixty-four bytes that no two lines of the processor's cache share.
+#[repr(align(64))]
+struct Line([u8; 64]);
+
+/// Multiplies and adds in registers, one side read from the nearest cache as products do.
 pub(crate) struct Compute(pub(crate) Probe);
 
 /// Sums that a path keeps in its registers, of those of [`SUMS`].
@@ -84,14 +89,15 @@ impl Kernel for Compute {
         // SAFETY: as the caller promises, see `isa`; 64 bytes lie at `bytes`.
         unsafe {
             let count = sums(S::ROWS);
-            let bytes = black_box([0u8; 64]);
-            let (value, word) = (black_box(0.5f32), black_box(0x0101_0101_i32));
+            let bytes = black_box(Line([0; 64]));
+            let (values, words) = ([0.5_f32; SUMS], [0x0101_0101_i32; SUMS]);
             if self.0 == Probe::Int8 {
-                let weights = S::load_bytes(bytes.as_ptr());
+                let weights = S::load_bytes(bytes.0.as_ptr());
                 let mut all = [S::isplat(0); SUMS];
                 for _ in 0..ROUNDS {
-                    for sum in all.iter_mut().take(count) {
-                        *sum = S::dot4_codes(*sum, weights, word);
+                    let words = black_box(&words);
+                    for (sum, word) in all.iter_mut().zip(words).take(count) {
+                        *sum = S::dot4_codes(*sum, weights, *word);
                     }
                 }
                 for sum in all {
@@ -100,13 +106,15 @@ impl Kernel for Compute {
                 return;
             }
             let mut all = [S::splat(1.0); SUMS];
-            let (a, b) = (S::splat(value), S::splat(value));
+            let b = S::splat(black_box(0.5));
             for _ in 0..ROUNDS {
-                for sum in all.iter_mut().take(count) {
+                let (values, words) = (black_box(&values), black_box(&words));
+                let inputs = values.iter().zip(words);
+                for (sum, (value, word)) in all.iter_mut().zip(inputs).take(count) {
                     *sum = if self.0 == Probe::Bf16 {
-                        S::dot2_bf16(*sum, bytes.as_ptr(), word as u32)
+                        S::dot2_bf16(*sum, bytes.0.as_ptr(), *word as u32)
                     } else {
-                        S::fma(a, b, *sum)
+                        S::fma(S::splat(*value), b, *sum)
                     };
                 }
             }

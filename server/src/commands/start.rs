@@ -3,7 +3,7 @@
 use crate::config::{LocalConfig, LogFormat, ModelConfig, ProcessConfig};
 use crate::progress::{Progress, Unit};
 use anyhow::{Context, anyhow, ensure};
-use koma_engine::models::kernels::{Class, Team};
+use koma_engine::models::kernels::{Class, Team, give_back};
 use koma_engine::models::{
     Limits, LoadOptions, LoadProgress, Loaded, Model, Outline, Phase, load, outline,
 };
@@ -21,6 +21,7 @@ pub(super) fn load_model(model: &ModelConfig, process: &ProcessConfig) -> anyhow
     let options = options(model, process);
     let mut loaded = load(&model.source, &options).with_context(|| cannot_load(model))?;
     limit(model, &mut loaded.limits)?;
+    give_back();
     Ok(loaded)
 }
 
