@@ -10,7 +10,9 @@ use std::process::Command;
 const EDGES: &[(&str, &str)] = &[
     ("koma-models", "koma-kernels"),
     ("koma-engine", "koma-models"),
+    ("koma-neuron-export", "koma-models"),
     ("koma-server", "koma-engine"),
+    ("koma-server", "koma-neuron-export"),
 ];
 /// Crates that only the server may name: HTTP, Prometheus, the command line.
 const SERVER_ONLY: &[&str] = &[
@@ -195,7 +197,11 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 #[test]
 fn unsafe_code_lives_in_kernels_and_in_one_mmap() {
-    for crate_root in ["engine/src/lib.rs", "server/src/lib.rs"] {
+    for crate_root in [
+        "engine/src/lib.rs",
+        "neuron-export/src/lib.rs",
+        "server/src/lib.rs",
+    ] {
         let code = std::fs::read_to_string(root().join(crate_root)).expect("a crate root");
         assert!(code.contains("#![forbid(unsafe_code)]"), "{crate_root}");
     }
@@ -220,7 +226,13 @@ fn unsafe_code_lives_in_kernels_and_in_one_mmap() {
 
 #[test]
 fn the_environment_is_read_in_one_file() {
-    for folder in ["kernels/src", "models/src", "engine/src", "server/src"] {
+    for folder in [
+        "kernels/src",
+        "models/src",
+        "engine/src",
+        "neuron-export/src",
+        "server/src",
+    ] {
         for (path, code) in sources(folder) {
             let reads = ["env::var(", "env::var_os(", "env::vars("]
                 .iter()
