@@ -133,7 +133,7 @@ pub(crate) struct ModelArgs {
     /// Most requests that run at once in a model [default: 128]
     #[arg(long, value_name = "N")]
     max_running: Option<String>,
-    /// Most tokens computed in one step of a model [default: 2048]
+    /// Most tokens computed in one step of a model [default: 512 where it generates, else 2048]
     #[arg(long, value_name = "N")]
     max_batch_tokens: Option<String>,
 }

@@ -62,7 +62,8 @@ pub(crate) struct ModelConfig {
     /// Whether `max_model_len` stands in the model's own table: then more than the model can is an error.
     pub(crate) max_model_len_own: bool,
     pub(crate) max_running: usize,
-    pub(crate) max_batch_tokens: usize,
+    /// None: see [`ModelConfig::batch_tokens`].
+    pub(crate) max_batch_tokens: Option<usize>,
     /// None: latency for encoders, throughput for decoders.
     pub(crate) class: Option<Class>,
 }
@@ -163,6 +164,13 @@ impl ServeConfig {
 }
 
 impl ModelConfig {
+    /// Most tokens of a step. A decoder's prompts come in chunks: from 512 rows on products gain nothing from more, while
+    /// buffers and the wait of requests that generate beside a prompt grow. An encoder takes each input whole.
+    pub(crate) fn batch_tokens(&self, generates: bool) -> usize {
+        let own = if generates { 512 } else { 2048 };
+        self.max_batch_tokens.unwrap_or(own)
+    }
+
     pub(crate) fn describe(&self) -> Value {
         json!({
             "name": self.name,
@@ -243,7 +251,7 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
         max_model_len: count(max_len, 1 << 24)?,
         max_model_len_own: own.is_some() && own == values.get(max_len),
         max_running: count("max-running", 65_536)?.unwrap_or(128),
-        max_batch_tokens: count("max-batch-tokens", 1 << 20)?.unwrap_or(2048),
+        max_batch_tokens: count("max-batch-tokens", 1 << 20)?,
         class: given.class()?,
     })
 }

@@ -106,7 +106,7 @@ fn fit(config: &BenchConfig, loaded: &mut Loaded) -> anyhow::Result<Load> {
 }
 
 fn engine_config(config: &BenchConfig, loaded: &Loaded, load: &Load) -> EngineConfig {
-    let mut engine = start::engine_config(&config.model, loaded, 0);
+    let mut engine = start::engine_config(&config.model, start::generates(loaded), 0);
     engine.prefix_cache = false;
     engine.watermark = 0.0;
     // The whole batch is submitted at once, and each of it has a token in every step.

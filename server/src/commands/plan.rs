@@ -14,7 +14,7 @@ use crate::output;
 use anyhow::{Context, ensure};
 use koma_engine::models::kernels::Team;
 use koma_engine::models::{Outline, hollow, tokenizer};
-use koma_engine::{EngineConfig, ForecastLoad, Machine, cache_tokens, forecast, plan_budget};
+use koma_engine::{ForecastLoad, Machine, cache_tokens, forecast, plan_budget};
 use report::{Memory, Report};
 use std::sync::Arc;
 
@@ -50,7 +50,8 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
     };
     let budget = plan_budget(&machine, &[start::need(&config.model, &outline)])?;
     let share = &budget.models[0];
-    let engine = engine_config(config, share.cache_bytes);
+    let generates = !outline.cache_groups.is_empty();
+    let engine = start::engine_config(&config.model, generates, share.cache_bytes);
     let cache_tokens = cache_tokens(&outline, &engine, &config.model.name)?;
     let wanted = load.batch.saturating_mul(load.input_len + load.output_len);
     ensure!(
@@ -73,6 +74,7 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
             tokenizer,
             process,
         },
+        max_batch_tokens: engine.max_batch_tokens,
         outline,
         found,
     })
@@ -101,27 +103,17 @@ fn load(config: &PlanConfig, outline: &Outline) -> anyhow::Result<ForecastLoad> 
         needed <= most,
         "--input-len, --output-len: {needed} tokens are more than the model's limit of {most}"
     );
+    let step = config.model.batch_tokens(generates);
     ensure!(
-        generates || config.input_len <= config.model.max_batch_tokens,
-        "--input-len: {} tokens are more than one step takes (--max-batch-tokens is {})",
-        config.input_len,
-        config.model.max_batch_tokens
+        generates || config.input_len <= step,
+        "--input-len: {} tokens are more than one step takes (--max-batch-tokens is {step})",
+        config.input_len
     );
     Ok(ForecastLoad {
         batch: config.batch,
         input_len: config.input_len,
         output_len,
     })
-}
-
-fn engine_config(config: &PlanConfig, cache_bytes: usize) -> EngineConfig {
-    EngineConfig {
-        max_running: config.model.max_running,
-        max_batch_tokens: config.model.max_batch_tokens,
-        kv_dtype: config.model.kv_dtype,
-        cache_bytes,
-        ..EngineConfig::default()
-    }
 }
 
 /// Bytes of memory that this process has now; 0 if that cannot be found out.

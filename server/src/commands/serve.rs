@@ -181,7 +181,7 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
     let budget = plan_budget(&machine, &needs)?;
     announce::memory(config, &budget);
     for ((model, loaded), share) in config.models.iter().zip(all_loaded).zip(&budget.models) {
-        let mut engine = start::engine_config(model, &loaded, share.cache_bytes);
+        let mut engine = start::engine_config(model, start::generates(&loaded), share.cache_bytes);
         engine.dump_dir = Some(start::dump_dir(data_dir));
         let handle = EngineHandle::start(loaded, engine, Arc::clone(team), config.process.isa)?;
         let served = ServedModel::new(handle, model.root.clone())

@@ -55,23 +55,28 @@ pub(super) fn options(model: &ModelConfig, process: &ProcessConfig) -> LoadOptio
     }
 }
 
-/// Settings of the engine of `loaded`, with a cache of `cache_bytes`.
+/// Settings of the engine of a model that generates or not, with a cache of `cache_bytes`.
 pub(super) fn engine_config(
     model: &ModelConfig,
-    loaded: &Loaded,
+    generates: bool,
     cache_bytes: usize,
 ) -> EngineConfig {
     EngineConfig {
         max_running: model.max_running,
-        max_batch_tokens: model.max_batch_tokens,
+        max_batch_tokens: model.batch_tokens(generates),
         cache_bytes,
         kv_dtype: model.kv_dtype,
-        class: model.class.unwrap_or(match loaded.model {
-            Model::Decoder(_) => Class::Throughput,
-            Model::Encoder(_) => Class::Latency,
+        class: model.class.unwrap_or(if generates {
+            Class::Throughput
+        } else {
+            Class::Latency
         }),
         ..EngineConfig::default()
     }
+}
+
+pub(super) fn generates(loaded: &Loaded) -> bool {
+    matches!(loaded.model, Model::Decoder(_))
 }
 
 /// Where records of steps that hung or panicked are written.
@@ -149,7 +154,7 @@ pub(super) fn single(config: &LocalConfig) -> anyhow::Result<ServedModel> {
     let need = need(model, &loaded.outline());
     plan_budget(&machine, std::slice::from_ref(&need))?;
     let cache_bytes = need.cache_bytes.unwrap_or(need.request_bytes);
-    let mut engine = engine_config(model, &loaded, cache_bytes);
+    let mut engine = engine_config(model, generates(&loaded), cache_bytes);
     engine.dump_dir = Some(dump_dir(data_dir.as_deref()));
     let team = Arc::new(Team::new(process.threads));
     let handle = EngineHandle::start(loaded, engine, team, process.isa)?;

@@ -77,7 +77,8 @@ fn defaults() {
     assert_eq!(model.name, "a");
     assert_eq!((model.dtype, model.kv_dtype), (Dtype::Auto, KvDtype::Bf16));
     assert_eq!((model.kv_cache_bytes, model.max_model_len), (None, None));
-    assert_eq!((model.max_running, model.max_batch_tokens), (128, 2048));
+    assert_eq!((model.max_running, model.max_batch_tokens), (128, None));
+    assert_eq!([true, false].map(|g| model.batch_tokens(g)), [512, 2048]);
     assert_eq!(model.class, None);
 }
 
@@ -175,7 +176,7 @@ fn every_setting_is_read_from_every_place() {
     assert_eq!((model.dtype, model.kv_dtype), (Dtype::Bf16, KvDtype::F32));
     assert_eq!(model.kv_cache_bytes, Some(64 << 20));
     assert_eq!(model.max_model_len, Some(512));
-    assert_eq!((model.max_running, model.max_batch_tokens), (5, 600));
+    assert_eq!((model.max_running, model.max_batch_tokens), (5, Some(600)));
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(super) struct Report {
     pub(super) config: PlanConfig,
     pub(super) outline: Outline,
     pub(super) load: ForecastLoad,
+    /// Tokens of a step.
+    pub(super) max_batch_tokens: usize,
     pub(super) memory: Memory,
     pub(super) found: Forecast,
 }
@@ -57,6 +59,7 @@ impl Report {
             outline,
             load,
             memory,
+            max_batch_tokens,
             found,
         } = self;
         json!({
@@ -77,7 +80,7 @@ impl Report {
                 "dtype": format!("{:?}", config.model.dtype).to_lowercase(),
                 "kv_dtype": format!("{:?}", config.model.kv_dtype).to_lowercase(),
                 "max_running": config.model.max_running,
-                "max_batch_tokens": config.model.max_batch_tokens,
+                "max_batch_tokens": max_batch_tokens,
             },
             "memory_bytes": {
                 "available": memory.available,
@@ -146,7 +149,7 @@ impl Report {
         };
         let steps = format!(
             "at most: {} tokens or {} requests in a step",
-            model.max_batch_tokens, model.max_running
+            self.max_batch_tokens, model.max_running
         );
         let free = format!(
             "of {:.1} MiB that can be had",
@@ -289,6 +292,7 @@ mod tests {
                 input_len: 100,
                 output_len,
             },
+            max_batch_tokens: 512,
             memory: Memory {
                 available: 10 << 20,
                 weights: 1 << 20,

@@ -44,16 +44,16 @@ fn memory_is_what_loading_reports() {
     ] {
         let config = config(&folder(name), arguments);
         let report = forecast_of(&config).unwrap();
+        let generates = !report.outline.cache_groups.is_empty();
+        let engine = start::engine_config(&config.model, generates, report.memory.cache);
         let loaded = start::load_model(&config.model, &config.process).unwrap();
         assert_eq!(report.memory.weights, loaded.weight_bytes, "{name}");
         assert_eq!(report.outline, loaded.outline(), "{name}");
-        let engine = engine_config(&config, report.memory.cache);
         let team = Arc::new(Team::new(1));
         let handle = EngineHandle::start(loaded, engine, team, config.process.isa).unwrap();
         let info = handle.info();
         let tokens = info.blocks * info.config.block_size;
         assert_eq!(report.memory.cache_tokens, tokens, "{name}");
-        let generates = !report.outline.cache_groups.is_empty();
         assert_eq!(report.memory.cache, if generates { 3 << 20 } else { 0 });
         // Products are read from hollow weights, each with its bytes.
         let prefill = &report.found.prefill;
