@@ -1,5 +1,6 @@
-//! Helpers that the test targets of this package share: golden cases, and models driven without the engine.
+//! Helpers that the targets of this package share: golden cases, models driven without the engine, and how good they are.
 
 pub mod forward;
 pub mod golden;
 pub mod models_table;
+pub mod quality;

@@ -1,0 +1,154 @@
+"""What is measured: the cases, the exact meaning of each number, and the goals.
+
+A number holds within one run on one machine only: memory speed drifts by a quarter from hour to hour. Koma and the peers
+take turns within each repetition, with the same thread count, batch, prompt length and output length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Weight formats, as the model files are named.
+FORMATS = ("q4_0", "q4_k_m", "q8_0", "bf16", "q4_1")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity: how it is written and which way is better."""
+
+    title: str
+    unit: str
+    higher_is_better: bool
+
+
+METRICS = {
+    "rate": Metric("tokens/s", "tok/s", True),
+    "first_token": Metric("exec to first streamed token", "s", False),
+    "served": Metric("output tokens/s over HTTP", "tok/s", True),
+    "itl_p99": Metric("p99 time between tokens", "ms", False),
+    "memory": Metric("peak resident memory", "MiB", False),
+    "share": Metric("part of the quiet rate", "%", True),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case. `kind` chooses the procedure, the lengths are tokens of each request."""
+
+    name: str
+    title: str
+    kind: str  # decode | prefill | first_token | http | company | crowded
+    batch: int = 1
+    input_len: int = 128
+    output_len: int = 64
+    formats: tuple[str, ...] = ("q4_0",)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the procedure yields."""
+        return {
+            "decode": ("rate",),
+            "prefill": ("rate",),
+            "first_token": ("first_token",),
+            "http": ("served", "itl_p99", "memory"),
+            "company": ("share",),
+            "crowded": ("share",),
+        }[self.kind]
+
+
+#: How each kind of number is defined. The reports quote these.
+DEFINITIONS = {
+    "decode": (
+        "Tokens per second of `batch` sequences that each have `input` tokens in the cache and generate `output` more, prompts "
+        "excluded. Koma: tokens after the last sequence's first one, over the time from then to the end (`koma bench "
+        "throughput`). llama.cpp, ik_llama.cpp: `speed_tg` of `llama-batched-bench`, which takes random tokens and so has no "
+        "sampler. OpenVINO, ONNX Runtime, vLLM: batch x (output - 1) / (time of the run - time of the same run with one output "
+        "token). The same load runs once, unmeasured, before each measurement. Greedy, end of text ignored."
+    ),
+    "prefill": (
+        "Prompt tokens per second: batch x input / time to the first token of all, one unmeasured run before. No prefix is shared "
+        "or cached."
+    ),
+    "first_token": (
+        "Seconds from exec of the server to the first streamed token of a completion of a short prompt, asked for again every "
+        "10 ms until it is answered. The file is in the page cache: an unmeasured start comes first."
+    ),
+    "http": (
+        "Clients that each have one streamed completion in flight until all requests are done (`koma bench serve` against every "
+        "server, prompts as token ids of exact length, end of text ignored): output tokens per second of the whole, the 99th "
+        "percentile of times between tokens, and the server's peak resident memory (VmHWM summed over its processes, file pages "
+        "of the weights included). Every server has room for the same number of cache tokens where it lets one say so."
+    ),
+    "company": (
+        "The decode rate beside two processes that do nothing but count, as a part of the rate measured just before without "
+        "them. An equal share of two cores among these and two busy processes is 50 %."
+    ),
+    "crowded": (
+        "The decode rate with four times as many threads, on the same cores, as a part of the rate measured just before with the "
+        "threads of the run."
+    ),
+}
+
+_ALL = FORMATS
+
+CASES = (
+    Case("decode1", "decode 1, context 128", "decode", formats=_ALL),
+    Case("decode1@2048", "decode 1, context 2048", "decode", input_len=2048, formats=_ALL),
+    Case("decode4", "decode 4", "decode", batch=4, formats=_ALL),
+    Case("decode16", "decode 16", "decode", batch=16, formats=_ALL),
+    Case("decode32", "decode 32", "decode", batch=32, formats=_ALL),
+    Case("prefill512", "prefill 512", "prefill", input_len=512, output_len=1, formats=_ALL),
+    Case("prefill2048", "prefill 2048", "prefill", input_len=2048, output_len=1, formats=_ALL),
+    Case("first-token", "exec to first token", "first_token", input_len=1, output_len=2, formats=("q4_1", "q4_0")),
+    Case("http16", "served, 16 clients, 128 in, 64 out", "http", batch=16, formats=_ALL),
+    Case("company", "beside two busy processes", "company", formats=("q4_0", "q4_1")),
+    Case("crowded", "four times as many threads", "crowded", formats=("q4_0", "q4_1")),
+)
+
+#: Koma's ratio to the best peer, at least: (model, case, format, metric).
+GOALS = {
+    ("smollm2", "decode1", "q4_0", "rate"): 1.5,
+    ("smollm2", "decode1", "q4_k_m", "rate"): 1.7,
+    ("smollm2", "decode1", "q8_0", "rate"): 1.4,
+    ("smollm2", "decode1", "bf16", "rate"): 1.03,
+    ("smollm2", "decode1", "q4_1", "rate"): 1.8,
+    ("smollm2", "decode1@2048", "q4_1", "rate"): 2.5,
+    ("smollm2", "decode1@2048", "q4_0", "rate"): 2.8,
+    ("smollm2", "decode4", "q4_0", "rate"): 1.8,
+    ("smollm2", "decode16", "q4_0", "rate"): 1.8,
+    ("smollm2", "decode32", "q4_0", "rate"): 2.1,
+    ("smollm2", "decode16", "bf16", "rate"): 1.7,
+    ("smollm2", "decode16", "q8_0", "rate"): 1.7,
+    ("smollm2", "prefill512", "q4_0", "rate"): 1.1,
+    ("smollm2", "prefill512", "bf16", "rate"): 1.0,
+    ("smollm2", "prefill2048", "q4_0", "rate"): 1.4,
+    ("smollm2", "http16", "q4_0", "served"): 1.7,
+    ("smollm2", "http16", "q4_0", "itl_p99"): 1.0,
+    ("smollm2", "http16", "q4_0", "memory"): 1.0,
+}
+
+#: Koma's own median, at most or at least (as the metric points), whatever the peers do.
+LIMITS = {
+    ("smollm2", "first-token", "q4_1", "first_token"): 0.20,
+    ("smollm2", "company", "q4_0", "share"): 45.0,
+}
+
+
+def chosen(names: list[str], formats: list[str]) -> list[tuple[Case, str]]:
+    """The cases of these names in these formats, in the order of the table; all names or formats if none is given.
+
+    Raises ValueError with the names there are.
+    """
+    known = [case.name for case in CASES]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--case: {name!r} is none of {', '.join(known)}")
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"--format: {name!r} is none of {', '.join(FORMATS)}")
+    return [
+        (case, format)
+        for case in CASES
+        for format in case.formats
+        if (not names or case.name in names) and (not formats or format in formats)
+    ]

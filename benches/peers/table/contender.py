@@ -1,0 +1,74 @@
+"""What the runner asks of every engine, and the context all of them get."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Protocol
+
+from .cases import Case
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model's files, and what the runs must know of its shape."""
+
+    name: str
+    folder: Path
+    #: Prompt ids are below this; every file of the model has at least as many.
+    vocab: int
+    #: Keys and values of one token: layers x kv heads x head width x 2.
+    kv_values: int
+    #: Most tokens of one request.
+    window: int
+
+    def file(self, format: str) -> Path:
+        """The GGUF file of a format; it may be missing."""
+        return self.folder / f"{format}.gguf"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The same for all contenders of a run."""
+
+    threads: int
+    isa: str  # native | avx2
+    peers: Path | None
+    koma: Path
+    timeout: float = 600.0
+    #: What children inherit; OpenMP-based peers also read the number of threads from it.
+    env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of a child; an empty value takes a variable away."""
+        all = {**self.env, "OMP_NUM_THREADS": str(self.threads), **more}
+        return {name: value for name, value in all.items() if value}
+
+
+#: Kinds of cases that need no server, the same with another number of threads, and those that need a server.
+ALONE = frozenset({"decode", "prefill", "company"})
+CROWDED = frozenset({"crowded"})
+SERVED = frozenset({"http", "first_token"})
+
+#: The command and environment of a server that listens on a port with room for this many requests of this many tokens.
+ServerCommand = Callable[[int, Case], "tuple[list[str], dict[str, str]]"]
+
+
+class Contender(Protocol):
+    """One engine with one file in one setting."""
+
+    name: str
+    #: The kinds of cases it takes part in.
+    kinds: frozenset[str]
+    #: None where no kind of its cases needs a server.
+    server: ServerCommand | None
+
+    def rate(self, case: Case) -> float:
+        """Tokens per second of a decode or prefill case, warmed up. Raises Failed."""
+
+    def with_threads(self, threads: int) -> Contender:
+        """The same with another number of threads; asked of those that take part in crowded cases."""
+
+    def close(self) -> None:
+        """Ends what was started and kept."""

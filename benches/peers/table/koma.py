@@ -1,0 +1,63 @@
+"""Koma as a contender: `koma bench throughput` and `koma serve`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Self
+
+from . import processes
+from .cases import Case
+from .contender import ALONE, CROWDED, SERVED, Model, Setting
+
+#: Bytes of a value in the cache, bf16.
+KV_BYTES = 2
+BLOCK = 16
+
+
+@dataclass
+class Koma:
+    """One file of one model."""
+
+    setting: Setting
+    model: Model
+    format: str
+    name: str = "Koma"
+    kinds: frozenset[str] = ALONE | CROWDED | SERVED
+
+    def rate(self, case: Case) -> float:
+        """Of one measured run after one to warm up."""
+        lengths = ["--batch", case.batch, "--input-len", case.input_len, "--output-len", case.output_len]
+        runs = ["--warmup", 1, "--runs", 1, "--threads", self.setting.threads, "--json", "-"]
+        command = [self.setting.koma, "bench", "throughput", self.model.file(self.format), *lengths, *runs]
+        command += ["--log", "error"]
+        text = processes.output([str(part) for part in command], self._environment(), self.setting.timeout)
+        return throughput(text, case.kind)
+
+    def server(self, port: int, case: Case) -> tuple[list[str], dict[str, str]]:
+        """Room for every client's tokens in whole blocks, and a spare block each."""
+        tokens = case.batch * ((case.input_len + case.output_len) // BLOCK + 2) * BLOCK
+        cache = tokens * self.model.kv_values * KV_BYTES
+        command = [self.setting.koma, "serve", f"model={self.model.file(self.format)}", "--port", port]
+        command += ["--threads", self.setting.threads, "--kv-cache-memory", cache, "--max-running", max(case.batch, 1)]
+        command += ["--max-model-len", case.input_len + case.output_len + BLOCK, "--log", "error"]
+        return [str(part) for part in command], self._environment()
+
+    def with_threads(self, threads: int) -> Self:
+        """The same on as many threads."""
+        return replace(self, setting=replace(self.setting, threads=threads))
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def _environment(self) -> dict[str, str]:
+        isa = {} if self.setting.isa == "native" else {"KOMA_ISA": self.setting.isa}
+        return self.setting.environment(**isa)
+
+
+def throughput(text: str, kind: str) -> float:
+    """The median of the phase in the JSON of `koma bench throughput`. Raises Failed on another schema."""
+    report = json.loads(text)
+    if report.get("schema") != "koma.bench.throughput/1":
+        raise processes.Failed(f"schema {report.get('schema')!r} of koma bench is not known here")
+    return float(report["results"][f"{kind}_tokens_per_second"]["median"])

@@ -1,0 +1,104 @@
+"""The repetitions: every contender takes its turn in each, and what fails is named and left out of the later ones."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from . import served
+from .cases import Case
+from .contender import Contender, Model, Setting
+from .discover import contenders
+from .hold import hold
+from .processes import Failed, busy
+from .stats import Summary
+
+#: Busy processes of the case of company.
+COMPANY = 2
+#: Threads of the crowded case for each of the run's.
+CROWD = 4
+
+
+@dataclass
+class Row:
+    """One case in one format of one model: samples of each metric by contender, and who could not be measured."""
+
+    model: str
+    case: Case
+    format: str
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, contender: str, values: dict[str, float]) -> None:
+        """One repetition."""
+        for metric, value in values.items():
+            self.samples.setdefault(metric, {}).setdefault(contender, []).append(value)
+
+    def summaries(self, metric: str) -> dict[str, Summary]:
+        """Of every contender that was never in error; those that were do not have the same repetitions."""
+        all = self.samples.get(metric, {})
+        return {name: Summary.of(values) for name, values in all.items() if name not in self.failed}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run."""
+
+    setting: Setting
+    repetitions: int
+    lock: Path | None = None
+    only: tuple[str, ...] = ()  # contenders whose names begin so; Koma always runs
+
+
+def rows(plan: Plan, model: Model, chosen: list[tuple[Case, str]]) -> list[Row]:
+    """Measures all cases of a model, format by format: a driver stays loaded for all cases of its format."""
+    done = []
+    for format in dict.fromkeys(format for _, format in chosen):
+        found, left = contenders(plan.setting, model, format)
+        if plan.only:
+            found = [one for one in found if one.name == "Koma" or one.name.startswith(plan.only)]
+            left = {name: why for name, why in left.items() if name.startswith(plan.only)}
+        try:
+            for case in (case for case, its in chosen if its == format):
+                row = Row(model.name, case, format, failed=dict(left))
+                with hold(plan.lock):
+                    _repeat(plan, row, found)
+                done.append(row)
+        finally:
+            for one in found:
+                one.close()
+    return done
+
+
+def _repeat(plan: Plan, row: Row, found: list[Contender]) -> None:
+    for repetition in range(plan.repetitions):
+        for one in found:
+            if one.name in row.failed or row.case.kind not in one.kinds:
+                continue
+            try:
+                values = measured(one, row.case, plan.setting)
+            except Failed as failed:
+                row.failed[one.name] = str(failed)
+                values = {}
+            row.add(one.name, values)
+            said = row.failed.get(one.name) or ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+            print(f"{row.model} {row.format} {row.case.name} #{repetition + 1} {one.name}: {said}", file=sys.stderr)
+
+
+def measured(one: Contender, case: Case, setting: Setting) -> dict[str, float]:
+    """One turn. Raises Failed."""
+    if case.kind == "first_token":
+        return served.first_token(one, case)
+    if case.kind == "http":
+        return served.http(one, case, setting)
+    if case.kind in ("company", "crowded"):
+        decode = replace(case, kind="decode")
+        alone = one.rate(decode)
+        if case.kind == "company":
+            with busy(COMPANY):
+                pressed = one.rate(decode)
+        else:
+            pressed = one.with_threads(CROWD * setting.threads).rate(decode)
+        return {"share": 100 * pressed / alone}
+    return {"rate": one.rate(case)}

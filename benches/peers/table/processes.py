@@ -1,0 +1,89 @@
+"""Child processes: run to the end, memory of a tree of them, and company that keeps the cores busy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+
+class Failed(Exception):
+    """A contender could not do what was asked; the message goes into the report."""
+
+
+def output(command: list[str], env: dict[str, str], timeout: float) -> str:
+    """Standard output of a command that ends well. Raises Failed with its last line otherwise."""
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"not done after {timeout:.0f} s") from None
+    if done.returncode != 0:
+        raise Failed(f"exit {done.returncode}: {last_line(done.stderr)}")
+    return done.stdout
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, cut to what fits a table."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "nothing said"
+
+
+def end(process: subprocess.Popen, patience: float = 30) -> None:
+    """Asks a process to end, and makes it."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all below it that are there now."""
+    found = [pid]
+    for known in found:
+        try:
+            threads = list(Path(f"/proc/{known}/task").iterdir())
+            children = [int(c) for thread in threads for c in (thread / "children").read_text().split()]
+        except OSError:
+            continue
+        found.extend(children)
+    return found
+
+
+def peak_bytes(pid: int) -> int:
+    """Peak resident memory (VmHWM) of a process and those below it, summed; pages they share count in each."""
+    total = 0
+    for one in tree(pid):
+        try:
+            status = Path(f"/proc/{one}/status").read_text()
+        except OSError:
+            continue
+        total += high_water_bytes(status)
+    return total
+
+
+def high_water_bytes(status: str) -> int:
+    """VmHWM of the text of /proc/PID/status; 0 where it has none."""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keeps `count` processes counting while the body runs."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    company = [subprocess.Popen(spin, env=dict(os.environ)) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in company:
+            process.kill()
+            process.wait()

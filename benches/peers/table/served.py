@@ -1,0 +1,117 @@
+"""What is measured of servers: time from exec to the first streamed token, and load over HTTP with peak memory."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Iterator
+
+from . import processes
+from .cases import Case
+from .contender import Contender, Setting
+
+#: vLLM compiles its model before it answers.
+START_SECONDS = 600.0
+#: Between two attempts to get an answer from a server that is starting.
+PAUSE_SECONDS = 0.01
+#: Requests of a measurement for each client.
+REQUESTS_EACH = 4
+
+
+def first_token(contender: Contender, case: Case) -> dict[str, float]:
+    """Of the second of two starts: the first brings the file into the page cache."""
+    for _ in range(2):
+        with _running(contender, case) as (_, seconds):
+            pass
+    return {"first_token": seconds}
+
+
+def http(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
+    """Load, and the peak memory of the server after it."""
+    with _running(contender, case) as (server, _):
+        command = [setting.koma, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--model", "model"]
+        command += ["--input-len", case.input_len, "--output-len", case.output_len, "--concurrency", case.batch]
+        command += ["--requests", REQUESTS_EACH * case.batch, "--warmup", case.batch, "--json", "-"]
+        text = processes.output([str(part) for part in command], setting.environment(), setting.timeout)
+        found = load(text, case)
+        found["memory"] = processes.peak_bytes(server.process.pid) / 2**20
+    return found
+
+
+def load(text: str, case: Case) -> dict[str, float]:
+    """Rate and tail of the JSON of `koma bench serve`. Raises Failed where a request failed or had another length."""
+    report = json.loads(text)
+    if report.get("schema") != "koma.bench.serve/1":
+        raise processes.Failed(f"schema {report.get('schema')!r} of koma bench serve is not known here")
+    (series,) = report["series"]
+    if series["failed"]:
+        raise processes.Failed(f"{series['failed']} requests failed: {series['errors']}")
+    asked = REQUESTS_EACH * case.batch
+    for which in ("input_lengths", "output_lengths"):
+        if series[which]["exact"] != asked:
+            raise processes.Failed(f"{which} of {asked} requests: {series[which]}")
+    return {
+        "served": series["output_tokens_per_second"],
+        "itl_p99": series["results"]["inter_token_latency"]["p99"] * 1e3,
+    }
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A process and the port it was told."""
+
+    process: subprocess.Popen
+    port: int
+
+
+@contextmanager
+def _running(contender: Contender, case: Case) -> Iterator[tuple[_Server, float]]:
+    """A server that has answered, and the seconds from exec to its first token."""
+    port = _free_port()
+    command, env = contender.server(port, case)
+    start = time.perf_counter()
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _until_answered(process, port, start)
+        yield _Server(process, port), time.perf_counter() - start
+    finally:
+        processes.end(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _until_answered(process: subprocess.Popen, port: int, start: float) -> None:
+    while time.perf_counter() - start < START_SECONDS:
+        if process.poll() is not None:
+            raise processes.Failed(f"the server ended with {process.returncode}")
+        try:
+            if _answers(port):
+                return
+        except OSError:
+            pass
+        time.sleep(PAUSE_SECONDS)
+    raise processes.Failed(f"the server does not answer after {START_SECONDS:.0f} s")
+
+
+def _answers(port: int) -> bool:
+    """Asks for two tokens; true when the first has come."""
+    body = {"model": "model", "prompt": "Hello", "max_tokens": 2, "stream": True, "temperature": 0}
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    with socket.create_connection(("127.0.0.1", port), START_SECONDS) as connection:
+        connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + data)
+        reply = b""
+        while b"data:" not in reply:
+            part = connection.recv(65536)
+            if not part:
+                return False
+            reply += part
+        return b" 200 " in reply.split(b"\r\n", 1)[0]

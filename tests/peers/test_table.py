@@ -1,0 +1,280 @@
+"""The runner of scripts/bench-peers without any peer: parsing, statistics, procedures, reports."""
+
+import json
+import sys
+import unittest
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(ROOT / "benches/peers"), str(ROOT / "benches/peers/drive")]
+
+import protocol
+from table import cases, chart, discover, driven, ggml, koma, measure, processes, quality, report, served, stats
+from table.contender import ALONE, Setting
+from table.main import main
+
+DECODE = cases.Case("decode4", "decode 4", "decode", batch=4)
+PREFILL = cases.Case("prefill512", "prefill 512", "prefill", input_len=512, output_len=1)
+
+
+class Statistics(unittest.TestCase):
+    def test_a_summary_has_median_and_range(self):
+        found = stats.Summary.of([3.0, 1.0, 2.0, 10.0])
+        self.assertEqual((found.median, found.low, found.high), (2.5, 1.0, 10.0))
+        self.assertEqual(found.spread, 9 / 2.5)
+        self.assertIsNone(stats.Summary.of([]))
+
+    def test_the_best_peer_and_the_ratio_follow_the_unit(self):
+        peers = {"a": stats.Summary.of([2.0]), "b": stats.Summary.of([4.0])}
+        ours = stats.Summary.of([8.0])
+        for higher, name, expected in ((True, "b", 2.0), (False, "a", 0.25)):
+            self.assertEqual(stats.best(peers, higher), name)
+            self.assertEqual(stats.ratio(ours, peers[name], higher), expected)
+        self.assertIsNone(stats.best({}, True))
+
+    def test_pairs_are_of_one_repetition_each(self):
+        ours, theirs = stats.Summary.of([2.0, 9.0]), stats.Summary.of([1.0, 3.0])
+        self.assertEqual(stats.paired_ratios(ours, theirs, True), [2.0, 3.0])
+        self.assertEqual(stats.paired_ratios(ours, theirs, False), [0.5, 1 / 3])
+
+
+class Parsing(unittest.TestCase):
+    def test_koma_bench(self):
+        results = {
+            "decode_tokens_per_second": {"median": 5.0},
+            "prefill_tokens_per_second": {"median": 7.0},
+        }
+        text = json.dumps({"schema": "koma.bench.throughput/1", "results": results})
+        self.assertEqual([koma.throughput(text, kind) for kind in ("decode", "prefill")], [5.0, 7.0])
+        with self.assertRaisesRegex(processes.Failed, "throughput/2"):
+            koma.throughput(json.dumps({"schema": "koma.bench.throughput/2"}), "decode")
+
+    def test_batched_bench_gives_the_last_matching_row_of_lines_or_table(self):
+        row = {"pp": 128, "tg": 64, "pl": 4, "speed_pp": 1.0, "speed_tg": 2.0}
+        other = row | {"pl": 8, "speed_tg": 9.0}
+        lines = "\n".join(["noise {", json.dumps(row), json.dumps(row | {"speed_tg": 3.0}), json.dumps(other)])
+        self.assertEqual(ggml.batched_bench(lines, DECODE), 3.0)
+        table = (
+            "|    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |      T s |    S t/s |\n"
+            "|-------|--------|------|--------|----------|----------|----------|----------|----------|----------|\n"
+            "|   512 |      1 |    1 |    513 |    0.500 |  1024.00 |    0.010 |   100.00 |    0.510 |  1005.88 |\n"
+        )
+        self.assertEqual(ggml.batched_bench(table, PREFILL), 1024.0)
+        with self.assertRaisesRegex(processes.Failed, "no row of 4 x 128"):
+            ggml.batched_bench(table, DECODE)
+
+    def test_a_driver_s_times_become_rates(self):
+        self.assertEqual(driven.rate_of({"seconds": 3.0, "first_seconds": 1.0}, DECODE), 4 * 63 / 2)
+        self.assertEqual(driven.rate_of({"seconds": 2.0, "first_seconds": 2.0}, PREFILL), 256.0)
+        with self.assertRaises(processes.Failed):
+            driven.rate_of({"seconds": 1.0, "first_seconds": 1.0}, DECODE)
+
+    def test_load_counts_only_when_every_request_is_as_asked(self):
+        case = cases.Case("http", "served", "http", batch=2)
+        exact = {"exact": 8, "other": 0, "not_counted": 0}
+        series = {
+            "failed": 0,
+            "errors": {},
+            "input_lengths": exact,
+            "output_lengths": exact,
+            "output_tokens_per_second": 10.0,
+            "results": {"inter_token_latency": {"p99": 0.02}},
+        }
+
+        def load(**changed):
+            return served.load(json.dumps({"schema": "koma.bench.serve/1", "series": [series | changed]}), case)
+
+        self.assertEqual(load(), {"served": 10.0, "itl_p99": 20.0})
+        for changed in ({"failed": 1}, {"output_lengths": exact | {"exact": 7, "other": 1}}):
+            with self.assertRaises(processes.Failed):
+                load(**changed)
+
+    def test_memory_is_the_high_water_mark(self):
+        self.assertEqual(processes.high_water_bytes("VmPeak:\t9 kB\nVmHWM:\t 2048 kB\nVmRSS:\t1 kB\n"), 2048 * 1024)
+        self.assertEqual(processes.high_water_bytes("Name:\tkthread\n"), 0)
+
+    def test_cases_are_chosen_by_name_and_format(self):
+        found = cases.chosen(["prefill512", "decode1"], ["bf16"])
+        self.assertEqual([(case.name, format) for case, format in found], [("decode1", "bf16"), ("prefill512", "bf16")])
+        with self.assertRaisesRegex(ValueError, "decode1@2048"):
+            cases.chosen(["decode2"], [])
+        known = {(case.name, format) for case, format in cases.chosen([], [])}
+        for goal in [*cases.GOALS, *cases.LIMITS]:
+            self.assertIn(goal[1:3], known)
+
+
+class Quality(unittest.TestCase):
+    def test_both_engines_give_figures(self):
+        row = dict(
+            cache="bf16", asked=255, perplexity=12.5, perplexity_f32=12.25, mean_divergence=1e-4, mean_divergence_error=1e-5, same_top=0.99
+        )
+        text = json.dumps({"schema": "koma.quality/1", "ids": [1, 2], "rows": [row]})
+        expected = quality.Figure("q4_0", "Koma, bf16 cache", 12.5, 12.25, 1e-4, 1e-5, 0.99)
+        self.assertEqual(quality.koma_figures("q4_0", text), ([expected], [1, 2]))
+        printed = (
+            "Mean PPL(Q)                   :  12.500000 ±   1.021324\n"
+            "Mean PPL(base)                :  12.250000 ±   1.020000\n"
+            "Mean    KLD:   0.000100 ±   0.000010\n"
+            "Same top p: 99.000 ± 0.394 %\n"
+        )
+        self.assertEqual(quality.llama_figure("q4_0", "Koma, bf16 cache", printed), expected)
+        with self.assertRaisesRegex(processes.Failed, "Same top p"):
+            quality.llama_figure("q4_0", "x", printed.replace("Same", ""))
+        self.assertIn("| q4_0 | Koma, bf16 cache | 12.5000 | 12.2500 | 100 ± 10 | 99.00% |", quality.markdown([expected], 512))
+
+    def test_ids_are_the_last_list_that_is_printed(self):
+        self.assertEqual(quality.ids_of("load [x]\n[1, 20,\n 3]\n"), [1, 20, 3])
+        with self.assertRaises(processes.Failed):
+            quality.ids_of("nothing")
+
+
+class Fake:
+    """A contender with one rate a turn; None fails."""
+
+    server = None
+    kinds = ALONE
+
+    def __init__(self, name, rates):
+        self.name, self.rates, self.closed = name, list(rates), False
+
+    def rate(self, case):
+        rate = self.rates.pop(0)
+        if rate is None:
+            raise processes.Failed("out of luck")
+        return rate
+
+    def close(self):
+        self.closed = True
+
+
+def run(contenders, kind="decode", repetitions=2):
+    """One row of fakes."""
+    row = measure.Row("smollm2", cases.Case("decode1", "decode 1", kind), "q4_0")
+    setting = Setting(threads=2, isa="native", peers=None, koma=Path("koma"))
+    measure._repeat(measure.Plan(setting, repetitions), row, contenders)
+    return row
+
+
+class Turns(unittest.TestCase):
+    def test_everyone_has_a_turn_in_each_repetition_and_who_fails_drops_out(self):
+        order = []
+        fakes = [Fake("Koma", [6.0, 8.0]), Fake("a", [2.0, None]), Fake("b", [None]), Fake("c", [4.0, 4.0])]
+        for fake in fakes:
+            fake.rate = lambda case, fake=fake, rate=fake.rate: order.append(fake.name) or rate(case)
+        row = run(fakes)
+        self.assertEqual(order, ["Koma", "a", "b", "c", "Koma", "a", "c"])
+        self.assertEqual(row.failed, {"a": "out of luck", "b": "out of luck"})
+        self.assertEqual(set(row.summaries("rate")), {"Koma", "c"})
+        (line,) = report.lines([row])
+        self.assertEqual((line.best, line.ratio, line.goal, line.reached), ("c", 1.75, 1.5, True))
+
+    def test_company_is_a_part_of_the_quiet_rate_and_ends(self):
+        row = run([Fake("Koma", [8.0, 2.0])], kind="company", repetitions=1)
+        self.assertEqual(row.samples, {"share": {"Koma": [25.0]}})
+        self.assertEqual(len(processes.tree(processes.os.getpid())), 1)
+
+    def test_a_crowd_is_four_times_the_threads(self):
+        asked = []
+        one = Fake("Koma", [8.0])
+        one.kinds = frozenset({"crowded"})
+        one.with_threads = lambda threads: asked.append(threads) or Fake("Koma", [6.0])
+        self.assertEqual(run([one], kind="crowded", repetitions=1).samples, {"share": {"Koma": [75.0]}})
+        self.assertEqual(asked, [8])
+
+    def test_a_kind_without_the_contender_is_skipped(self):
+        self.assertEqual(run([Fake("Koma", [])], kind="http").samples, {})
+
+
+class Reports(unittest.TestCase):
+    def test_document_page_and_chart_say_the_same(self):
+        row = run([Fake("Koma", [2.0, 4.0]), Fake("a <b>", [4.0, 4.0]), Fake("c", [None])])
+        about = report.environment(Setting(2, "native", None, Path("koma")), "koma 1", {"llama": "2"})
+        document = report.document([row], about, 2)
+        self.assertEqual(document["schema"], "koma.bench.peers/1")
+        (line,) = json.loads(json.dumps(document))["rows"]
+        self.assertEqual((line["ratio"], line["goal"], line["reached"]), (0.75, 1.5, False))
+        self.assertEqual(line["koma"]["samples"], [2.0, 4.0])
+        self.assertEqual(line["paired_ratios"], [0.5, 1.0])
+        self.assertEqual(line["not_measured"], {"c": "out of luck"})
+        page = report.markdown([row], about, 2)
+        cells = "| decode 1 | q4_0 | tokens/s, tok/s | 3 [2 to 4] | 4 [4 to 4] | a <b> | 0.75 x | 1.5 x | **missed** |"
+        self.assertIn(cells, page)
+        self.assertIn("- c: out of luck (smollm2 decode1 q4_0)", page)
+        picture = ElementTree.fromstring(chart.svg(report.lines([row]), "title"))
+        texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertIn("0.75 x a <b> (4 tok/s)", texts)
+
+
+class Discovery(unittest.TestCase):
+    def test_only_what_is_there_takes_part_and_the_rest_is_named(self):
+        with TemporaryDirectory() as folder:
+            peers = Path(folder)
+            hf = peers / "models/m/hf"
+            hf.mkdir(parents=True)
+            shape = dict(num_attention_heads=4, hidden_size=64, num_hidden_layers=3, num_key_value_heads=2)
+            (hf / "config.json").write_text(json.dumps(shape | dict(vocab_size=9, max_position_embeddings=512)))
+            (hf / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}))
+            (peers / "models/m/q4_0.gguf").touch()
+            program = peers / "llama.cpp/bin/llama-batched-bench"
+            program.parent.mkdir(parents=True)
+            program.touch()
+            model = discover.models(peers)["m"]
+            self.assertEqual((model.vocab, model.kv_values, model.window), (2, 3 * 2 * 16 * 2, 512))
+            setting = Setting(threads=2, isa="native", peers=peers, koma=Path("koma"))
+            found, left = discover.contenders(setting, model, "q4_0")
+            names = ["Koma", "llama.cpp", "llama.cpp poll 0", "llama.cpp no warm-up"]
+            self.assertEqual([one.name for one in found], names)
+            self.assertEqual(left["ik_llama.cpp"], "not installed")
+            self.assertEqual(left["OpenVINO int4"], "not installed")
+
+    def test_what_cannot_begin_is_said(self):
+        self.assertEqual(main(["--koma", sys.executable]), 2)
+        self.assertEqual(main(["--peers", ".", "--koma", "/nowhere"]), 2)
+        self.assertEqual(main(["--peers", ".", "--koma", sys.executable, "--case", "none"]), 2)
+
+
+DRIVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from protocol import serve
+def load():
+    print("chatter of a peer")
+    def run(prompts, output):
+        if output == 5:
+            raise ValueError("five")
+        assert all(100 <= id < 200 for prompt in prompts for id in prompt)
+        return len(prompts) * min(output, 6)
+    return run
+serve(load, 200)
+"""
+
+
+class Protocol(unittest.TestCase):
+    def test_a_driver_answers_line_by_line_and_names_errors(self):
+        with TemporaryDirectory() as folder:
+            script = Path(folder) / "driver.py"
+            script.write_text(DRIVER)
+            one = driven.Driven("d", Path(sys.executable), str(script), [protocol.__file__.rpartition("/")[0]], {}, 30)
+            first = one._ask(cases.Case("a", "a", "prefill", batch=2, output_len=1))
+            self.assertEqual(first["seconds"], first["first_seconds"])
+            for output, message in ((5, "ValueError: five"), (7, "6 tokens came out instead of 7")):
+                with self.assertRaisesRegex(processes.Failed, message):
+                    one._ask(cases.Case("a", "a", "decode", output_len=output))
+            self.assertGreater(one._ask(cases.Case("a", "a", "decode", output_len=6))["seconds"], 0)
+            one.close()
+
+    def test_a_driver_that_does_not_load_says_why_once(self):
+        with TemporaryDirectory() as folder:
+            script = Path(folder) / "driver.py"
+            script.write_text("raise SystemExit('no such file')")
+            one = driven.Driven("d", Path(sys.executable), str(script), [], {}, 30)
+            for _ in range(2):
+                with self.assertRaisesRegex(processes.Failed, "no such file"):
+                    one.rate(DECODE)
+
+
+if __name__ == "__main__":
+    unittest.main()
