@@ -304,7 +304,10 @@ impl EngineCore {
             Err(error) => {
                 tracing::error!(step = self.step, %error, "a step failed");
                 record.failed = true;
-                let error = RequestError::Step(error.to_string());
+                let error = RequestError::of_step(&error);
+                if error == RequestError::DeviceBroken {
+                    self.monitor.note_broken_device();
+                }
                 self.scheduler
                     .fail_step(&self.plan, &error, &mut self.outputs);
             }

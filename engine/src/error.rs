@@ -1,6 +1,7 @@
 //! What can go wrong with an engine, a submission, a running request.
 
-use koma_models::kernels;
+use crate::runner::StepError;
+use koma_models::kernels::{self, Fault};
 
 /// A parameter of a request is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,12 +83,33 @@ pub enum RequestError {
     /// The step it was in failed.
     #[error("a step of the engine failed: {0}")]
     Step(String),
+    /// The device gave up on the step after its own limit of time.
+    #[error("the device of this model took too long")]
+    DeviceTimeout,
+    /// The device had no room for the step.
+    #[error("the device of this model is busy; try again later")]
+    DeviceBusy,
+    /// The device is broken.
+    #[error("the device of this model is broken")]
+    DeviceBroken,
     /// The engine ended before it did.
     #[error("the server is shutting down")]
     ShuttingDown,
     /// The engine thread has died.
     #[error("the engine of this model has stopped after a failure")]
     EngineDead,
+}
+
+impl RequestError {
+    /// What a request hears whose step failed with `error`.
+    pub(crate) fn of_step(error: &StepError) -> Self {
+        match error {
+            StepError::Kernels(kernels::Error::Device(Fault::Timeout, _)) => Self::DeviceTimeout,
+            StepError::Kernels(kernels::Error::Device(Fault::Busy, _)) => Self::DeviceBusy,
+            StepError::Kernels(kernels::Error::Device(Fault::Broken, _)) => Self::DeviceBroken,
+            StepError::Kernels(_) | StepError::Output { .. } => Self::Step(error.to_string()),
+        }
+    }
 }
 
 /// Why an engine cannot start.

@@ -7,7 +7,7 @@ use crate::{
     SubmitError, admission, budget,
 };
 use koma_models::kernels::{Cx, Isa, Team};
-use koma_models::{ChatAssets, Head, HeadKind, Identity, Limits, Loaded, Model, Tokenizer};
+use koma_models::{ChatAssets, Device, Head, HeadKind, Identity, Limits, Loaded, Model, Tokenizer};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -87,6 +87,8 @@ pub struct ModelInfo {
     pub weight_bytes: usize,
     /// Blocks in each cache group; 0 without a cache.
     pub blocks: usize,
+    /// What computes it.
+    pub device: Device,
 }
 
 /// Whether an engine is well.
@@ -94,6 +96,8 @@ pub struct ModelInfo {
 pub struct Health {
     /// The engine thread is alive.
     pub alive: bool,
+    /// The model's device is broken, for as long as the process lives.
+    pub broken_device: bool,
     /// Something runs or waits.
     pub pending: bool,
     /// Since the last step ended (or since work arrived at an idle engine).
@@ -138,6 +142,7 @@ impl EngineHandle {
             config,
             weight_bytes: loaded.weight_bytes,
             blocks,
+            device: loaded.device.clone(),
         };
         let tokenizer = Arc::clone(&loaded.tokenizer);
         let cx = Cx::new(team, info.config.class, isa);

@@ -10,7 +10,7 @@ use crate::event::Cancelled;
 use crate::steps::Steps;
 use crate::{Event, EventStream, FinishReason, Health, RequestError, Stats, SubmitError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -40,6 +40,8 @@ pub(crate) struct Monitor {
     /// When the last step ended, or work arrived at an idle engine: nanoseconds after `born`.
     progress: AtomicU64,
     born: Instant,
+    /// A step met a device that is broken.
+    broken_device: AtomicBool,
     /// Records and statistics.
     pub(crate) steps: Steps,
 }
@@ -54,6 +56,7 @@ impl Monitor {
             queued: AtomicUsize::new(0),
             progress: AtomicU64::new(0),
             born: Instant::now(),
+            broken_device: AtomicBool::new(false),
             steps: Steps::new(stats),
         }
     }
@@ -132,11 +135,17 @@ impl Monitor {
         self.progress.fetch_max(now, Ordering::Release);
     }
 
+    /// A step met a device that is broken; nothing mends it in this process.
+    pub(crate) fn note_broken_device(&self) {
+        self.broken_device.store(true, Ordering::Release);
+    }
+
     /// Health of now.
     pub(crate) fn health(&self) -> Health {
         let progress = Duration::from_nanos(self.progress.load(Ordering::Acquire));
         Health {
             alive: self.life() < Life::Ended,
+            broken_device: self.broken_device.load(Ordering::Acquire),
             pending: self.open.load(Ordering::Acquire) > 0,
             since_progress: self.age(Instant::now()).saturating_sub(progress),
         }

@@ -7,10 +7,10 @@
 //! read from a wrong slot, or too late, or not at all, changes all that follows.
 
 use koma_models::kernels::{
-    CacheGroup, Cx, Error, GroupKind, HeadLayout, KvCache, KvLayer, Rows, write_kv,
+    CacheGroup, Cx, Error, Fault, GroupKind, HeadLayout, KvCache, KvLayer, Rows, write_kv,
 };
 use koma_models::{
-    Batch, ChatAssets, Decoder, Encoder, Head, HeadKind, Identity, Limits, Loaded, Model,
+    Batch, ChatAssets, Decoder, Device, Encoder, Head, HeadKind, Identity, Limits, Loaded, Model,
     Tokenizer, Workspace,
 };
 use std::fmt::Write;
@@ -85,6 +85,7 @@ fn loaded(model: Model, head: Option<Head>) -> Loaded {
         },
         head,
         weight_bytes: 0,
+        device: Device::Cpu,
     }
 }
 
@@ -271,7 +272,7 @@ impl<'a> Seen<'a> {
                     let block = table[at / self.block_size];
                     if block == koma_models::kernels::BlockTables::FREED {
                         let text = format!("position {at} is freed, but still seen");
-                        return Err(Error::Device(text));
+                        return Err(Error::Device(Fault::Other, text));
                     }
                     let slot = block as usize * self.block_size + at % self.block_size;
                     let (mut k, mut v) = ([0.0; 2], [0.0; 2]);

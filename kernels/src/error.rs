@@ -52,6 +52,19 @@ pub enum Error {
     #[error("the CPU path `{0}` is unknown or not supported by this processor")]
     Isa(String),
     /// The device failed; the step that used it is lost.
-    #[error("device: {0}")]
-    Device(String),
+    #[error("device: {1}")]
+    Device(Fault, String),
+}
+
+/// How a device failed, as far as it decides what becomes of the requests and of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// It gave up after its own limit of time.
+    Timeout,
+    /// It had no room for more work; later it may.
+    Busy,
+    /// It is broken: no later step will do better.
+    Broken,
+    /// Anything else.
+    Other,
 }

@@ -20,6 +20,8 @@ mod format;
 mod grouped;
 mod linear;
 mod memory;
+#[cfg(feature = "neuron")]
+pub mod neuron;
 mod norm;
 mod probe;
 #[cfg(any(test, feature = "reference"))]
@@ -36,7 +38,7 @@ pub use activation::{gelu_erf, gelu_tanh, silu, soft_cap};
 pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen};
 pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
 pub use cx::{Cx, Isa};
-pub use error::Error;
+pub use error::{Error, Fault};
 pub use experts::{Routing, combine, linear_by_expert, route, spread};
 pub use format::Format;
 pub use grouped::{Code, GroupedRow, Groups, Scale};

@@ -9,6 +9,7 @@
 mod arch;
 mod batch;
 mod config;
+mod device;
 mod error;
 pub mod gguf;
 mod head;
@@ -21,10 +22,11 @@ pub mod tokenizer;
 mod weights;
 
 pub use batch::{Batch, GroupSlots, StateSlots, Workspace};
+pub use device::{Device, NeuronBucket, NeuronCounters, NeuronCounts};
 pub use error::LoadError;
 pub use head::{Head, HeadKind, Prompts};
 pub use koma_kernels as kernels;
-pub use load::{hollow, load, outline, tokenizer};
+pub use load::{folder, hollow, load, outline, tokenizer};
 pub use loaded::{
     ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
     Model, Outline, Phase, Source,

@@ -8,11 +8,11 @@ use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
 use crate::source::{self, Found};
 use crate::weights::{Scheme, Weights};
 use crate::{
-    ChatAssets, Identity, LoadError, LoadOptions, Loaded, Model, Outline, Source, Tokenizer,
+    ChatAssets, Device, Identity, LoadError, LoadOptions, Loaded, Model, Outline, Source, Tokenizer,
 };
 use koma_kernels::Format;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Loads a model: finds its files, builds its architecture, checks that every tensor was used.
@@ -25,6 +25,17 @@ pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError>
     match source::fetch(source, options)? {
         Found::Folder(folder) => load_folder(&folder, options),
         Found::Gguf(path) => load_gguf(&path, options),
+    }
+}
+
+/// The folder on this machine that `source` is loaded from; none for a GGUF file. What is not on this machine is fetched first.
+///
+/// # Errors
+/// As [`load`] would say it.
+pub fn folder(source: &Source, options: &LoadOptions) -> Result<Option<PathBuf>, LoadError> {
+    match source::fetch(source, options)? {
+        Found::Folder(folder) => Ok(Some(folder)),
+        Found::Gguf(_) => Ok(None),
     }
 }
 
@@ -295,6 +306,7 @@ fn assemble(
         chat,
         head: built.head,
         weight_bytes: weights.memory(),
+        device: Device::Cpu,
     })
 }
 

@@ -1,6 +1,6 @@
 //! [`Loaded`]: all there is to know of a model, as data. The engine and the server ask it instead of the architecture.
 
-use crate::{Batch, FetchOptions, Head, Tokenizer, Workspace};
+use crate::{Batch, Device, FetchOptions, Head, Tokenizer, Workspace};
 use koma_kernels::{CacheGroup, Cx, Error, KvCache};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -206,6 +206,8 @@ pub struct Loaded {
     pub head: Option<Head>,
     /// Bytes that the weights take in memory.
     pub weight_bytes: usize,
+    /// What computes it.
+    pub device: Device,
 }
 
 impl Loaded {

@@ -161,6 +161,11 @@ impl From<RequestError> for ApiError {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", message)
             }
             RequestError::Step(detail) => Self::internal(detail),
+            RequestError::DeviceTimeout => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "device_timeout", message)
+            }
+            RequestError::DeviceBusy => Self::unavailable("device_busy", message, 1),
+            RequestError::DeviceBroken => Self::unavailable("device_broken", message, 10),
             RequestError::ShuttingDown => Self::unavailable("shutting_down", message, 1),
             RequestError::EngineDead => Self::unavailable("engine_dead", message, 10),
         }

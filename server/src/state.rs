@@ -193,12 +193,15 @@ impl AppState {
         !self.is_draining() && self.models().all(|(_, s)| matches!(s, Slot::Ready(_)))
     }
 
-    /// Why the process is unhealthy, if it is: a dead engine, or work without progress. Waits for nothing.
+    /// Why the process is unhealthy, if it is: a dead engine, a broken device, or work without progress. Waits for nothing.
     pub fn sick(&self) -> Option<String> {
         self.ready().find_map(|model| {
             let health = model.handle.health();
             if !health.alive {
                 return Some(format!("the engine of `{}` has stopped", model.name()));
+            }
+            if health.broken_device {
+                return Some(format!("the device of `{}` is broken", model.name()));
             }
             let hangs = health.pending && health.since_progress >= self.limits().hung_after;
             let seconds = health.since_progress.as_secs();

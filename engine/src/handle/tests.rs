@@ -3,7 +3,7 @@ use crate::testing::greedy;
 use crate::toy::{self, Hook};
 use crate::{Event, FinishReason, ParamError, RequestError, StopReason};
 use koma_models::Batch;
-use koma_models::kernels::{Class, Error, KvDtype};
+use koma_models::kernels::{Class, Error, Fault, KvDtype};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -381,14 +381,35 @@ fn a_full_queue_refuses() {
 }
 
 #[test]
+fn a_device_s_fault_is_told_and_a_broken_one_is_remembered() {
+    let table = [
+        (Fault::Timeout, RequestError::DeviceTimeout, false),
+        (Fault::Busy, RequestError::DeviceBusy, false),
+        (
+            Fault::Other,
+            RequestError::Step("device: why".to_owned()),
+            false,
+        ),
+        (Fault::Broken, RequestError::DeviceBroken, true),
+    ];
+    for (fault, error, broken) in table {
+        let hook: Hook = Arc::new(move |_| Err(Error::Device(fault, "why".to_owned())));
+        let engine = start(toy::decoder_with(hook), config());
+        let events = all(engine.submit(generate(&[1; 20], endless(5))).unwrap());
+        assert_eq!(events, [Event::Failed(error)]);
+        assert_eq!(engine.health().broken_device, broken, "{fault:?}");
+    }
+}
+
+#[test]
 fn a_failed_step_fails_its_requests_and_the_engine_goes_on() {
     let (hook, seen, open) = gate();
     let engine = start(toy::decoder_with(hook), config());
     let fails = engine.submit(generate(&[1; 20], endless(5))).unwrap();
     seen.recv().unwrap();
     let waits = engine.submit(generate(&[1; 20], endless(5))).unwrap();
-    open.send(Err(Error::Device("out of order".to_owned())))
-        .unwrap();
+    let error = Error::Device(Fault::Other, "out of order".to_owned());
+    open.send(Err(error)).unwrap();
     drop(open);
     let events = all(fails);
     assert!(

@@ -3,6 +3,7 @@
 
 use crate::config::{LogFormat, ServeConfig};
 use crate::output::{note, table};
+use koma_engine::models::Device;
 use koma_engine::{Budget, TaskKind};
 use koma_server::AppState;
 
@@ -43,6 +44,7 @@ pub(super) fn models(config: &ServeConfig, state: &AppState) {
     let head = [
         "model",
         "tasks",
+        "device",
         "format",
         "weights",
         "max length",
@@ -59,13 +61,24 @@ pub(super) fn models(config: &ServeConfig, state: &AppState) {
         let (name, tasks) = (model.name().to_owned(), tasks.join(", "));
         let (max_len, cache_tokens) = (info.limits.max_len, info.blocks * info.config.block_size);
         let format = info.identity.format.clone();
+        let device = device(&info.device);
         let weights = model.short_hash().to_owned();
         if config.process.log_format == LogFormat::Json {
-            tracing::info!(name, tasks, format, weights, max_len, cache_tokens, "model");
+            tracing::info!(
+                name,
+                tasks,
+                device,
+                format,
+                weights,
+                max_len,
+                cache_tokens,
+                "model"
+            );
         }
         rows.push(vec![
             name,
             tasks,
+            device,
             format,
             weights,
             max_len.to_string(),
@@ -77,6 +90,15 @@ pub(super) fn models(config: &ServeConfig, state: &AppState) {
     }
     if config.process.log_format == LogFormat::Text {
         note(&table(&rows));
+    }
+}
+
+/// What computes a model, with the number of cores where they are counted.
+fn device(device: &Device) -> String {
+    let name = device.name();
+    match device {
+        Device::Cpu => name.to_owned(),
+        Device::Neuron(counters) => format!("{name} x {}", counters.cores()),
     }
 }
 

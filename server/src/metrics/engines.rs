@@ -2,6 +2,7 @@
 
 use super::ENGINE;
 use koma_engine::models::kernels::Team;
+use koma_engine::models::{Device, NeuronCounts};
 use koma_engine::{EngineHandle, Health, ModelInfo, Stats, StepRecord};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use std::collections::HashMap;
@@ -156,6 +157,27 @@ const RESIDENT: Series = gauge(
     "Resident memory of the process.",
 );
 
+const NEURON_EXECUTIONS: Series = counter(
+    "koma_neuron_executions_total",
+    "Executions on Neuron cores, by shape (rows x tokens) and core.",
+);
+const NEURON_TOKENS: Series = counter(
+    "koma_neuron_tokens_total",
+    "Tokens of requests in executions on Neuron cores.",
+);
+const NEURON_PADDING: Series = counter(
+    "koma_neuron_padding_tokens_total",
+    "Places in executions on Neuron cores that no token filled.",
+);
+const NEURON_RERUNS: Series = counter(
+    "koma_neuron_cpu_reruns_total",
+    "Executions that gave no numbers and were done again on the CPU.",
+);
+const NEURON_ERRORS: Series = counter(
+    "koma_neuron_errors_total",
+    "Executions on Neuron cores that failed, by NRT_STATUS.",
+);
+
 type Labels = Vec<(&'static str, String)>;
 
 fn cache_labels(info: &ModelInfo) -> Labels {
@@ -175,6 +197,7 @@ fn model_labels(info: &ModelInfo) -> Labels {
     let tasks: Vec<&str> = info.tasks.iter().map(|task| task.name()).collect();
     vec![
         ("architecture", info.identity.architecture.clone()),
+        ("device", info.device.name().to_owned()),
         ("format", info.identity.format.clone()),
         ("max_len", info.limits.max_len.to_string()),
         ("tasks", tasks.join(",")),
@@ -229,6 +252,25 @@ impl Families {
             0.0
         };
         self.push(STALLED, &labels, stalled);
+        if let Device::Neuron(counters) = &info.device {
+            self.neuron(&counters.counts(), &labels);
+        }
+    }
+
+    /// Adds what the Neuron cores of a model have done.
+    fn neuron(&mut self, counts: &NeuronCounts, labels: &[(&str, &str)]) {
+        for (bucket, core, count) in &counts.executions {
+            let shape = format!("{}x{}", bucket.batch, bucket.seq);
+            let more = [("bucket", shape), ("core", core.to_string())];
+            self.push(NEURON_EXECUTIONS, &with(labels, &more), *count as f64);
+        }
+        self.push(NEURON_TOKENS, labels, counts.tokens as f64);
+        self.push(NEURON_PADDING, labels, counts.padding as f64);
+        self.push(NEURON_RERUNS, labels, counts.reruns as f64);
+        for (status, count) in &counts.errors {
+            let more = [("status", status.to_string())];
+            self.push(NEURON_ERRORS, &with(labels, &more), *count as f64);
+        }
     }
 
     fn push(&mut self, series: Series, labels: &[(&str, &str)], value: f64) {

@@ -1,7 +1,7 @@
 use super::engines::Source;
 use super::*;
 use koma_engine::models::kernels::{KvDtype, Team};
-use koma_engine::models::{ChatAssets, Identity, Limits};
+use koma_engine::models::{ChatAssets, Device, Identity, Limits, NeuronBucket, NeuronCounters};
 use koma_engine::{
     EngineConfig, FinishReason, Health, Stats, StepRecord, TaskKind, Timings, Usage,
 };
@@ -20,6 +20,7 @@ impl Fake {
         Self {
             stats: Mutex::new(stats),
             health: Health {
+                broken_device: false,
                 alive: true,
                 pending: true,
                 since_progress: Duration::from_millis(1500),
@@ -76,6 +77,7 @@ fn info(name: &str, task: TaskKind, blocks: usize) -> ModelInfo {
         },
         weight_bytes: 90_000_000,
         blocks,
+        device: Device::Cpu,
     }
 }
 
@@ -154,7 +156,7 @@ fn engine_series_have_vllms_names_and_labels() {
     assert_eq!(
         series(&text, "koma_model_info"),
         [
-            "koma_model_info{architecture=\"LlamaForCausalLM\",engine=\"0\",format=\"Q4_1\",max_len=\"2048\",model_name=\"chat\",tasks=\"generation\",weights_hash=\"abc123\"} 1"
+            "koma_model_info{architecture=\"LlamaForCausalLM\",device=\"cpu\",engine=\"0\",format=\"Q4_1\",max_len=\"2048\",model_name=\"chat\",tasks=\"generation\",weights_hash=\"abc123\"} 1"
         ]
     );
     assert_eq!(
@@ -165,6 +167,39 @@ fn engine_series_have_vllms_names_and_labels() {
     let regions = "koma_team_regions_total";
     assert_eq!(series(&text, regions), [format!("{regions} 0")]);
     assert_eq!(series(&text, "koma_ready"), ["koma_ready 0"]);
+}
+
+#[test]
+fn neuron_cores_are_counted_by_shape_core_and_status() {
+    let mut info = info("intent", TaskKind::Classify, 0);
+    let shape = |batch, seq| NeuronBucket { batch, seq };
+    let counters = NeuronCounters::new(vec![shape(1, 32), shape(4, 64)], 2);
+    counters.execution(1, 0, 100);
+    counters.execution(1, 0, 56);
+    counters.execution(0, 1, 32);
+    counters.rerun();
+    counters.error(1003);
+    counters.error(5);
+    counters.error(5);
+    info.device = Device::Neuron(Arc::new(counters));
+    let text = metrics(&["intent"]).text(&[(&info, &Fake::new(chat_stats()))], false);
+    let of = "engine=\"0\",model_name=\"intent\"";
+    for (name, labels, value) in [
+        ("executions_total", "bucket=\"1x32\",core=\"0\",", 0),
+        ("executions_total", "bucket=\"1x32\",core=\"1\",", 1),
+        ("executions_total", "bucket=\"4x64\",core=\"0\",", 2),
+        ("tokens_total", "", 188),
+        ("padding_tokens_total", "", 2 * 256 - 156),
+        ("cpu_reruns_total", "", 1),
+    ] {
+        let line = format!("koma_neuron_{name}{{{labels}{of}}} {value}");
+        assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+    }
+    for (status, value) in [(5, 2), (1003, 1)] {
+        let line = format!("koma_neuron_errors_total{{{of},status=\"{status}\"}} {value}");
+        assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+    }
+    assert!(series(&text, "koma_model_info")[0].contains("device=\"neuron\""));
 }
 
 #[test]

@@ -35,6 +35,8 @@ struct Facts {
 
 #[derive(Debug, Serialize)]
 struct ReadyFacts {
+    /// What computes it: `cpu` or `neuron`.
+    device: &'static str,
     /// What it can be asked, as in error messages.
     tasks: Vec<&'static str>,
     architecture: String,
@@ -81,6 +83,7 @@ impl ReadyFacts {
         let labels = head.map(|head| head.labels.clone());
         let embedder = head.filter(|head| matches!(head.kind, HeadKind::Embed { .. }));
         Self {
+            device: info.device.name(),
             tasks: info.tasks.iter().map(|task| task.name()).collect(),
             architecture: info.identity.architecture.clone(),
             format: info.identity.format.clone(),

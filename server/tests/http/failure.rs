@@ -1,7 +1,7 @@
 //! Engines that hang, fail a step or die: what clients and health checks hear.
 
 use crate::server::{Server, settled};
-use koma_engine::models::kernels::Error;
+use koma_engine::models::kernels::{Error, Fault};
 use koma_server::ServerLimits;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +48,10 @@ async fn a_failed_step_says_nothing_of_the_inside_and_the_server_goes_on() {
     static FAIL: AtomicBool = AtomicBool::new(true);
     let server = Server::hooked(ServerLimits::default(), || {
         if FAIL.load(Ordering::SeqCst) {
-            return Err(Error::Device("secret address 0xdead".to_owned()));
+            return Err(Error::Device(
+                Fault::Other,
+                "secret address 0xdead".to_owned(),
+            ));
         }
         Ok(())
     });
@@ -67,6 +70,29 @@ async fn a_failed_step_says_nothing_of_the_inside_and_the_server_goes_on() {
     assert_eq!(events[1], "[DONE]");
     FAIL.store(false, Ordering::SeqCst);
     server.still_answers().await;
+}
+
+#[tokio::test]
+async fn a_device_s_fault_has_its_status_and_a_broken_one_is_unhealthy() {
+    let table = [
+        (Fault::Timeout, 504, "device_timeout", None, 200),
+        (Fault::Busy, 503, "device_busy", Some("1"), 200),
+        (Fault::Broken, 503, "device_broken", Some("10"), 503),
+        (Fault::Other, 500, "internal_error", None, 200),
+    ];
+    for (fault, status, code, retry_after, health) in table {
+        let server = Server::hooked(ServerLimits::default(), move || {
+            Err(Error::Device(fault, "secret address 0xdead".to_owned()))
+        });
+        let body = json!({"prompt": "a", "max_tokens": 2});
+        let reply = server.post(TEXT, body).await;
+        assert_eq!(reply.status, status, "{fault:?}");
+        assert_eq!(reply.json()["error"]["code"], code);
+        assert_eq!(reply.header("retry-after"), retry_after, "{fault:?}");
+        assert!(!reply.text().contains("0xdead"));
+        assert_eq!(server.get("/ping").await.status, health, "{fault:?}");
+        assert_eq!(server.get("/health").await.status, health, "{fault:?}");
+    }
 }
 
 #[tokio::test]

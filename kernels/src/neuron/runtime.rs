@@ -1,0 +1,107 @@
+//! [`Runtime`]: the library, loaded and started.
+
+use super::NeuronError;
+use super::api::{Api, NO_FRAMEWORK};
+use super::status::check;
+use libloading::Library;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where the library is looked for unless a file is named: as the system looks for libraries, then where AWS's packages put it.
+const PLACES: [&str; 2] = ["libnrt.so.1", "/opt/aws/neuron/lib/libnrt.so.1"];
+
+/// Libraries that were started, by the address of their `nrt_init`. The library keeps state for the whole process, so this
+/// is for the whole process, too.
+static STARTED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+/// The Neuron runtime of this process. It takes all cores that it is allowed (`NEURON_RT_VISIBLE_CORES`,
+/// `NEURON_RT_NUM_CORES`) until the process ends; the last owner closes it.
+pub struct Runtime {
+    pub(super) api: Api,
+    cores: u32,
+}
+
+impl Runtime {
+    /// Loads the library, from `file` or from where it usually is, and starts it.
+    ///
+    /// # Errors
+    /// If there is no such library, it was started before, or it finds no device.
+    pub fn start(file: Option<&Path>) -> Result<Arc<Self>, NeuronError> {
+        let api = load(file)?;
+        let first = STARTED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(api.nrt_init as usize);
+        if !first {
+            return Err(NeuronError::Started);
+        }
+        let empty = c"".as_ptr();
+        // SAFETY: both texts end with a zero and outlive the call, which is the first of this library in the process.
+        let status = unsafe { (api.nrt_init)(NO_FRAMEWORK, empty, empty) };
+        check("nrt_init", status)?;
+        // From here on it is closed when dropped.
+        let mut runtime = Self { api, cores: 0 };
+        // SAFETY: the number is written during the call only.
+        let status = unsafe { (runtime.api.nrt_get_visible_vnc_count)(&raw mut runtime.cores) };
+        check("nrt_get_visible_vnc_count", status)?;
+        Ok(Arc::new(runtime))
+    }
+
+    /// Cores that this process may use, numbered from 0.
+    pub fn cores(&self) -> u32 {
+        self.cores
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // SAFETY: it was started, and every model, tensor and set holds a reference to it, so none is left.
+        unsafe { (self.api.nrt_close)() }
+    }
+}
+
+/// The functions of the first library that can be loaded.
+fn load(file: Option<&Path>) -> Result<Api, NeuronError> {
+    let named = file.map(Path::as_os_str);
+    let places: Vec<&OsStr> = match named {
+        Some(name) => vec![name],
+        None => PLACES.map(OsStr::new).to_vec(),
+    };
+    let mut reasons = Vec::new();
+    for place in places {
+        // SAFETY: loading runs the library's own initializers. The operator chose the file, or it has the runtime's name in a
+        // folder of the system.
+        match unsafe { Library::new(place) } {
+            Ok(library) => return functions(place, library),
+            Err(error) => {
+                let place = Path::new(place).display();
+                reasons.push(format!("{place}: {}", whole(&error)));
+            }
+        }
+    }
+    Err(NeuronError::Library(reasons.join("; ")))
+}
+
+/// An error with its causes, which say what the system said.
+pub(super) fn whole(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told = format!("{told}: {error}");
+        cause = error.source();
+    }
+    told
+}
+
+fn functions(place: &OsStr, library: Library) -> Result<Api, NeuronError> {
+    // SAFETY: the names are those of the runtime's documented interface, and the library is never unloaded (see below).
+    let found = unsafe { Api::of(&library) };
+    // It stays until the process ends: threads of its own may outlive `nrt_close`.
+    std::mem::forget(library);
+    found.map_err(|error| {
+        let place = Path::new(place).display();
+        NeuronError::Library(format!("{place} is not the Neuron runtime: {error}"))
+    })
+}
