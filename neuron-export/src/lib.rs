@@ -11,6 +11,9 @@
 
 mod files;
 pub mod manifest;
+pub mod neff;
+#[cfg(feature = "neuron")]
+pub mod serving;
 
 pub use files::{FileRef, file_ref};
 pub use koma_models as models;

@@ -6,6 +6,7 @@
 //! and every message names the place.
 
 mod bench;
+mod device;
 mod file;
 mod inspect;
 mod local;
@@ -14,6 +15,7 @@ mod shell;
 
 pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
+pub(crate) use device::DeviceArgs;
 pub(crate) use file::{File, FileModel};
 pub(crate) use inspect::{DoctorArgs, PlanArgs};
 use koma_engine::models::{FetchOptions, HubOptions, S3Options, Secret};
@@ -94,6 +96,8 @@ pub(crate) struct ServeArgs {
     pub(crate) server: ServerArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 }
@@ -187,16 +191,18 @@ pub(crate) struct Typed {
 pub(crate) type Layer = BTreeMap<&'static str, Typed>;
 
 /// Keys of a model's settings: allowed per model in the file.
-pub(crate) const MODEL_KEYS: [&str; 6] = [
+pub(crate) const MODEL_KEYS: [&str; 8] = [
     "dtype",
     "kv-dtype",
     "kv-cache-memory",
     "max-model-len",
     "max-running",
     "max-batch-tokens",
+    "device",
+    "neuron",
 ];
 /// All other keys.
-pub(crate) const PROCESS_KEYS: [&str; 8] = [
+pub(crate) const PROCESS_KEYS: [&str; 9] = [
     "host",
     "port",
     "data-dir",
@@ -205,6 +211,7 @@ pub(crate) const PROCESS_KEYS: [&str; 8] = [
     "isa",
     "log-format",
     "log",
+    "neuron-library",
 ];
 
 impl ServerArgs {

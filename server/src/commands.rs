@@ -4,6 +4,7 @@ mod announce;
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod completions;
+mod device;
 pub(crate) mod doctor;
 pub(crate) mod man;
 pub(crate) mod models;

@@ -6,6 +6,7 @@
 //! Invariant: after `resolve` nothing else has a default, and every message names the flag, variable or key at fault.
 
 mod bench;
+mod device;
 mod inspect;
 mod local;
 mod models;
@@ -16,6 +17,7 @@ mod tests;
 
 use crate::args::{Environment, File, Layer, ServeArgs};
 pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace};
+pub(crate) use device::{DeviceChoice, DeviceConfig};
 pub(crate) use inspect::{DoctorConfig, PlanConfig};
 use koma_engine::models::kernels::{Class, Isa, KvDtype};
 use koma_engine::models::{Dtype, FetchOptions, Source};
@@ -66,6 +68,7 @@ pub(crate) struct ModelConfig {
     pub(crate) max_batch_tokens: Option<usize>,
     /// None: latency for encoders, throughput for decoders.
     pub(crate) class: Option<Class>,
+    pub(crate) device: DeviceConfig,
 }
 
 /// All that `koma serve` needs.
@@ -110,6 +113,7 @@ impl ServeConfig {
         };
         let mut flags = args.server.layer();
         flags.append(&mut args.model.layer());
+        flags.append(&mut args.device.layer());
         flags.append(&mut args.machine.layer());
         let variables = environment.layer();
         let empty = Layer::new();
@@ -131,6 +135,7 @@ impl ServeConfig {
             .map(resolve_one)
             .collect::<Result<Vec<_>, _>>()?;
         models::check_distinct(&models)?;
+        device::check_one(&values, models.len())?;
         let default_host = if in_sagemaker { "0.0.0.0" } else { "127.0.0.1" };
         Ok(Self {
             process: process(&values, around)?,
@@ -182,6 +187,7 @@ impl ModelConfig {
             "max_running": self.max_running,
             "max_batch_tokens": self.max_batch_tokens,
             "class": self.class.map(|class| format!("{class:?}").to_lowercase()),
+            "computed_by": self.device.describe(),
         })
     }
 }
@@ -253,6 +259,7 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
         max_running: count("max-running", 65_536)?.unwrap_or(128),
         max_batch_tokens: count("max-batch-tokens", 1 << 20)?,
         class: given.class()?,
+        device: DeviceConfig::resolve(values)?,
     })
 }
 

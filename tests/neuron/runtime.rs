@@ -31,13 +31,13 @@ impl Bound {
         let tensors = [
             tensor(whole, INPUTS[0])?,
             tensor(whole, INPUTS[1])?,
-            tensor(4 * BATCH * WIDTH, "out")?,
+            tensor(4 * BATCH * WIDTH, "output0")?,
         ];
         let mut inputs = TensorSet::new(runtime)?;
         inputs.add(INPUTS[0], &tensors[0])?;
         inputs.add(INPUTS[1], &tensors[1])?;
         let mut outputs = TensorSet::new(runtime)?;
-        outputs.add("out", &tensors[2])?;
+        outputs.add("output0", &tensors[2])?;
         Ok(Self {
             inputs,
             outputs,
@@ -140,7 +140,7 @@ fn a_neff_tells_its_tensors() {
             ("ids0", Usage::Input, Dtype::I32, &[2, 8][..], 64),
             ("mask0", Usage::Input, Dtype::I32, &[2, 8][..], 64),
             ("w", Usage::Input, Dtype::F32, &[10][..], 40),
-            ("out", Usage::Output, Dtype::F32, &[2, 3][..], 24),
+            ("output0", Usage::Output, Dtype::F32, &[2, 3][..], 24),
         ]
     );
     drop((model, runtime));

@@ -123,7 +123,7 @@ pub fn neff(tensors: &str) -> Vec<u8> {
     file
 }
 
-/// A NEFF of a model with inputs `names` of `[batch, seq]`, an output `out` of `[batch, width]`, and f32 `weights` by name and shape.
+/// A NEFF of a model with inputs `names` of `[batch, seq]`, an output `output0` of `[batch, width]`, and f32 `weights` by name and shape.
 pub fn toy_neff(
     names: &[&str],
     (batch, seq, width): (usize, usize, usize),
@@ -139,7 +139,7 @@ pub fn toy_neff(
         let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
         lines.push(format!("in {name} 10 {}", shape.join(" ")));
     }
-    lines.push(format!("out out 10 {batch} {width}\n"));
+    lines.push(format!("out output0 10 {batch} {width}\n"));
     neff(&lines.join("\n"))
 }
 

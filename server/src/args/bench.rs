@@ -2,7 +2,7 @@
 //!
 //! Owns: flags, help texts and the form of `--goodput`. Must not know: how anything is measured.
 
-use super::{MachineArgs, ModelArgs};
+use super::{DeviceArgs, MachineArgs, ModelArgs};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -64,6 +64,8 @@ pub(crate) struct LoadArgs {
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 }

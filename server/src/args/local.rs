@@ -1,6 +1,6 @@
 //! Flags of the commands that load one model for themselves: `koma chat`, `koma run`.
 
-use super::{Layer, MachineArgs, ModelArgs, layer};
+use super::{DeviceArgs, Layer, MachineArgs, ModelArgs, layer};
 use clap::{Args, Subcommand};
 
 pub(super) const CHAT_EXAMPLES: &str = "\
@@ -28,6 +28,8 @@ pub(crate) struct LocalArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     machine: MachineArgs,
     /// Folder for what Koma writes: downloads, records of steps that hung [default: the hub's cache, the system's temporary folder]
     #[arg(long, value_name = "DIR")]
@@ -38,6 +40,7 @@ impl LocalArgs {
     pub(crate) fn layer(&self) -> Layer {
         let mut all = layer([("data-dir", &self.data_dir)]);
         all.append(&mut self.model.layer());
+        all.append(&mut self.device.layer());
         all.append(&mut self.machine.layer());
         all
     }

@@ -14,6 +14,7 @@ mod serve;
 mod summary;
 mod times;
 
+use super::device::Devices;
 use super::start;
 use crate::config::{BenchConfig, LogFormat};
 use crate::output;
@@ -64,7 +65,7 @@ fn measured<T>(
         config.batch,
         config.model.max_running
     );
-    let mut loaded = start::load_model(&config.model, &config.process)?;
+    let mut loaded = start::load_model(&config.model, &config.process, &Devices::default())?;
     let load = fit(config, &mut loaded)?;
     let engine_config = engine_config(config, &loaded, &load);
     let team = Arc::new(Team::new(config.process.threads));

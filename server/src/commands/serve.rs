@@ -4,6 +4,7 @@
 //! before it loads anything, and is ready only when every model is; a configuration that cannot be served whole is not
 //! served at all.
 
+use super::device::Devices;
 use super::{announce, start};
 use crate::config::{ModelConfig, ServeConfig};
 use crate::shutdown::{self, Signals};
@@ -170,9 +171,10 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
         .collect::<Result<_, _>>()?;
     plan_budget(&machine, &needs)?;
     let data_dir = config.data_dir.as_deref();
+    let devices = Devices::default();
     let mut all_loaded = Vec::with_capacity(needs.len());
     for (index, model) in config.models.iter().enumerate() {
-        let loaded = start::load_model(model, &config.process);
+        let loaded = start::load_model(model, &config.process, &devices);
         let loaded = loaded.inspect_err(|_| failed(model))?;
         needs[index] = start::need(model, &loaded.outline());
         plan_budget(&machine, &needs)?;

@@ -1,5 +1,6 @@
 //! From a [`ModelConfig`] to a loaded model and the settings of its engine: what all commands do alike.
 
+use super::device::Devices;
 use crate::config::{LocalConfig, LogFormat, ModelConfig, ProcessConfig};
 use crate::progress::{Progress, Unit};
 use anyhow::{Context, anyhow, ensure};
@@ -13,13 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Runtime;
 
-/// Loads `model`, showing how far it is. Its window is cut to what is configured.
+/// Loads `model`, showing how far it is, and puts it where it shall be computed. Its window is cut to what is configured.
 ///
 /// # Errors
 /// If it cannot be loaded, or is configured for more than it can do.
-pub(super) fn load_model(model: &ModelConfig, process: &ProcessConfig) -> anyhow::Result<Loaded> {
+pub(super) fn load_model(
+    model: &ModelConfig,
+    process: &ProcessConfig,
+    devices: &Devices,
+) -> anyhow::Result<Loaded> {
     let options = options(model, process);
-    let mut loaded = load(&model.source, &options).with_context(|| cannot_load(model))?;
+    let loaded = load(&model.source, &options).with_context(|| cannot_load(model))?;
+    let mut loaded = devices.place(model, &options, loaded)?;
     limit(model, &mut loaded.limits)?;
     give_back();
     Ok(loaded)
@@ -150,7 +156,7 @@ pub(super) fn single(config: &LocalConfig) -> anyhow::Result<ServedModel> {
         ..Machine::detect()
     };
     plan_budget(&machine, &[expected_need(model, process)?])?;
-    let loaded = load_model(model, process)?;
+    let loaded = load_model(model, process, &Devices::default())?;
     let need = need(model, &loaded.outline());
     plan_budget(&machine, std::slice::from_ref(&need))?;
     let cache_bytes = need.cache_bytes.unwrap_or(need.request_bytes);

@@ -71,6 +71,7 @@ impl BenchConfig {
         around: &Surroundings,
     ) -> Result<Self, String> {
         let mut flags = args.model.layer();
+        flags.append(&mut args.device.layer());
         flags.append(&mut args.machine.layer());
         let variables = environment.layer();
         let values = Values::new(&[&flags, &variables]);

@@ -377,3 +377,59 @@ fn the_description_holds_all_of_it_in_json() {
         assert!(text.contains(part), "{part} in {text}");
     }
 }
+
+#[test]
+fn what_computes_is_told_for_all_models_or_for_one() {
+    let world = World::new();
+    let device = |line: &str, variables: &[(&str, &str)], file: Option<&str>| {
+        let config = world.resolve(line, variables, file).unwrap();
+        config.models[0].device.clone()
+    };
+    let none = DeviceConfig {
+        choice: DeviceChoice::Cpu,
+        artifact: None,
+        library: None,
+    };
+    assert_eq!(device("@a.gguf", &[], None), none);
+    let given = DeviceConfig {
+        choice: DeviceChoice::Neuron,
+        artifact: Some(world.path("export").into()),
+        library: Some(world.path("libnrt.so.1").into()),
+    };
+    let line = "@a.gguf --device neuron --neuron @export --neuron-library @libnrt.so.1";
+    assert_eq!(device(line, &[], None), given);
+    let variables = [
+        ("KOMA_DEVICE", "neuron"),
+        ("KOMA_NEURON", "@export"),
+        ("KOMA_NEURON_LIBRARY", "@libnrt.so.1"),
+    ];
+    assert_eq!(device("@a.gguf", &variables, None), given);
+    // In a file it is relative to the file, and a model's own.
+    let file = "neuron-library = \"libnrt.so.1\"\n[[model]]\nsource = \"a.gguf\"\ndevice = \"neuron\"\nneuron = \"export\"\n\
+                [[model]]\nsource = \"b.gguf\"\n";
+    let config = world.resolve("", &[], Some(file)).unwrap();
+    assert_eq!(config.models[0].device, given);
+    let second = &config.models[1].device;
+    assert_eq!(
+        (second.choice, &second.artifact),
+        (DeviceChoice::Cpu, &None)
+    );
+    let auto = device("@a.gguf --device auto", &variables, None);
+    assert_eq!(auto.choice, DeviceChoice::Auto);
+
+    let error = world.error("@a.gguf --device gpu", &[], None);
+    assert!(
+        error.contains("--device") && error.contains("cpu, neuron, auto"),
+        "{error}"
+    );
+    for (line, variables) in [
+        ("@a.gguf @b.gguf --neuron x", &[][..]),
+        ("@a.gguf @b.gguf", &[("KOMA_NEURON", "x")][..]),
+    ] {
+        let error = world.error(line, variables, None);
+        assert!(
+            error.contains("there are 2") && error.contains("[[model]]"),
+            "{error}"
+        );
+    }
+}

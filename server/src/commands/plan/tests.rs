@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::args::{Cli, Command, Environment};
+use crate::commands::device::Devices;
 use crate::config::Surroundings;
 use clap::Parser;
 use koma_engine::EngineHandle;
@@ -46,7 +47,8 @@ fn memory_is_what_loading_reports() {
         let report = forecast_of(&config).unwrap();
         let generates = !report.outline.cache_groups.is_empty();
         let engine = start::engine_config(&config.model, generates, report.memory.cache);
-        let loaded = start::load_model(&config.model, &config.process).unwrap();
+        let loaded =
+            start::load_model(&config.model, &config.process, &Devices::default()).unwrap();
         assert_eq!(report.memory.weights, loaded.weight_bytes, "{name}");
         assert_eq!(report.outline, loaded.outline(), "{name}");
         let team = Arc::new(Team::new(1));
