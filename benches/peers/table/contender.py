@@ -36,7 +36,7 @@ class Setting:
     isa: str  # native | avx2
     peers: Path | None
     koma: Path
-    timeout: float = 600.0
+    timeout: float = 120.0
     #: What children inherit; OpenMP-based peers also read the number of threads from it.
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 

@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--format", default="", help=f"of {', '.join(FORMATS)}, by commas [default: all]")
     flags.add_argument("--only", default="", help="only peers whose names begin so, by commas [default: all]")
     flags.add_argument("--reps", type=int, default=5, help="repetitions [default: 5]")
+    flags.add_argument("--timeout", type=float, default=120, help="seconds of one measurement at most [default: 120]")
     flags.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[default: all cores]")
     flags.add_argument("--isa", choices=("native", "avx2"), default="native", help="avx2 holds everyone to AVX2")
     flags.add_argument("--lock", type=Path, help="hold this file alone during each case")
@@ -81,7 +82,7 @@ def _setting(flags: argparse.Namespace) -> Setting:
         raise ValueError("--koma: Koma's binary; cargo build --release makes one")
     if flags.reps < 1 or flags.threads < 1:
         raise ValueError("--reps, --threads: at least 1")
-    return Setting(flags.threads, flags.isa, flags.peers.resolve(), flags.koma.resolve())
+    return Setting(flags.threads, flags.isa, flags.peers.resolve(), flags.koma.resolve(), flags.timeout)
 
 
 def write(out: Path, done: list[Row], about: dict[str, object], repetitions: int) -> None:

@@ -35,7 +35,9 @@ def http(contender: Contender, case: Case, setting: Setting) -> dict[str, float]
     with _running(contender, case) as (server, _):
         command = [setting.koma, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--model", "model"]
         command += ["--input-len", case.input_len, "--output-len", case.output_len, "--concurrency", case.batch]
-        command += ["--requests", REQUESTS_EACH * case.batch, "--warmup", case.batch, "--json", "-"]
+        command += ["--requests", REQUESTS_EACH * case.batch, "--warmup", case.batch]
+        # A connection each: llama-server drops some that are kept.
+        command += ["--new-connections", "--json", "-"]
         text = processes.output([str(part) for part in command], setting.environment(), setting.timeout)
         found = load(text, case)
         found["memory"] = processes.peak_bytes(server.process.pid) / 2**20

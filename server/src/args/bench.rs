@@ -126,6 +126,9 @@ pub(crate) struct BenchServeArgs {
     /// Seconds after which a request counts as failed
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) timeout: u32,
+    /// Open a connection for each request: some servers close one that is kept just when the next request is on its way
+    #[arg(long)]
+    pub(crate) new_connections: bool,
     /// Seed of prompts and arrivals
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,

@@ -54,6 +54,8 @@ pub(crate) struct BenchServeConfig {
     pub(crate) token_ids: Range<u32>,
     pub(crate) goodput: Option<Goodput>,
     pub(crate) timeout: Duration,
+    /// No connection serves two requests.
+    pub(crate) new_connections: bool,
     pub(crate) seed: u64,
     pub(crate) json: Option<PathBuf>,
     pub(crate) api_key: Option<Secret>,
@@ -135,6 +137,7 @@ impl BenchServeConfig {
             token_ids: args.token_ids.clone(),
             goodput: args.goodput,
             timeout: Duration::from_secs(args.timeout.into()),
+            new_connections: args.new_connections,
             seed: args.seed,
             json: args.json.clone(),
             api_key: environment.api_key().map(Secret::new),

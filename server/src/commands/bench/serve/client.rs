@@ -30,7 +30,11 @@ impl Client {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(usize::MAX)
+            .pool_max_idle_per_host(if config.new_connections {
+                0
+            } else {
+                usize::MAX
+            })
             .build()
             .context("the HTTP client cannot start")?;
         Ok(Self {

@@ -110,6 +110,7 @@ impl Report {
                     "ignore_eos": forced,
                     "seed": config.seed,
                     "timeout_seconds": config.timeout.as_secs(),
+                    "new_connections": config.new_connections,
                     "goodput_ms": config.goodput.map(|limits| json!({
                         "ttft": limits.ttft, "tpot": limits.tpot, "e2e": limits.e2e,
                     })),

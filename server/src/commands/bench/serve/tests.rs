@@ -3,12 +3,18 @@
 use super::measure;
 use crate::args::{BenchCommand, Cli, Command};
 use crate::config::{BenchServeConfig, Surroundings};
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::post;
 use clap::Parser;
 use koma_engine::models::kernels::{Isa, Team};
 use koma_engine::models::{Head, HeadKind, Loaded};
 use koma_engine::{EngineConfig, EngineHandle, toy};
 use koma_server::{AppState, ServedModel, ServerLimits, Silent};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -117,6 +123,32 @@ async fn our_own_server_gives_exact_lengths_at_every_endpoint() {
             None
         );
     }
+}
+
+/// From how many ports some requests came, one after another.
+async fn ports(arguments: &str) -> usize {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let note = Arc::clone(&seen);
+    let reply = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}\n\ndata: [DONE]\n\n";
+    let answer = async move |ConnectInfo(from): ConnectInfo<SocketAddr>| {
+        note.lock().unwrap().insert(from.port());
+        ([(CONTENT_TYPE, "text/event-stream")], reply)
+    };
+    let app = Router::new().route("/v1/completions", post(answer));
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, app).into_future());
+    bench(&url, &format!("{SMALL} --model x {arguments}")).await;
+    seen.lock().unwrap().len()
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_request_or_many() {
+    // One more request comes before those that are measured.
+    let arguments = "--requests 9 --concurrency 1";
+    assert!(ports(arguments).await < 10);
+    assert_eq!(ports(&format!("{arguments} --new-connections")).await, 10);
 }
 
 /// What a scripted server does with a request.
