@@ -32,5 +32,8 @@ pub use loaded::{
     Model, Outline, Phase, Source,
 };
 pub use registry::{Supported, architectures};
-pub use source::{FetchOptions, HubOptions, S3Options, Secret};
+pub use source::{
+    FetchOptions, HubOptions, Kept, KeptFrom, KeptModel, KeptOther, OtherKind, S3Options, Secret,
+    kept,
+};
 pub use tokenizer::Tokenizer;

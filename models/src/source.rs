@@ -12,6 +12,7 @@ mod credentials;
 mod folder;
 #[cfg(feature = "hub")]
 mod hub;
+mod kept;
 mod links;
 mod mlflow;
 mod options;
@@ -24,6 +25,7 @@ mod tests;
 #[cfg(any(feature = "hub", feature = "s3"))]
 mod transfer;
 
+pub use kept::{Kept, KeptFrom, KeptModel, KeptOther, OtherKind, kept};
 pub use options::{FetchOptions, HubOptions, S3Options, Secret};
 
 use crate::gguf::Split;
@@ -129,9 +131,9 @@ pub(crate) enum Found {
 /// [`LoadError`] naming the address, file or field, never a secret; no half of a file is left under its own name.
 pub(crate) fn fetch(source: &Source, options: &LoadOptions) -> Result<Found, LoadError> {
     match source {
-        Source::Folder(path) => folder::model_in(path, options),
+        Source::Folder(path) => folder::model_in(path, &from_anywhere(path), options),
         Source::Gguf(path) => Ok(Found::Gguf(path.clone())),
-        Source::Archive(path) => folder::model_of_archive(path, options),
+        Source::Archive(path) => folder::model_of_archive(path, &from_anywhere(path), options),
         #[cfg(feature = "hub")]
         Source::Hub {
             repo,
@@ -154,6 +156,12 @@ pub(crate) fn fetch(source: &Source, options: &LoadOptions) -> Result<Found, Loa
         #[cfg(not(feature = "s3"))]
         Source::S3 { bucket, .. } => Err(left_out(bucket, "s3")),
     }
+}
+
+/// The path as it can be given in any folder.
+fn from_anywhere(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.to_string_lossy().into_owned()
 }
 
 /// Hexadecimal sha256 and length of a file.
@@ -228,6 +236,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 fn left_out(source_name: &str, feature: &str) -> LoadError {
     error(
         source_name,
-        format!("this build cannot fetch it (feature `{feature}`); give a folder or a file"),
+        format!(
+            "cannot be fetched: this program was built without the feature `{feature}`; give a folder or a file"
+        ),
     )
 }

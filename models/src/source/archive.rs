@@ -5,6 +5,7 @@
 //! Invariant: nothing is written outside of one new folder, which gets its name, the hash of the archive, only when all of
 //! it is there; memory does not grow with the archive.
 
+use super::kept;
 use crate::LoadError;
 use flate2::read::MultiGzDecoder;
 use std::cell::Cell;
@@ -65,7 +66,7 @@ pub(super) fn unpack(
     std::fs::create_dir_all(cache).map_err(failed(cache))?;
     let bounds = Bounds::of(packed, cache).map_err(failed(cache))?;
     let new = tempfile::Builder::new()
-        .prefix(".unpacking-")
+        .prefix(kept::UNPACKING)
         .tempdir_in(cache)
         .map_err(failed(cache))?;
     let file = File::open(archive).map_err(failed(archive))?;

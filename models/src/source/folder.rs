@@ -3,7 +3,7 @@
 //! Owns: the layouts that people arrive with (`SageMaker`, `MLflow`, one folder in another). Must not know: the network,
 //! what the files mean.
 
-use super::{Found, archive, mlflow};
+use super::{Found, archive, kept, mlflow};
 use crate::gguf::Split;
 use crate::{LoadError, LoadOptions, Phase};
 use std::path::{Path, PathBuf};
@@ -11,51 +11,104 @@ use std::path::{Path, PathBuf};
 /// Folders in folders at most.
 const MAX_DEPTH: usize = 3;
 
+/// Where a folder leads.
+enum Lead {
+    /// It holds a config.json.
+    Itself,
+    /// It describes a model by `MLmodel`.
+    MlFlow,
+    /// It holds one GGUF file (or the first part of one).
+    Gguf(PathBuf),
+    /// It holds one archive.
+    Archive(PathBuf),
+    /// It holds one folder.
+    Inner(PathBuf),
+    Nowhere,
+}
+
 /// The model that `folder` leads to: itself if it holds a config.json, else its one `MLflow` model, GGUF file (or the
 /// first part of one), archive or folder. A folder that leads nowhere is given back: what it lacks is then said by its name.
-pub(super) fn model_in(folder: &Path, options: &LoadOptions) -> Result<Found, LoadError> {
+/// `origin`: the source that led to it.
+pub(super) fn model_in(
+    folder: &Path,
+    origin: &str,
+    options: &LoadOptions,
+) -> Result<Found, LoadError> {
     // What is given back if it leads nowhere.
     let mut given = folder.to_owned();
     let mut folder = given.clone();
     for _ in 0..MAX_DEPTH {
-        if folder.join("config.json").is_file() {
-            return Ok(Found::Folder(folder));
-        }
-        if folder.join(mlflow::MLMODEL).is_file() {
-            let cache = options.fetch.cache("mlflow", &folder.to_string_lossy())?;
-            return mlflow::view(&folder, &cache).map(Found::Folder);
-        }
-        let entries = entries(&folder)?;
-        let one = |wanted: &dyn Fn(&Path) -> bool| {
-            let mut found = entries.iter().filter(|path| wanted(path));
-            found.next().filter(|_| found.next().is_none()).cloned()
+        folder = match lead(&folder)? {
+            Lead::Itself => return Ok(Found::Folder(folder)),
+            Lead::MlFlow => {
+                let cache = options.fetch.cache("mlflow", &folder.to_string_lossy())?;
+                return mlflow::view(&folder, &cache).map(Found::Folder);
+            }
+            Lead::Gguf(path) => return Ok(Found::Gguf(path)),
+            Lead::Archive(path) => {
+                given = unpack(&path, origin, options)?;
+                given.clone()
+            }
+            Lead::Inner(path) => path,
+            Lead::Nowhere => break,
         };
-        let is_model = |path: &Path| is_gguf(path) && !is_later_part(path) && !is_projector(path);
-        if let Some(path) = one(&is_model) {
-            return Ok(Found::Gguf(path));
-        }
-        if let Some(path) = one(&|path| is_archive(path)) {
-            folder = unpack(&path, options)?;
-            given.clone_from(&folder);
-            continue;
-        }
-        let Some(inner) = one(&|path| path.is_dir() && !path.ends_with("code")) else {
-            break;
-        };
-        folder = inner;
     }
     Ok(Found::Folder(given))
 }
 
-/// The model in an archive.
-pub(super) fn model_of_archive(path: &Path, options: &LoadOptions) -> Result<Found, LoadError> {
-    model_in(&unpack(path, options)?, options)
+/// The archive that `folder` leads to, if it leads to one.
+pub(super) fn packed(folder: &Path) -> Option<PathBuf> {
+    let mut folder = folder.to_owned();
+    for _ in 0..MAX_DEPTH {
+        match lead(&folder) {
+            Ok(Lead::Archive(path)) => return Some(path),
+            Ok(Lead::Inner(path)) => folder = path,
+            _ => break,
+        }
+    }
+    None
 }
 
-fn unpack(path: &Path, options: &LoadOptions) -> Result<PathBuf, LoadError> {
-    let cache = options.fetch.cache("archives", &path.to_string_lossy())?;
+fn lead(folder: &Path) -> Result<Lead, LoadError> {
+    if folder.join("config.json").is_file() {
+        return Ok(Lead::Itself);
+    }
+    if folder.join(mlflow::MLMODEL).is_file() {
+        return Ok(Lead::MlFlow);
+    }
+    let entries = entries(folder)?;
+    let one = |wanted: &dyn Fn(&Path) -> bool| {
+        let mut found = entries.iter().filter(|path| wanted(path));
+        found.next().filter(|_| found.next().is_none()).cloned()
+    };
+    let is_model = |path: &Path| is_gguf(path) && !is_later_part(path) && !is_projector(path);
+    let is_folder = |path: &Path| path.is_dir() && !path.ends_with("code");
+    let gguf = one(&is_model).map(Lead::Gguf);
+    let archive = || one(&is_archive).map(Lead::Archive);
+    let inner = || one(&is_folder).map(Lead::Inner);
+    Ok(gguf
+        .or_else(archive)
+        .or_else(inner)
+        .unwrap_or(Lead::Nowhere))
+}
+
+/// The model in an archive.
+pub(super) fn model_of_archive(
+    path: &Path,
+    origin: &str,
+    options: &LoadOptions,
+) -> Result<Found, LoadError> {
+    model_in(&unpack(path, origin, options)?, origin, options)
+}
+
+fn unpack(path: &Path, origin: &str, options: &LoadOptions) -> Result<PathBuf, LoadError> {
+    let cache = options
+        .fetch
+        .cache(kept::ARCHIVES, &path.to_string_lossy())?;
     let progress = |done, total| options.report(Phase::Unpacking, done, total);
-    archive::unpack(path, &cache, &progress)
+    let folder = archive::unpack(path, &cache, &progress)?;
+    kept::note(&folder, origin);
+    Ok(folder)
 }
 
 /// Visible entries, sorted.

@@ -90,7 +90,7 @@ pub(super) fn fetch(
             .map_err(|failure| fail(refused(wanted, &failure)))?;
     }
     remember(&place, wanted.revision, &commit).map_err(|e| fail(e.to_string()))?;
-    opened(&snapshot, &choice, options)
+    opened(&snapshot, &choice, wanted, options)
 }
 
 /// The commit of a revision, and all names in it.
@@ -165,14 +165,20 @@ fn in_snapshot(
     let fail = |reason: String| error(wanted.repo, format!("in {}: {reason}", snapshot.display()));
     let names = super::names_in(snapshot).map_err(|e| fail(e.to_string()))?;
     let choice = choose(&names, wanted.file).map_err(&fail)?;
-    opened(snapshot, &choice, options)
+    opened(snapshot, &choice, wanted, options)
 }
 
-fn opened(snapshot: &Path, choice: &Choice, options: &LoadOptions) -> Result<Found, LoadError> {
-    match &choice.gguf {
-        Some(name) => Ok(Found::Gguf(snapshot.join(name))),
-        None => folder::model_in(snapshot, options),
+fn opened(
+    snapshot: &Path,
+    choice: &Choice,
+    wanted: &Repository<'_>,
+    options: &LoadOptions,
+) -> Result<Found, LoadError> {
+    if let Some(name) = &choice.gguf {
+        return Ok(Found::Gguf(snapshot.join(name)));
     }
+    let origin = format!("{}@{}", wanted.repo, wanted.revision);
+    folder::model_in(snapshot, &origin, options)
 }
 
 /// Notes which commit a branch or tag stands for.

@@ -8,7 +8,7 @@ use super::choose::choose;
 use super::credentials;
 use super::sigv4::{Credentials, encode, sign};
 use super::transfer::{Failure, Pace, Transfer, Wanted};
-use super::{Found, error, folder, links};
+use super::{Found, error, folder, kept, links};
 use crate::{LoadError, LoadOptions, Phase, S3Options};
 use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
@@ -45,12 +45,13 @@ pub(super) fn fetch(
 ) -> Result<Found, LoadError> {
     let name = format!("s3://{bucket}/{prefix}");
     let fail = |reason: String| error(&name, reason);
-    let cache = options.fetch.cache("s3", &name)?;
+    let cache = options.fetch.cache(kept::S3, &name)?;
     let runtime = super::runtime().map_err(&fail)?;
     let folder = runtime
         .block_on(fetch_into(&cache, bucket, prefix, options, pace))
         .map_err(&fail)?;
-    folder::model_in(&folder, options)
+    kept::note(&folder, &name);
+    folder::model_in(&folder, &name, options)
 }
 
 /// A folder of links to the files.
@@ -89,7 +90,9 @@ async fn fetch_into(
             hasher.update(text);
             hasher.update([0]);
         }
-        let path = cache.join("blobs").join(super::hex(&hasher.finalize()));
+        let path = cache
+            .join(kept::S3_BLOBS)
+            .join(super::hex(&hasher.finalize()));
         parts.insert(PathBuf::from(name), path.clone());
         wanted.push(Wanted {
             url: place.object(&object.key)?,
@@ -104,7 +107,8 @@ async fn fetch_into(
     let signed = |url: &Url| place.sign(url).unwrap_or_default();
     let fetched = http.fetch(&wanted, &signed, &told).await;
     fetched.map_err(|failure| failure.reason)?;
-    links::folder_of(&parts, &cache.join("models")).map_err(|e| format!("{}: {e}", cache.display()))
+    links::folder_of(&parts, &cache.join(kept::S3_MODELS))
+        .map_err(|e| format!("{}: {e}", cache.display()))
 }
 
 /// A bucket, with what opens it.

@@ -8,7 +8,7 @@ mod s3;
 mod stub;
 
 use super::archive::{Bounds, extract};
-use super::{Found, Source, fetch};
+use super::{Found, Kept, KeptFrom, OtherKind, Source, fetch, kept};
 use crate::{FetchOptions, LoadError, LoadOptions};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -135,7 +135,37 @@ fn archives_are_unpacked_once() {
     let source = Source::parse(again.to_str().unwrap()).unwrap();
     let second = found(fetch(&source, &options(&data)));
     assert!(second == folder && second.join("mark").is_file());
-    assert_eq!(std::fs::read_dir(data.join("archives")).unwrap().count(), 1);
+    let kept = kept(&data).unwrap();
+    assert_eq!(kept.others, []);
+    let [model] = kept.models.as_slice() else {
+        panic!("{:?}", kept.models)
+    };
+    assert_eq!((&model.folder, model.from), (&folder, KeptFrom::Archive));
+    let origins = [&archive, &again].map(|path| path.to_str().unwrap());
+    assert_eq!(model.origins, origins);
+}
+
+#[test]
+fn what_is_unpacked_in_part_is_no_model() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(kept(home.path()).unwrap(), Kept::default());
+    write(home.path(), &[("archives/.unpacking-x/config.json", "{}")]);
+    let kept = kept(home.path()).unwrap();
+    assert_eq!(kept.models, []);
+    let [other] = kept.others.as_slice() else {
+        panic!("{:?}", kept.others)
+    };
+    assert!(other.path.ends_with(".unpacking-x") && other.bytes > 0);
+    assert_eq!(other.what, OtherKind::Unpacking);
+}
+
+#[test]
+fn a_model_without_a_note_is_kept_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    write(home.path(), &[("archives/0123/config.json", "{}")]);
+    let kept = kept(home.path()).unwrap();
+    assert_eq!((kept.models.len(), kept.others.len()), (1, 0));
+    assert!(kept.models[0].origins.is_empty());
 }
 
 #[test]
@@ -412,5 +442,24 @@ fn a_text_is_a_path_first_and_a_repository_second() {
     ] {
         let message = Source::parse(wrong).unwrap_err().to_string();
         assert!(message.starts_with(&format!("{wrong}: ")), "{message}");
+    }
+}
+
+/// Only in builds that leave a feature out.
+#[cfg(not(all(feature = "hub", feature = "s3")))]
+#[test]
+fn a_source_that_is_left_out_names_its_feature() {
+    let home = tempfile::tempdir().unwrap();
+    for (source, feature, there) in [
+        ("owner/name", "hub", cfg!(feature = "hub")),
+        ("s3://bucket/prefix", "s3", cfg!(feature = "s3")),
+    ] {
+        if there {
+            continue;
+        }
+        let source = Source::parse(source).unwrap();
+        let error = fetch(&source, &options(home.path())).unwrap_err();
+        let expected = format!("was built without the feature `{feature}`");
+        assert!(error.to_string().contains(&expected), "{error}");
     }
 }

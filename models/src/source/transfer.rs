@@ -5,6 +5,7 @@
 //! Invariant: a file stands under its own name only with its whole length and, where a hash is known, the right contents.
 //! Messages name the address without its query and no header.
 
+use super::kept::INCOMPLETE;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, HeaderMap, IF_MATCH, RANGE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
@@ -256,7 +257,7 @@ impl<'a> Partial<'a> {
             name.push(end);
             PathBuf::from(name)
         };
-        let (path, journal_path) = (beside(".incomplete"), beside(".incomplete.parts"));
+        let (path, journal_path) = (beside(INCOMPLETE), beside(&format!("{INCOMPLETE}.parts")));
         let failed = |e: std::io::Error| fatal(format!("{}: {e}", path.display()));
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;

@@ -9,14 +9,15 @@ Examples:
   koma models --url http://127.0.0.1:8080
   koma models --json | jq -r '.cached[].models[].source'
 
-Folders of models that were not downloaded by Koma or another program that uses the hub's cache are not listed.";
+Listed are the hub's cache, which other programs use too, and what Koma itself fetched from S3 or unpacked from archives.
+Other folders of models are not.";
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
     /// Ask this server too what it has loaded
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// Folder where Koma was told to keep downloads; the hub's cache is listed in any case
+    /// Folder where Koma was told to keep downloads; the usual ones are listed in any case
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// Print all of it as JSON

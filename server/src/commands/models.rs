@@ -25,8 +25,9 @@ pub(crate) fn models(config: &ModelsConfig) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let folders = config.caches.iter().map(|path| cache::list(path));
-    let folders = folders.collect::<anyhow::Result<Vec<Folder>>>()?;
+    let hubs = config.caches.iter().map(|path| cache::list_hub(path));
+    let data = config.data.iter().map(|path| cache::list_data(path));
+    let folders = hubs.chain(data).collect::<anyhow::Result<Vec<Folder>>>()?;
     if config.json {
         let served = served.map(|(url, models)| {
             json!({"url": url, "models": models.iter().map(Served::json).collect::<Vec<_>>()})
@@ -50,21 +51,24 @@ pub(crate) fn models(config: &ModelsConfig) -> anyhow::Result<()> {
 
 fn show(folder: &Folder, text: &mut String) {
     let path = folder.path.display();
-    let _ = match folder.models.len() {
-        0 => writeln!(text, "nothing in {path}"),
-        _ => writeln!(text, "in {path}"),
-    };
-    if folder.models.is_empty() {
+    let remarks = folder.remarks();
+    if folder.models.is_empty() && remarks.is_empty() {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "nothing in {path}");
         return;
     }
-    text.push_str(&table(&rows(
-        &Cached::HEAD,
-        folder.models.iter().map(Cached::row),
-    )));
+    let _ = writeln!(text, "in {path}");
+    if !folder.models.is_empty() {
+        let models = folder.models.iter().map(Cached::row);
+        text.push_str(&table(&rows(&Cached::HEAD, models)));
+    }
     for model in &folder.models {
         if let Some(problem) = model.problem() {
             let _ = writeln!(text, "  {}: {problem}", model.source);
         }
+    }
+    for remark in remarks {
+        let _ = writeln!(text, "  {remark}");
     }
 }
 

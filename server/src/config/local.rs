@@ -62,6 +62,8 @@ pub(crate) struct ModelsConfig {
     pub(crate) api_key: Option<Secret>,
     /// Cache folders of the hub's kind, each once.
     pub(crate) caches: Vec<PathBuf>,
+    /// Folders for data, each once.
+    pub(crate) data: Vec<PathBuf>,
     pub(crate) json: bool,
 }
 
@@ -159,14 +161,17 @@ impl ModelsConfig {
     ) -> Result<Self, String> {
         let (flags, variables) = (args.layer(), environment.layer());
         let values = Values::new(&[&flags, &variables]);
-        let asked = fetch(&values, around).hub.cache;
-        let mut caches: Vec<PathBuf> = asked.into_iter().collect();
-        caches.extend(around.fetch.hub.cache.clone());
-        caches.dedup();
+        let (asked, usual) = (fetch(&values, around), &around.fetch);
+        let both = |asked: Option<PathBuf>, usual: &Option<PathBuf>| {
+            let mut folders: Vec<PathBuf> = asked.into_iter().chain(usual.clone()).collect();
+            folders.dedup();
+            folders
+        };
         Ok(Self {
             url: args.url.as_deref().map(bench::base).transpose()?,
             api_key: environment.api_key().map(Secret::new),
-            caches,
+            caches: both(asked.hub.cache, &usual.hub.cache),
+            data: both(asked.data_dir, &usual.data_dir),
             json: args.json,
         })
     }

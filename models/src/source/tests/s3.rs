@@ -5,7 +5,10 @@ use super::{FILE, found, names, packed};
 use crate::source::s3::fetch;
 use crate::source::transfer::Pace;
 use crate::source::{Found, hex};
-use crate::{FetchOptions, LoadError, LoadOptions, S3Options, Secret, Source, load};
+use crate::{
+    FetchOptions, KeptFrom, LoadError, LoadOptions, OtherKind, S3Options, Secret, Source, kept,
+    load,
+};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -324,6 +327,50 @@ fn one_object_can_be_the_model() {
     assert_eq!(std::fs::read(&path).unwrap(), b"two");
     let expected = ["/models-1/gguf/b.gguf", "/models-1/packed/model.tar.gz"];
     assert_eq!(bucket.fetched(), expected);
+
+    // What is kept: the file and what was unpacked, by their addresses; the archive is no model.
+    let kept = kept(home.path()).unwrap();
+    let mut models: Vec<_> = kept
+        .models
+        .iter()
+        .map(|model| (model.from, model.origins.join(" ")))
+        .collect();
+    models.sort_by(|a, b| a.1.cmp(&b.1));
+    let file = (KeptFrom::S3, "s3://models-1/gguf/b.gguf".to_owned());
+    let unpacked = "s3://models-1/packed/model.tar.gz".to_owned();
+    assert_eq!(models, [file, (KeptFrom::Archive, unpacked)]);
+    let [other] = kept.others.as_slice() else {
+        panic!("{:?}", kept.others)
+    };
+    assert_eq!(other.what, OtherKind::Packed);
+    assert!(other.path.ends_with("model.tar.gz"));
+}
+
+#[test]
+fn a_download_that_broke_off_is_no_model() {
+    let bucket = Bucket::of(objects());
+    let home = tempfile::tempdir().unwrap();
+    bucket.instead(|asked| {
+        asked
+            .target
+            .ends_with("model.safetensors")
+            .then(|| refusal(412, "PreconditionFailed"))
+    });
+    let options = bucket.options(home.path());
+    message(fetch("models-1", "prod/intent", &options, PACE));
+    let broken = kept(home.path()).unwrap();
+    assert_eq!(broken.models, []);
+    let downloads = broken
+        .others
+        .iter()
+        .filter(|o| o.what == OtherKind::Download);
+    assert!(downloads.count() > 0, "{:?}", broken.others);
+    // Control: once it is all there, it is a model, with nothing beside it.
+    bucket.instead(|_| None);
+    fetch("models-1", "prod/intent", &options, PACE).unwrap();
+    let whole = kept(home.path()).unwrap();
+    assert_eq!(whole.others, []);
+    assert_eq!(whole.models[0].origins, ["s3://models-1/prod/intent"]);
 }
 
 #[test]

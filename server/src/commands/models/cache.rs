@@ -1,10 +1,15 @@
-//! The hub's cache folders: `models--OWNER--NAME/snapshots/COMMIT/`, with links into `blobs/` and names in `refs/`.
+//! What is in the local caches: the hub's ([`hub`]), and what Koma unpacked and fetched itself ([`data`]).
 //!
-//! Must not know: what a model's files mean; [`outline`] says that. Invariant: nothing is written and nothing is fetched; a
-//! model that cannot be loaded is listed with the reason.
+//! Must not know: what a model's files mean; [`outline`] says that. Invariant: nothing is fetched or unpacked; a model that
+//! cannot be loaded is listed with the reason, and what is there in part is no model.
+
+mod data;
+mod hub;
 
 use super::size;
 use anyhow::Context;
+pub(super) use data::list as list_data;
+pub(super) use hub::list as list_hub;
 use koma_engine::models::{LoadOptions, Outline, Source, outline};
 use serde_json::{Value, json};
 use std::fs;
@@ -20,6 +25,8 @@ pub(super) struct Folder {
     pub(super) path: PathBuf,
     /// By name.
     pub(super) models: Vec<Cached>,
+    /// What takes up its disk besides.
+    pub(super) others: Vec<Other>,
 }
 
 /// A model in a cache.
@@ -27,9 +34,14 @@ pub(super) struct Folder {
 pub(super) struct Cached {
     /// What to give `koma` to load it.
     pub(super) source: String,
+    /// How it came there: `hub`, `S3`, `archive`.
+    from: &'static str,
+    /// The sources that it was unpacked or fetched as.
+    origins: Vec<String>,
     /// Branches and tags that mean it.
     refs: Vec<String>,
-    commit: String,
+    /// Of a repository.
+    commit: Option<String>,
     path: PathBuf,
     /// Of its files.
     bytes: u64,
@@ -38,118 +50,25 @@ pub(super) struct Cached {
     outline: Result<Outline, String>,
 }
 
-/// Lists the models in the cache `path`; a folder that is not there is empty.
-///
-/// # Errors
-/// If it cannot be read.
-pub(super) fn list(path: &Path) -> anyhow::Result<Folder> {
-    let mut models = Vec::new();
-    for repo in entries(path)? {
-        let name = file_name(&repo);
-        let Some(name) = name.strip_prefix("models--") else {
-            continue;
-        };
-        repository(&repo, &name.replacen("--", "/", 1), &mut models)?;
-    }
-    models.sort_by(|a, b| (&a.source, &a.commit).cmp(&(&b.source, &b.commit)));
-    let path = path.to_owned();
-    Ok(Folder { path, models })
+/// What is no model.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Other {
+    /// In words, for one of them.
+    what: &'static str,
+    path: PathBuf,
+    /// On the disk.
+    bytes: u64,
 }
 
-fn repository(repo: &Path, name: &str, models: &mut Vec<Cached>) -> anyhow::Result<()> {
-    let blobs = entries(&repo.join("blobs"))?;
-    let unfinished = blobs
-        .iter()
-        .any(|blob| blob.extension().is_some_and(|end| end == "incomplete"));
-    let refs = refs(&repo.join("refs"))?;
-    for snapshot in entries(&repo.join("snapshots"))? {
-        if !snapshot.is_dir() {
-            continue;
+/// What a model would be; its folder must hold the tokenizer too, which an outline does not read.
+fn outlined(source: &Source, options: &LoadOptions) -> Result<Outline, String> {
+    if let Source::Folder(path) = source {
+        let has = |name: &str| path.join(name).exists();
+        if has("config.json") && !has("tokenizer.json") {
+            return Err(format!("{}: tokenizer.json is missing", path.display()));
         }
-        let commit = file_name(&snapshot);
-        let refs: Vec<String> = refs
-            .iter()
-            .filter(|(_, of)| *of == commit)
-            .map(|(name, _)| name.clone())
-            .collect();
-        let mut found = snapshot_models(&snapshot, name, &refs)?;
-        for model in &mut found {
-            model.unfinished = unfinished;
-        }
-        models.append(&mut found);
     }
-    Ok(())
-}
-
-/// The models of a snapshot: each GGUF file (of a split one the first part stands for all), and the folder if it holds
-/// anything else.
-fn snapshot_models(snapshot: &Path, name: &str, refs: &[String]) -> anyhow::Result<Vec<Cached>> {
-    let mut files = Vec::new();
-    walk(snapshot, DEPTH, &mut files)?;
-    let is_gguf = |path: &Path| {
-        path.extension()
-            .is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
-    };
-    let (gguf, other): (Vec<_>, Vec<_>) = files.into_iter().partition(|(path, _)| is_gguf(path));
-    let model = |source: String, path: &Path, bytes: u64, from: Source| Cached {
-        source,
-        refs: refs.to_vec(),
-        commit: file_name(snapshot),
-        path: path.to_owned(),
-        bytes,
-        unfinished: false,
-        outline: read(&from),
-    };
-    let mut models = Vec::new();
-    for (path, bytes) in &gguf {
-        let bytes = match part(path) {
-            Some((_, number)) if number != 1 => continue,
-            Some((stem, _)) => {
-                let same = |(path, _): &&(PathBuf, u64)| part(path).is_some_and(|(s, _)| s == stem);
-                gguf.iter().filter(same).map(|(_, bytes)| bytes).sum()
-            }
-            None => *bytes,
-        };
-        let source = path.to_string_lossy().into_owned();
-        models.push(model(source, path, bytes, Source::Gguf(path.clone())));
-    }
-    let weights = |path: &Path| path.extension().is_some_and(|end| end == "safetensors");
-    if gguf.is_empty() || other.iter().any(|(path, _)| weights(path)) {
-        let source = match refs {
-            refs if refs.iter().any(|name| name == "main") => name.to_owned(),
-            [first, ..] => format!("{name}@{first}"),
-            [] => format!("{name}@{}", file_name(snapshot)),
-        };
-        let bytes = other.iter().map(|(_, bytes)| bytes).sum();
-        let from = Source::Folder(snapshot.to_owned());
-        models.push(model(source, snapshot, bytes, from));
-    }
-    Ok(models)
-}
-
-/// Stem and number of a part of a split GGUF file, `STEM-00002-of-00003.gguf`.
-fn part(path: &Path) -> Option<(String, u32)> {
-    let stem = path.with_extension("");
-    let (rest, count) = stem.to_str()?.rsplit_once("-of-")?;
-    let (rest, number) = rest.rsplit_once('-')?;
-    let number = number.parse().ok()?;
-    Some((format!("{rest}-of-{count}"), number))
-}
-
-fn read(source: &Source) -> Result<Outline, String> {
-    outline(source, &LoadOptions::default()).map_err(|error| error.to_string())
-}
-
-/// Branches and tags with their commits.
-fn refs(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    let mut files = Vec::new();
-    walk(folder, DEPTH, &mut files)?;
-    let one = |(path, _): &(PathBuf, u64)| {
-        let name = path.strip_prefix(folder).ok()?.to_str()?.to_owned();
-        let commit = fs::read_to_string(path).ok()?;
-        Some((name, commit.trim().to_owned()))
-    };
-    Ok(files.iter().filter_map(one).collect())
+    outline(source, options).map_err(|error| error.to_string())
 }
 
 /// The files below `folder` with their sizes, links followed; a link to nothing counts nothing.
@@ -183,13 +102,32 @@ fn file_name(path: &Path) -> String {
 impl Folder {
     pub(super) fn json(&self) -> Value {
         let models: Vec<Value> = self.models.iter().map(Cached::json).collect();
-        json!({"folder": self.path, "models": models})
+        let others = self.others.iter();
+        let others = others.map(|o| json!({"what": o.what, "path": o.path, "bytes": o.bytes}));
+        let others: Vec<Value> = others.collect();
+        json!({"folder": self.path, "models": models, "others": others})
+    }
+
+    /// A line for each kind of what is no model.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let mut kinds: Vec<(&str, usize, u64)> = Vec::new();
+        for other in &self.others {
+            match kinds.iter_mut().find(|kind| kind.0 == other.what) {
+                Some((_, count, bytes)) => (*count, *bytes) = (*count + 1, *bytes + other.bytes),
+                None => kinds.push((other.what, 1, other.bytes)),
+            }
+        }
+        let line = |(what, count, bytes): (&str, usize, u64)| {
+            format!("no models: {count} x {what}, {} on the disk", size(bytes))
+        };
+        kinds.into_iter().map(line).collect()
     }
 }
 
 impl Cached {
-    pub(super) const HEAD: [&'static str; 6] = [
+    pub(super) const HEAD: [&'static str; 7] = [
         "model",
+        "from",
         "revision",
         "architecture",
         "format",
@@ -197,8 +135,10 @@ impl Cached {
         "size",
     ];
 
-    pub(super) fn row(&self) -> [String; 6] {
-        let commit = self.commit.get(..8).unwrap_or(&self.commit);
+    pub(super) fn row(&self) -> [String; 7] {
+        let commit = self.commit.clone();
+        let commit = commit.unwrap_or_else(|| file_name(&self.path));
+        let commit = commit.get(..8).unwrap_or(&commit);
         let revision = match self.refs.first() {
             Some(name) => format!("{name} {commit}"),
             None => commit.to_owned(),
@@ -207,6 +147,7 @@ impl Cached {
         let text = |of: fn(&Outline) -> String| known.map_or("-".to_owned(), of);
         [
             self.source.clone(),
+            self.from.to_owned(),
             revision,
             text(|outline| outline.architecture.clone()),
             text(|outline| outline.format.clone()),
@@ -230,6 +171,8 @@ impl Cached {
         let known = self.outline.as_ref().ok();
         json!({
             "source": self.source,
+            "from": self.from,
+            "origins": self.origins,
             "refs": self.refs,
             "commit": self.commit,
             "path": self.path,

@@ -45,7 +45,7 @@ impl Cache {
     }
 
     fn list(&self) -> Vec<Cached> {
-        list(self.0.path()).unwrap().models
+        list_hub(self.0.path()).unwrap().models
     }
 }
 
@@ -67,9 +67,9 @@ fn a_model_is_listed_with_its_source_size_and_architecture() {
     );
     assert_eq!(model.refs, ["main"]);
     let row = model.row();
-    assert_eq!(row[1], "main 01234567");
-    assert_eq!(row[2], "DistilBertForSequenceClassification");
-    assert_eq!(row[5], size(bytes));
+    assert_eq!(row[1..3], ["hub", "main 01234567"]);
+    assert_eq!(row[3], "DistilBertForSequenceClassification");
+    assert_eq!(row[6], size(bytes));
     let json = model.json();
     assert_eq!(json["commit"], COMMIT);
     assert!(json["parameters"].as_u64().is_some_and(|count| count > 0));
@@ -103,7 +103,7 @@ fn what_cannot_be_loaded_is_listed_with_the_reason() {
     let problem = models[0].problem().unwrap();
     assert!(problem.contains("`Odd` is not supported"), "{problem}");
     assert!(problem.contains("unfinished"), "{problem}");
-    assert_eq!(models[0].row()[2..5], ["-", "-", "-"]);
+    assert_eq!(models[0].row()[3..6], ["-", "-", "-"]);
     assert!(models[0].json()["problem"].is_string());
 }
 
@@ -140,12 +140,98 @@ fn a_folder_that_is_not_there_is_empty_and_others_are_no_models() {
     fs::create_dir_all(cache.0.path().join("models--a--b")).unwrap();
     assert!(cache.list().is_empty());
     assert!(
-        list(&cache.0.path().join("none"))
+        list_hub(&cache.0.path().join("none"))
             .unwrap()
             .models
             .is_empty()
     );
     let file = cache.0.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(list(&file).is_err());
+    assert!(list_hub(&file).is_err());
+}
+
+#[test]
+fn a_repository_that_is_there_in_part_is_no_model() {
+    let cache = Cache::new();
+    let blobs = cache.0.path().join("models--a--b/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(blobs.join("x.incomplete"), [1_u8; 5000]).unwrap();
+    let folder = list_hub(cache.0.path()).unwrap();
+    assert!(folder.models.is_empty());
+    assert_eq!(folder.others[0].what, "unfinished download");
+    assert!(folder.others[0].bytes >= 5000);
+
+    // All that an outline reads is there, but the tokenizer is not.
+    cache.add_classifier("models--a--b", COMMIT);
+    assert_eq!(cache.list()[0].problem(), None, "control");
+    let snapshot = cache.0.path().join("models--a--b/snapshots").join(COMMIT);
+    fs::remove_file(snapshot.join("tokenizer.json")).unwrap();
+    let problem = cache.list()[0].problem().unwrap();
+    assert!(problem.contains("tokenizer.json is missing (a download is unfinished)"));
+}
+
+/// The demo classifier as it lies in the folder for data.
+fn kept_classifier(folder: &Path) -> u64 {
+    fs::create_dir_all(folder).unwrap();
+    let mut sum = 0;
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models/intent");
+    for path in entries(&model).unwrap() {
+        sum += fs::copy(&path, folder.join(file_name(&path))).unwrap();
+    }
+    sum
+}
+
+#[test]
+fn what_was_unpacked_or_fetched_is_listed_by_where_it_came_from() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    let archive = home.path().join("model.tar.gz");
+    fs::write(&archive, "").unwrap();
+    let archive = archive.to_str().unwrap();
+    let unpacked = data.join("archives/0123456789");
+    let bytes = kept_classifier(&unpacked.join("best"));
+    let note = data.join("archives/0123456789.from");
+    fs::write(&note, format!("/gone.tgz\n{archive}\n")).unwrap();
+    kept_classifier(&data.join("s3/models/aaaabbbbcccc"));
+    fs::write(data.join("s3/models/aaaabbbbcccc.from"), "s3://bucket/m\n").unwrap();
+    fs::create_dir_all(data.join("archives/.unpacking-1")).unwrap();
+    fs::create_dir_all(data.join("s3/blobs")).unwrap();
+    for name in ["x", "y"] {
+        let path = data
+            .join("s3/blobs")
+            .join(name)
+            .with_extension("incomplete");
+        fs::write(path, [1_u8; 5000]).unwrap();
+    }
+
+    let folder = list_data(&data).unwrap();
+    let rows: Vec<_> = folder.models.iter().map(Cached::row).collect();
+    let name = "DistilBertForSequenceClassification";
+    let [ours, theirs] = rows.as_slice() else {
+        panic!("{rows:?}")
+    };
+    assert_eq!(ours[..4], [archive, "archive", "01234567", name]);
+    assert_eq!(ours[6], size(bytes));
+    assert_eq!(theirs[..4], ["s3://bucket/m", "S3", "aaaabbbb", name]);
+    let remarks = folder.remarks().join("\n");
+    assert!(
+        remarks.contains("1 x archive unpacked in part"),
+        "{remarks}"
+    );
+    assert!(
+        remarks.contains("2 x unfinished download, 0.0 MiB"),
+        "{remarks}"
+    );
+    let json = folder.json();
+    assert_eq!(json["models"][0]["origins"], json!(["/gone.tgz", archive]));
+    assert_eq!(json["models"][0]["commit"], Value::Null);
+    assert_eq!(json["others"].as_array().unwrap().len(), 3);
+
+    // Without the archive, or a note, the folder itself is the source.
+    for gone in [Path::new(archive), &note] {
+        fs::remove_file(gone).unwrap();
+        let folder = list_data(&data).unwrap();
+        let sources: Vec<_> = folder.models.iter().map(|m| m.source.as_str()).collect();
+        assert!(sources.contains(&unpacked.to_str().unwrap()), "{sources:?}");
+    }
 }
