@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import subprocess
+import tarfile
 
 import pytest
 from conftest import ROOT, Server, free_port
@@ -117,6 +118,8 @@ def test_people_get_the_same_answers_as_text(server: Server) -> None:
         (["run", "embed", "tests/models/none", "x"], 2, "there is no such folder or file"),
         (["run", "sing", SOURCES["embed"], "x"], 2, "sing"),
         (["run", "complete", SOURCES["chat"], "x", "--top-p", "0"], 2, "--top-p: must be above 0"),
+        (["run", "classify", SOURCES["intent"], "x", "--aggregation", "max"], 1, "serves token classification"),
+        (["run", "classify", "tests/golden/bert_tokens/model", "x", "--aggregation", "best"], 1, "aggregation"),
         (["models", "--url", "localhost:8080"], 2, "--url: `localhost:8080` is not possible"),
         (["completions", "csh"], 2, "bash"),
         (["man", "sever"], 2, "no command `sever`"),
@@ -126,6 +129,33 @@ def test_wrong_input_is_said(arguments: list[str], code: int, message: str) -> N
     done = koma(*arguments, code=code)
     assert message in done.stderr, done.stderr
     assert done.stdout == "" and "panicked" not in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["bert_tokens", "roberta_tokens"])
+def test_every_strategy_finds_the_pipeline_s_entities(folder: str) -> None:
+    golden = json.loads((ROOT / "tests/golden" / folder / "case.json").read_text(encoding="utf-8"))
+    model = str(ROOT / "tests/golden" / folder / "model")
+    asked = [(i, row["text"]) for i, row in enumerate(golden["inputs"]) if row["text"].strip()]
+    texts = [text for _, text in asked]
+    answers = []
+    assert golden["strategies"] == ["none", "simple", "first", "average", "max"]
+    for strategy in golden["strategies"]:
+        options = ["--dtype", "f32", "--aggregation", strategy]
+        reply = json.loads(koma("run", "classify", model, *options, "--json", "--", *texts).stdout)
+        found = [entry["entities"] for entry in reply["data"]]
+        assert all(0 < entity["score"] <= 1 for entities in found for entity in entities)
+        for (i, _), entities in zip(asked, found, strict=True):
+            want = golden["entities"][strategy][i]
+            assert [{k: v for k, v in entity.items() if k != "score"} for entity in entities] == want, strategy
+        answers.append(found)
+
+        first = koma("run", "classify", model, *options, "--", texts[0]).stdout.splitlines()
+        label = "entity" if strategy == "none" else "entity_group"
+        words = [[f"{e['score']:.4f}", e[label], f"{e['start']}..{e['end']}", *e["word"].split()] for e in found[0]]
+        assert [line.split() for line in first] == words
+    assert all(a != b for i, a in enumerate(answers) for b in answers[:i]), "each strategy finds something else"
+    usual = json.loads(koma("run", "classify", model, "--dtype", "f32", "--json", "--", *texts).stdout)
+    assert [entry["entities"] for entry in usual["data"]] == answers[0]
 
 
 def test_long_texts_are_cut_when_asked(server: Server) -> None:
@@ -142,21 +172,36 @@ def test_models_of_a_server_and_of_the_caches(server: Server, tmp_path: pathlib.
     (repo / "refs" / "main").write_text(commit)
     for file in (ROOT / "tests/models/intent").iterdir():
         (repo / "snapshots" / commit / file.name).symlink_to(file)
-    places = {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": "", "HUGGINGFACE_HUB_CACHE": "", "KOMA_DATA_DIR": "", "NO_PROXY": "*"}
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(ROOT / "tests/models/intent", "model")
+    places = {
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_CACHE": "",
+        "HUGGINGFACE_HUB_CACHE": "",
+        "KOMA_DATA_DIR": "",
+        "XDG_CACHE_HOME": str(tmp_path / "caches"),
+        "NO_PROXY": "*",
+    }
+    koma("run", "classify", str(archive), TEXTS[0], **places)
 
     url = f"http://127.0.0.1:{server.port}"
     found = json.loads(koma("models", "--url", url, "--json", **places).stdout)
     assert [(m["id"], m["koma"]["state"], m["load"]["running"]) for m in found["server"]["models"]] == [
         (name, "ready", 0) for name in SOURCES
     ]
-    [folder] = found["cached"]
+    folder, data = found["cached"]
+    [unpacked] = data["models"]
+    assert (unpacked["source"], unpacked["from"], unpacked["origins"]) == (str(archive), "archive", [str(archive)])
+    assert (unpacked["problem"], data["others"]) == (None, [])
     [model] = folder["models"]
+    assert unpacked["bytes"] == model["bytes"]
     assert (model["source"], model["refs"], model["commit"]) == ("owner/intent", ["main"], commit)
     assert model["architecture"] == "DistilBertForSequenceClassification" and model["problem"] is None
     assert model["bytes"] == sum(f.stat().st_size for f in (ROOT / "tests/models/intent").iterdir())
 
     text = koma("models", "--url", url + "/v1/", **places).stdout
-    for name in [*SOURCES, "owner/intent", "main 01234567", str(tmp_path / "hub")]:
+    for name in [*SOURCES, "owner/intent", "main 01234567", str(tmp_path / "hub"), str(archive)]:
         assert name in text
     assert koma("models", **places).stdout.count("ready") == 0, "no server is asked without --url"
     dead = f"http://127.0.0.1:{free_port()}"
