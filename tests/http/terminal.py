@@ -16,6 +16,9 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[=>]|\r|\x07")
 TIMEOUT = 120
 CTRL_C = "\x03"
 CTRL_D = "\x04"
+CTRL_U = "\x15"
+BACKSPACE = "\x7f"
+UP, DOWN, LEFT = "\x1b[A", "\x1b[B", "\x1b[D"
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from conftest import ROOT
-from terminal import CTRL_C, CTRL_D, Terminal, environment
+from terminal import BACKSPACE, CTRL_C, CTRL_D, CTRL_U, DOWN, LEFT, UP, Terminal, environment
 
 KOMA = os.environ["KOMA_BIN"]
 CHAT = f"chat={pathlib.Path(os.environ['KOMA_TEST_MODELS']) / 'chat.gguf'}"
@@ -87,6 +87,56 @@ def test_ctrl_c_stops_a_reply_and_frees_its_blocks(chat) -> None:
     terminal.until(r"Ctrl-D or /exit ends\.")
     terminal.until("> ")
     terminal.line("/exit")
+    assert terminal.end() == 0
+
+
+def test_lines_are_edited_and_come_back(chat) -> None:
+    terminal = chat()
+    terminal.type("/elp\r")
+    terminal.until("there is no command /elp")
+    terminal.until("> ")
+    terminal.type("/elp" + LEFT * 3 + "h\r")
+    terminal.until("/system TEXT")
+    terminal.until("> ")
+    terminal.type("forget this" + CTRL_U + "/system Reply in 漢字 éé" + BACKSPACE * 2 + "\r")
+    terminal.until("system prompt set")
+    terminal.until("> ")
+    terminal.line("/system")
+    terminal.until("system prompt: Reply in 漢字\n")
+    terminal.until("> ")
+    # The lines so far, the last one first, and down again to the empty one.
+    terminal.type(UP * 3)
+    terminal.until("/help")
+    terminal.type(DOWN + "!\r")
+    terminal.until("system prompt set")
+    terminal.until("> ")
+    terminal.type(UP + DOWN + "/system\r")
+    terminal.until(r"system prompt: Reply in 漢字 !\n")
+    terminal.until("> ")
+    # Ctrl-C leaves a line that was begun.
+    terminal.type("/exit")
+    terminal.until("/exit")
+    terminal.type(CTRL_C)
+    terminal.until(r"Ctrl-D or /exit ends\.")
+    terminal.until("> ")
+    # More than one line at once: none is lost.
+    terminal.type("/system One\r/system\r/system Two\r/system\r")
+    terminal.until(r"system prompt: One\n")
+    terminal.until(r"system prompt: Two\n")
+    terminal.until("> ")
+    terminal.type(CTRL_D)
+    assert terminal.end() == 0
+
+
+def test_what_is_typed_during_a_reply_is_the_next_line(chat) -> None:
+    terminal = chat("--temperature", "0", "--max-tokens", "200")
+    terminal.line("Tell me a long story about a very long journey, with every detail.")
+    terminal.until(r"\S")
+    terminal.type("/stats\r")
+    terminal.until("tokens/s\n")
+    terminal.until(r"1 turns, \d+ of \d+ tokens")
+    terminal.until("> ")
+    terminal.type(CTRL_D)
     assert terminal.end() == 0
 
 

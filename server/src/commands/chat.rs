@@ -48,7 +48,7 @@ pub(crate) fn chat(config: ChatConfig) -> anyhow::Result<()> {
     }
     let mut input = Input::open(at_terminal)?;
     loop {
-        match input.next(&chat.runtime)? {
+        match input.next()? {
             Entered::End => return Ok(()),
             Entered::Interrupted => chat.screen.remark("Ctrl-D or /exit ends."),
             Entered::Line(line) => {

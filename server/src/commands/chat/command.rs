@@ -7,7 +7,7 @@ pub(super) const HELP: &str = "\
 /stats          how full the model's window and its cache are
 /help           this list
 /exit           end, as Ctrl-D does
-Ctrl-C stops a reply. A message that begins with / is typed with //.";
+Ctrl-C stops a reply. Arrow keys edit the line and bring back earlier ones. A message that begins with / is typed with //.";
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,24 +1,27 @@
-//! [`Input`]: where lines come from: a terminal with a prompt, else standard input as it is.
+//! [`Input`]: where lines come from: a terminal, with a prompt, editing and a history, else standard input as it is.
 //!
-//! Invariant: at a terminal Ctrl-C at the prompt is an [`Entered::Interrupted`] and never ends the process; elsewhere nobody
-//! listens for it, and it ends the process as it does with any filter.
+//! Invariants: at a terminal Ctrl-C at the prompt is an [`Entered::Interrupted`] and never ends the process, elsewhere nobody
+//! listens for it, and it ends the process as it does with any filter; what is typed while a reply comes is the next
+//! message; the history is in memory alone.
 
-use crate::output;
 use anyhow::Context;
-use std::io::{BufRead, Error};
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{Receiver, channel};
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{Cmd, Config, Editor, KeyEvent};
+use std::io::{Lines, StdinLock};
 
 const PROMPT: &str = "> ";
 
 /// Lines to talk with.
 pub(super) struct Input {
-    /// From a thread that waits for the next one: what is typed while a reply comes is the next message.
-    lines: Receiver<Result<String, Error>>,
-    at_terminal: bool,
+    feed: Feed,
     /// Lines so far.
     count: usize,
+}
+
+enum Feed {
+    Terminal(Box<Editor<(), MemHistory>>),
+    Pipe(Lines<StdinLock<'static>>),
 }
 
 /// What came.
@@ -32,66 +35,47 @@ pub(super) enum Entered {
 
 impl Input {
     /// # Errors
-    /// If there is no thread to be had.
+    /// If the terminal cannot be used.
     pub(super) fn open(at_terminal: bool) -> anyhow::Result<Self> {
-        let (send, lines) = channel(1);
-        let read = move || {
-            for line in std::io::stdin().lock().lines() {
-                // An error means that nobody wants lines any more.
-                if send.blocking_send(line).is_err() {
-                    return;
-                }
-            }
+        let feed = if at_terminal {
+            let config = Config::builder().auto_add_history(true).build();
+            let history = MemHistory::with_config(&config);
+            let mut editor = Editor::with_history(config, history).context("the terminal")?;
+            // What a Ctrl-D of before the prompt, during a reply, has become once the line is edited here.
+            editor.bind_sequence(KeyEvent::ctrl('@'), Cmd::EndOfFile);
+            Feed::Terminal(Box::new(editor))
+        } else {
+            Feed::Pipe(std::io::stdin().lines())
         };
-        let thread = std::thread::Builder::new().name("koma-input".to_owned());
-        thread.spawn(read).context("a thread for the input")?;
-        Ok(Self {
-            lines,
-            at_terminal,
-            count: 0,
-        })
+        Ok(Self { feed, count: 0 })
     }
 
     /// Waits for the next line, at a terminal behind a prompt.
     ///
     /// # Errors
     /// If it cannot be read, or is not UTF-8.
-    pub(super) fn next(&mut self, runtime: &Runtime) -> anyhow::Result<Entered> {
+    pub(super) fn next(&mut self) -> anyhow::Result<Entered> {
         self.count += 1;
-        let line = if self.at_terminal {
-            output::print(PROMPT)?;
-            let entered = runtime.block_on(async {
-                // Anew for each prompt: a Ctrl-C that stopped a reply is none of this one's.
-                let mut interrupts = signal(SignalKind::interrupt())?;
-                tokio::select! {
-                    line = self.lines.recv() => Ok::<_, Error>(Some(line)),
-                    _ = interrupts.recv() => Ok(None),
-                }
-            });
-            let entered = entered.context("Ctrl-C cannot be heard")?;
-            // The cursor stands behind the prompt.
-            if !matches!(entered, Some(Some(_))) {
-                output::note("\n");
-            }
-            match entered {
-                Some(line) => line,
-                None => return Ok(Entered::Interrupted),
-            }
-        } else {
-            self.lines.blocking_recv()
-        };
-        match line {
-            None => Ok(Entered::End),
-            Some(line) => Ok(Entered::Line(line.with_context(|| self.place())?)),
+        let place = self.place();
+        match &mut self.feed {
+            Feed::Terminal(editor) => match editor.readline(PROMPT) {
+                Ok(line) => Ok(Entered::Line(line)),
+                Err(ReadlineError::Interrupted) => Ok(Entered::Interrupted),
+                Err(ReadlineError::Eof) => Ok(Entered::End),
+                Err(error) => Err(error).context(place),
+            },
+            Feed::Pipe(lines) => match lines.next() {
+                None => Ok(Entered::End),
+                Some(line) => Ok(Entered::Line(line.context(place)?)),
+            },
         }
     }
 
     /// The place of the last line, for messages.
     pub(super) fn place(&self) -> String {
-        if self.at_terminal {
-            "the terminal".to_owned()
-        } else {
-            format!("line {} of standard input", self.count)
+        match self.feed {
+            Feed::Terminal(_) => "the terminal".to_owned(),
+            Feed::Pipe(_) => format!("line {} of standard input", self.count),
         }
     }
 }
