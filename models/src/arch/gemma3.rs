@@ -2,7 +2,7 @@
 //! five layers with a window to each without, and another rotation for each of the two; from a Hugging Face folder or a GGUF
 //! file.
 
-use super::decoder::folder::{Defaults, layer_types, positive_or_null};
+use super::decoder::folder::{Defaults, Rotation, layer_types, positive_or_null};
 use super::decoder::keys::Keys;
 use super::decoder::{self, Spec};
 use super::gemma2::{GEMMA, LOGIT_CAP, WINDOW, gemma, largest_scale, shared_fields, window};
@@ -10,7 +10,7 @@ use crate::LoadError;
 use crate::config::Json;
 use crate::config::rope::{Rope, Scaling};
 use crate::registry::{Built, Checkpoint, MAX};
-use koma_kernels::{HeadLayout, RopeTable, Then};
+use koma_kernels::{HeadLayout, Then};
 use serde_json::Value;
 
 /// Those of `Gemma3TextConfig`.
@@ -81,7 +81,7 @@ fn slides(layer: usize, pattern: usize) -> bool {
 }
 
 /// The rotation of layers without a window: of `rope_parameters.full_attention`, or in older files beside the other fields.
-fn global_rope(json: &Json, layout: &HeadLayout) -> Result<RopeTable, LoadError> {
+fn global_rope(json: &Json, layout: &HeadLayout) -> Result<Rotation, LoadError> {
     const BASE: f64 = 1e6;
     let theta = json.positive_or("rope_theta", BASE)?;
     let inner = match rope_of(json, "full_attention")? {
@@ -89,20 +89,20 @@ fn global_rope(json: &Json, layout: &HeadLayout) -> Result<RopeTable, LoadError>
         None => json.find_inner("rope_scaling")?,
     };
     let rope = match inner {
-        Some(inner) => Rope::within(&inner, theta)?,
+        Some(inner) => Rope::within(&inner, json, theta)?,
         None => Rope {
             theta,
             scaling: Scaling::None,
         },
     };
-    Ok(rope.table(layout.k_dim, false))
+    Ok((rope.table(layout.k_dim, false), rope.window()))
 }
 
 /// The rotation of layers with a window: of `rope_parameters.sliding_attention`, or `rope_local_base_freq`.
 fn local_rope(json: &Json) -> Result<Rope, LoadError> {
     const BASE: f64 = 1e4;
     match rope_of(json, "sliding_attention")? {
-        Some(inner) => Rope::within(&inner, BASE),
+        Some(inner) => Rope::within(&inner, json, BASE),
         None => Ok(Rope {
             theta: json.positive_or("rope_local_base_freq", BASE)?,
             scaling: Scaling::None,

@@ -5,7 +5,7 @@
 //! longer ones, which then holds for their earlier tokens, too. A cache cannot change what it holds, so the longer requests
 //! are refused: the window is that of the first training, and the frequencies are those of its requests.
 
-use super::decoder::folder::{DEFAULTS, Defaults, rotary_dim};
+use super::decoder::folder::{DEFAULTS, Defaults, Rotation, rotary_dim};
 use super::decoder::keys::Keys;
 use super::decoder::{self, Spec};
 use crate::LoadError;
@@ -131,10 +131,10 @@ fn longer(factor: f64, original: usize) -> f64 {
     }
 }
 
-fn rope(json: &Json, layout: &HeadLayout) -> Result<RopeTable, LoadError> {
+fn rope(json: &Json, layout: &HeadLayout) -> Result<Rotation, LoadError> {
     let dim = rotary_dim(json, layout)?;
     let Some(long) = LongRope::read(json)? else {
-        return Ok(Rope::read_partial(json)?.table(dim, false));
+        return Ok((Rope::read_partial(json)?.table(dim, false), None));
     };
     let theta = long.theta;
     if long.short.len() != dim / 2 {
@@ -145,11 +145,12 @@ fn rope(json: &Json, layout: &HeadLayout) -> Result<RopeTable, LoadError> {
         let exponent = (2 * i) as f32 / dim as f32;
         1.0 / (factor * theta.powf(f64::from(exponent)) as f32)
     });
-    Ok(RopeTable {
+    let table = RopeTable {
         inv_freq: inv_freq.collect(),
         scale: long.attention,
         interleaved: false,
-    })
+    };
+    Ok((table, None))
 }
 
 fn gguf(keys: &Keys<'_>, weights: &Weights) -> Result<Spec, LoadError> {

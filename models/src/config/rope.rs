@@ -1,8 +1,11 @@
 //! Rotary embedding: from config.json (`rope_parameters`, or `rope_theta` and `rope_scaling` in older files) to frequencies.
 
+mod yarn;
+
 use super::Json;
 use crate::LoadError;
 use koma_kernels::RopeTable;
+pub(crate) use yarn::Yarn;
 
 /// How frequencies are stretched.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +21,8 @@ pub(crate) enum Scaling {
         high: f64,
         original: f64,
     },
+    /// See [`Yarn`].
+    Yarn(Yarn),
 }
 
 /// Base and scaling of a rotary embedding.
@@ -44,7 +49,7 @@ impl Rope {
     pub(crate) fn read_partial(config: &Json) -> Result<Self, LoadError> {
         let theta = config.positive_or("rope_theta", 10_000.0)?;
         match parameters(config)? {
-            Some(inner) => Self::within(&inner, theta),
+            Some(inner) => Self::within(&inner, config, theta),
             None => Ok(Self {
                 theta,
                 scaling: Scaling::None,
@@ -52,12 +57,23 @@ impl Rope {
         }
     }
 
-    /// Reads the object of one rotation; its base is `theta` unless it says another.
-    pub(crate) fn within(inner: &Json, theta: f64) -> Result<Self, LoadError> {
-        Ok(Self {
-            theta: inner.positive_or("rope_theta", theta)?,
-            scaling: Scaling::read(inner)?,
-        })
+    /// Reads the object of one rotation in `config`; its base is `theta` unless it says another.
+    pub(crate) fn within(inner: &Json, config: &Json, theta: f64) -> Result<Self, LoadError> {
+        let theta = inner.positive_or("rope_theta", theta)?;
+        let scaling = Scaling::read(inner, config)?;
+        if matches!(scaling, Scaling::Yarn(_)) && theta <= 1.0 {
+            let reason = format!("{theta} is not above 1, as this scaling needs it");
+            return Err(inner.error("rope_theta", reason));
+        }
+        Ok(Self { theta, scaling })
+    }
+
+    /// Tokens of the window that the scaling makes of a shorter one, where it says so.
+    pub(crate) fn window(&self) -> Option<usize> {
+        match &self.scaling {
+            Scaling::Yarn(yarn) => Some(yarn.window()),
+            _ => None,
+        }
     }
 
     /// Inverse frequencies for heads of `dim` rotated values: `theta^(-2i/dim)`, then scaled, in f32 where transformers
@@ -65,12 +81,21 @@ impl Rope {
     pub(crate) fn table(&self, dim: usize, interleaved: bool) -> RopeTable {
         let inv_freq = (0..dim / 2).map(|i| {
             let exponent = (2 * i) as f32 / dim as f32;
-            let plain = 1.0 / self.theta.powf(f64::from(exponent)) as f32;
-            self.scaling.apply(plain)
+            1.0 / self.theta.powf(f64::from(exponent)) as f32
         });
+        let mut inv_freq: Vec<f32> = inv_freq.collect();
+        let mut scale = 1.0;
+        if let Scaling::Yarn(yarn) = &self.scaling {
+            yarn.scale(&mut inv_freq, dim, self.theta);
+            scale = yarn.attention();
+        } else {
+            for frequency in &mut inv_freq {
+                *frequency = self.scaling.apply(*frequency);
+            }
+        }
         RopeTable {
-            inv_freq: inv_freq.collect(),
-            scale: 1.0,
+            inv_freq,
+            scale,
             interleaved,
         }
     }
@@ -103,7 +128,7 @@ pub(crate) fn partial(config: &Json) -> Result<(f64, Option<Json>), LoadError> {
 }
 
 impl Scaling {
-    fn read(json: &Json) -> Result<Self, LoadError> {
+    fn read(json: &Json, config: &Json) -> Result<Self, LoadError> {
         let field = if json.value("rope_type").is_some() {
             "rope_type"
         } else {
@@ -128,9 +153,11 @@ impl Scaling {
                     original: json.positive("original_max_position_embeddings")?,
                 })
             }
+            Some("yarn") => Yarn::read(json, config).map(Self::Yarn),
             Some(other) => {
-                let reason =
-                    format!("`{other}` is not supported; supported are default, linear, llama3");
+                let reason = format!(
+                    "`{other}` is not supported; supported are default, linear, llama3, yarn"
+                );
                 Err(json.error(field, reason))
             }
         }
@@ -138,7 +165,7 @@ impl Scaling {
 
     fn apply(self, inv_freq: f32) -> f32 {
         match self {
-            Self::None => inv_freq,
+            Self::None | Self::Yarn(_) => inv_freq,
             Self::Linear(factor) => inv_freq / factor as f32,
             Self::Llama3 {
                 factor,

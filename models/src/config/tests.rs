@@ -108,7 +108,7 @@ fn both_spellings_of_rope_mean_the_same() {
     let inside = json!({"rope_theta": 5.0, "rope_scaling": {"type": "default", "rope_theta": 7.0}});
     assert_eq!(read(inside).unwrap().theta, 7.0);
     fails(
-        read(json!({"rope_scaling": {"type": "yarn", "factor": 2.0}})),
+        read(json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}})),
         "rope_scaling.type",
     );
     fails(
@@ -125,6 +125,77 @@ fn both_spellings_of_rope_mean_the_same() {
         read(json!({"rope_scaling": upside_down})),
         "rope_scaling.high_freq_factor",
     );
+}
+
+#[test]
+fn yarn_reads_every_field_and_refuses_others() {
+    let read = |value| Rope::read(&object(value));
+    let with = |more: Value| {
+        let mut inner =
+            json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+        let more = more.as_object().unwrap().clone();
+        inner.as_object_mut().unwrap().extend(more);
+        json!({"rope_scaling": inner})
+    };
+    let table = |value| read(value).unwrap().table(16, false);
+    let usual = table(with(json!({})));
+    let sharper = (0.1 * 4f64.ln() + 1.0) as f32;
+    assert_eq!(usual.scale, sharper);
+    let plain = table(json!({}));
+    assert_eq!(usual.inv_freq[0], plain.inv_freq[0], "high ones stay");
+    assert_eq!(
+        usual.inv_freq[7],
+        plain.inv_freq[7] / 4.0,
+        "low ones do not"
+    );
+    assert_eq!(read(with(json!({}))).unwrap().window(), Some(256));
+    assert_eq!(read(json!({})).unwrap().window(), None);
+    for (more, same) in [
+        (
+            json!({"beta_fast": 32, "beta_slow": 1, "truncate": true}),
+            true,
+        ),
+        (
+            json!({"attention_factor": sharper, "finetuned": true}),
+            true,
+        ),
+        (json!({"mscale": 1.0}), true),
+        (json!({"factor": 2.0}), false),
+        (json!({"original_max_position_embeddings": 512}), false),
+        (json!({"beta_slow": 3}), false),
+        (json!({"truncate": false}), false),
+        (json!({"attention_factor": 1.0}), false),
+        (json!({"mscale": 1.0, "mscale_all_dim": 0.5}), false),
+    ] {
+        assert_eq!(table(with(more.clone())) == usual, same, "{more}");
+    }
+    // The window before may stand beside, and be the only one.
+    let mut beside = with(json!({"original_max_position_embeddings": null}));
+    fails(
+        read(beside.clone()),
+        "rope_scaling.original_max_position_embeddings",
+    );
+    beside["max_position_embeddings"] = json!(64);
+    assert_eq!(table(beside.clone()), usual);
+    beside["original_max_position_embeddings"] = json!(32);
+    assert_ne!(table(beside), usual);
+    for (more, field) in [
+        (
+            json!({"extrapolation_factor": 1.0}),
+            "rope_scaling.extrapolation_factor",
+        ),
+        (json!({"factor": null}), "rope_scaling.factor"),
+        (json!({"factor": -1}), "rope_scaling.factor"),
+        (json!({"beta_fast": 1}), "rope_scaling.beta_fast"),
+        (json!({"truncate": 1}), "rope_scaling.truncate"),
+        (
+            json!({"mscale": "x", "mscale_all_dim": 1.0}),
+            "rope_scaling.mscale",
+        ),
+        (json!({"rope_theta": 1.0}), "rope_scaling.rope_theta"),
+    ] {
+        fails(read(with(more)), field);
+    }
 }
 
 #[test]

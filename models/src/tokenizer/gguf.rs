@@ -60,11 +60,39 @@ enum Splitting {
     Gpt2,
     /// Digits one by one, then GPT-2's pattern.
     DigitsGpt2,
-    /// A pattern of its own.
-    Pattern(&'static str),
+    /// At the matches of these patterns, one after the other.
+    Patterns(&'static [&'static str]),
 }
 
-const TABLE: [Pre; 4] = [
+/// Of Llama 3, and models that took it over.
+const LLAMA3: &[&str] = &[
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+const QWEN2: &[&str] = &[
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+/// Of o200k, which Phi-4-mini took over.
+const GPT_4O: &[&str] = &[
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+/// Of Mistral Nemo.
+const TEKKEN: &[&str] = &[
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+const DEEPSEEK_V3: &[&str] = &[
+    r"\p{N}{1,3}",
+    r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+",
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+];
+const DEEPSEEK_CODER: &[&str] = &[
+    r"[\r\n]",
+    r"\s?\p{L}+",
+    r"\s?\p{P}+",
+    r"[\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+",
+    r"\p{N}",
+];
+
+const TABLE: [Pre; 9] = [
     Pre {
         names: &["smollm", "starcoder"],
         split: Splitting::DigitsGpt2,
@@ -81,19 +109,50 @@ const TABLE: [Pre; 4] = [
     },
     Pre {
         names: &["llama-bpe", "llama3", "llama-v3"],
-        split: Splitting::Pattern(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
+        split: Splitting::Patterns(LLAMA3),
         nfc: false,
         ignore_merges: true,
         add_bos: true,
     },
     Pre {
+        names: &["dbrx", "smaug-bpe"],
+        split: Splitting::Patterns(LLAMA3),
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
         names: &["qwen2"],
-        split: Splitting::Pattern(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
+        split: Splitting::Patterns(QWEN2),
         nfc: true,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
+        names: &["gpt-4o"],
+        split: Splitting::Patterns(GPT_4O),
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
+        names: &["tekken"],
+        split: Splitting::Patterns(TEKKEN),
+        nfc: false,
+        ignore_merges: true,
+        add_bos: true,
+    },
+    Pre {
+        names: &["deepseek-v3"],
+        split: Splitting::Patterns(DEEPSEEK_V3),
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
+        names: &["deepseek-coder"],
+        split: Splitting::Patterns(DEEPSEEK_CODER),
+        nfc: false,
         ignore_merges: false,
         add_bos: false,
     },
@@ -221,10 +280,17 @@ fn pre_tokenizer(split: &Splitting, add_space: bool) -> tokenizers::Result<PreTo
     Ok(match split {
         Splitting::Gpt2 => bytes(true),
         Splitting::DigitsGpt2 => sequence(vec![Digits::new(true).into(), bytes(true)]),
-        Splitting::Pattern(pattern) => {
-            let pattern = SplitPattern::Regex((*pattern).to_owned());
-            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
-            sequence(vec![split.into(), bytes(false)])
+        Splitting::Patterns(patterns) => {
+            let split = |pattern: &&str| {
+                let pattern = SplitPattern::Regex((*pattern).to_owned());
+                Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map(Into::into)
+            };
+            let mut parts = patterns
+                .iter()
+                .map(split)
+                .collect::<tokenizers::Result<Vec<_>>>()?;
+            parts.push(bytes(false));
+            sequence(parts)
         }
     })
 }

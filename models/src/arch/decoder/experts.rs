@@ -23,8 +23,11 @@ pub(in crate::arch) struct ExpertsSpec {
     inner: usize,
     /// Whether the weights of a token's experts are made to add up to 1.
     pub(in crate::arch) renormalise: bool,
-    /// Names of matrices that stand one by one; none if they never do.
-    names: Option<Names>,
+    /// Names of matrices that stand one by one.
+    names: Names,
+    /// Whether one tensor holds a projection of all experts (GGUF files, but for the first ones), unless they stand one by
+    /// one.
+    stacks: bool,
 }
 
 /// How a checkpoint calls a layer's router and the matrices of its experts.
@@ -77,7 +80,8 @@ impl ExpertsSpec {
             top_k,
             inner,
             renormalise: true,
-            names: Some(names),
+            names,
+            stacks: false,
         })
     }
 
@@ -97,12 +101,13 @@ impl ExpertsSpec {
             top_k,
             inner,
             renormalise: true,
-            names: None,
+            names: NAMES,
+            stacks: true,
         })
     }
 
     /// Reads the experts of layer `i`: fused as transformers 5 computes with them (`gate_up_proj` of all experts), stacked
-    /// as GGUF files have them (one tensor for each projection), or one by one.
+    /// as GGUF files have them (one tensor for each projection), or one by one, as older ones do.
     ///
     /// # Errors
     /// As [`Weights::matrix`].
@@ -115,11 +120,12 @@ impl ExpertsSpec {
         let (count, inner, hidden) = (self.count, self.inner, spec.hidden);
         let plain = |part: &str| format!("model.layers.{i}.{}.{part}", NAMES.block);
         let fused = plain("experts.gate_up_proj");
+        let first = plain("experts.0.gate_proj.weight");
         let (gate_up, down) = if weights.has(&fused) {
             let gate_up = weights.matrices(&fused, (count, 2 * inner, hidden))?;
             (GateUp::Stacked(gate_up), "experts.down_proj")
-        } else if let Some(names) = self.names {
-            return self.load_each(weights, hidden, i, names);
+        } else if !self.stacks || weights.has(&first) {
+            return self.load_each(weights, hidden, i);
         } else {
             let all = |part| weights.matrices(&plain(part), (count, inner, hidden));
             let gates = all("experts.gate_proj.weight")?;
@@ -135,14 +141,8 @@ impl ExpertsSpec {
     }
 
     /// Reads the experts of layer `i` one by one.
-    fn load_each(
-        &self,
-        weights: &Weights,
-        hidden: usize,
-        i: usize,
-        names: Names,
-    ) -> Result<Mlp, LoadError> {
-        let inner = self.inner;
+    fn load_each(&self, weights: &Weights, hidden: usize, i: usize) -> Result<Mlp, LoadError> {
+        let (inner, names) = (self.inner, self.names);
         let name = |part: &str| format!("model.layers.{i}.{}.{part}", names.block);
         let router = Linear::load_one(weights, &name("gate"), (self.count, hidden), false)?;
         let [gate, up, down] = names.each;

@@ -23,9 +23,12 @@ pub(in crate::arch) struct Defaults {
     pub(in crate::arch) tied: bool,
     /// The field that names the activation, the name that it may have there, and the gate that this means.
     pub(in crate::arch) activation: (&'static str, &'static str, Then),
-    /// How the rotation is read.
-    pub(in crate::arch) rope: fn(&Json, &HeadLayout) -> Result<RopeTable, LoadError>,
+    /// How the rotation is read, and the longer window that its scaling is for, where it says so.
+    pub(in crate::arch) rope: fn(&Json, &HeadLayout) -> Result<Rotation, LoadError>,
 }
+
+/// A rotation, and a window.
+pub(in crate::arch) type Rotation = (RopeTable, Option<usize>);
 
 /// Those of Llama, which most share.
 pub(in crate::arch) const DEFAULTS: Defaults = Defaults {
@@ -34,7 +37,10 @@ pub(in crate::arch) const DEFAULTS: Defaults = Defaults {
     eps: 1e-6,
     tied: false,
     activation: ("hidden_act", "silu", Then::SiluMul),
-    rope: |json, layout| Ok(Rope::read(json)?.table(layout.k_dim, false)),
+    rope: |json, layout| {
+        let rope = Rope::read(json)?;
+        Ok((rope.table(layout.k_dim, false), rope.window()))
+    },
 };
 
 /// Values of each head that are rotated, where that may be a part.
@@ -125,14 +131,17 @@ impl Spec {
         };
         let layout = heads.layout(hidden);
         let layout = layout.map_err(|(field, reason)| json.error(FIELDS[field], reason))?;
-        let rope = (defaults.rope)(json, &layout)?;
+        let (rope, window) = (defaults.rope)(json, &layout)?;
+        let positions = json
+            .find_size("max_position_embeddings", 1..=MAX.positions)?
+            .unwrap_or(defaults.positions);
+        // Files name the window before or after it was made longer.
+        let positions = positions.max(window.unwrap_or(0)).min(MAX.positions);
         Ok(Self {
             hidden,
             inner: json.size("intermediate_size", 1..=MAX.width)?,
             vocab: json.size("vocab_size", 1..=MAX.vocab)?,
-            positions: json
-                .find_size("max_position_embeddings", 1..=MAX.positions)?
-                .unwrap_or(defaults.positions),
+            positions,
             layout,
             scale: 1.0 / (layout.k_dim as f32).sqrt(),
             kinds: vec![Kind { window: None, rope }],

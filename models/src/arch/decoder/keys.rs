@@ -2,7 +2,7 @@
 
 use super::{Biases, Heads, Kind, Spec};
 use crate::LoadError;
-use crate::config::rope::{Rope, Scaling};
+use crate::config::rope::{Rope, Scaling, Yarn};
 use crate::gguf::{FromValue, GgufMeta};
 use crate::registry::MAX;
 use koma_kernels::Then;
@@ -114,7 +114,21 @@ impl<'a> Keys<'a> {
         format!("{}.{name}", self.arch)
     }
 
-    fn scaling(&self) -> Result<Scaling, LoadError> {
+    /// The rotation of all layers. `positions`: see [`Keys::scaling`].
+    fn rope(&self, positions: usize) -> Result<Rope, LoadError> {
+        const BASE: &str = "rope.freq_base";
+        let rope = Rope {
+            theta: f64::from(self.find_positive(BASE)?.unwrap_or(10_000.0)),
+            scaling: self.scaling(positions)?,
+        };
+        if matches!(rope.scaling, Scaling::Yarn(_)) && rope.theta <= 1.0 {
+            return Err(self.error(BASE, format!("{} is not above 1", rope.theta)));
+        }
+        Ok(rope)
+    }
+
+    /// `positions`: the window, if no other is named as the one before scaling.
+    fn scaling(&self, positions: usize) -> Result<Scaling, LoadError> {
         const KIND: &str = "rope.scaling.type";
         match self.find::<&str>(KIND)? {
             Some("none") => Ok(Scaling::None),
@@ -127,8 +141,19 @@ impl<'a> Keys<'a> {
                     Some(factor) => Scaling::Linear(factor.into()),
                 })
             }
+            // As llama.cpp's defaults, which are transformers'.
+            Some("yarn") => {
+                const FACTOR: &str = "rope.scaling.factor";
+                let factor = self.find_positive(FACTOR)?;
+                let factor = factor.ok_or_else(|| self.error(FACTOR, "is missing"))?;
+                let original = "rope.scaling.original_context_length";
+                let original = self.find_size(original, MAX.positions)?;
+                let original = original.unwrap_or(positions);
+                Ok(Scaling::Yarn(Yarn::new(factor.into(), original as f64)))
+            }
             Some(other) => {
-                let reason = format!("`{other}` is not supported; supported are none and linear");
+                let reason =
+                    format!("`{other}` is not supported; supported are none, linear and yarn");
                 Err(self.error(KIND, reason))
             }
         }
@@ -171,17 +196,16 @@ impl Spec {
             Some(vocab) => vocab,
             None => keys.meta.get::<&[String]>("tokenizer.ggml.tokens")?.len(),
         };
-        let rope = Rope {
-            theta: f64::from(keys.find_positive("rope.freq_base")?.unwrap_or(10_000.0)),
-            scaling: keys.scaling()?,
-        };
+        let positions = keys.size("context_length", MAX.positions)?;
+        let rope = keys.rope(positions)?;
+        let positions = positions.max(rope.window().unwrap_or(0));
         let rope = rope.table(rotary.unwrap_or(layout.k_dim), interleaved);
         let eps = "attention.layer_norm_rms_epsilon";
         Ok(Self {
             hidden,
             inner: keys.size("feed_forward_length", MAX.width)?,
             vocab,
-            positions: keys.size("context_length", MAX.positions)?,
+            positions: positions.min(MAX.positions),
             layout,
             scale: 1.0 / (layout.k_dim as f32).sqrt(),
             kinds: vec![Kind { window: None, rope }],
@@ -240,10 +264,35 @@ mod tests {
                 vec![(factor, Meta::Float(4.0)), (kind, text("linear"))],
                 Scaling::Linear(4.0),
             ),
+            (
+                vec![(factor, Meta::Float(4.0)), (kind, text("yarn"))],
+                Scaling::Yarn(Yarn::new(4.0, 100.0)),
+            ),
+            (
+                vec![
+                    (factor, Meta::Float(4.0)),
+                    (kind, text("yarn")),
+                    ("llama.rope.scaling.original_context_length", Meta::Int(50)),
+                ],
+                Scaling::Yarn(Yarn::new(4.0, 50.0)),
+            ),
         ] {
             let meta = meta(&pairs);
             let keys = Keys::new(&meta, &[]).unwrap();
-            assert_eq!(keys.scaling().unwrap(), expected, "{pairs:?}");
+            assert_eq!(keys.scaling(100).unwrap(), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_scaling_that_cannot_be_done_is_refused_by_its_key() {
+        let kind = |kind: &str| ("llama.rope.scaling.type", Meta::Str(kind.to_owned()));
+        for (pairs, key) in [
+            (vec![kind("yarn")], "llama.rope.scaling.factor"),
+            (vec![kind("dynamic")], "llama.rope.scaling.type"),
+        ] {
+            let meta = meta(&pairs);
+            let error = Keys::new(&meta, &[]).unwrap().scaling(100).unwrap_err();
+            assert!(error.to_string().contains(key), "{error}");
         }
     }
 

@@ -57,9 +57,20 @@ fn spelled(name: &str, norms: &[(&str, &str)]) -> Vec<String> {
             return Some(format!("{theirs}.{end}"));
         }
         let (i, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
+        // One expert's projection, in files from before they were stacked, goes by the name of the MLP's and its number.
+        if let Some((expert, projection)) = one_expert(part) {
+            let (_, theirs) = PARTS.iter().find(|(ours, _)| *ours == projection)?;
+            return Some(format!("blk.{i}.{theirs}.{expert}.{end}"));
+        }
         let mut parts = PARTS.iter().chain(norms);
         let (_, theirs) = parts.find(|(ours, _)| *ours == part)?;
         Some(format!("blk.{i}.{theirs}.{end}"))
     };
     vec![find().unwrap_or_else(|| name.to_owned())]
+}
+
+/// `mlp.experts.3.gate_proj` as 3 and `mlp.gate_proj`.
+fn one_expert(part: &str) -> Option<(u32, String)> {
+    let (expert, projection) = part.strip_prefix("mlp.experts.")?.split_once('.')?;
+    Some((expert.parse().ok()?, format!("mlp.{projection}")))
 }

@@ -61,39 +61,49 @@ fn each_pre_value_splits_as_its_models_do() {
             .map(|(_, (start, end), _)| text[start..end].to_owned())
             .collect()
     };
+    // What the `tokenizers` package makes of the patterns that the models' own files have.
     let text = "I'M  at 12345,\n\nok\t!";
+    let mixed = "HelloWORLD's 漫画 $x+y 第12話/\r\n  .end";
+    for (name, expected) in [
+        ("gpt-2", "I|'|M| | at| 12345|,|\n|\n|ok|\t|!"),
+        ("smollm", "I|'|M| | at| |1|2|3|4|5|,|\n|\n|ok|\t|!"),
+        ("llama-bpe", "I|'M| | at| |123|45|,\n\n|ok|\t|!"),
+        ("dbrx", "I|'M| | at| |123|45|,\n\n|ok|\t|!"),
+        ("qwen2", "I|'M| | at| |1|2|3|4|5|,\n\n|ok|\t|!"),
+        ("gpt-4o", "I'M| | at| |123|45|,\n\n|ok|\t|!"),
+        ("tekken", "I|'M| | at| |1|2|3|4|5|,\n\n|ok|\t|!"),
+        ("deepseek-v3", "I|'M| | at| |123|45|,\n\n|ok|\t|!"),
+        ("deepseek-coder", "I|'|M| | at| |1|2|3|4|5|,|\n|\n|ok|\t!"),
+    ] {
+        assert_eq!(words(name, text).join("|"), expected, "{name}");
+    }
     for (name, expected) in [
         (
-            "gpt-2",
-            vec![
-                "I", "'", "M", " ", " at", " 12345", ",", "\n", "\n", "ok", "\t", "!",
-            ],
+            "dbrx",
+            "HelloWORLD|'s| 漫画| $|x|+y| 第|12|話|/\r\n| | .|end",
         ),
         (
-            "smollm",
-            vec![
-                "I", "'", "M", " ", " at", " ", "1", "2", "3", "4", "5", ",", "\n", "\n", "ok",
-                "\t", "!",
-            ],
+            "gpt-4o",
+            "Hello|WORLD's| 漫画| $|x|+y| 第|12|話|/\r\n| | .|end",
         ),
         (
-            "llama-bpe",
-            vec![
-                "I", "'M", " ", " at", " ", "123", "45", ",\n\n", "ok", "\t", "!",
-            ],
+            "tekken",
+            "Hello|WORLD|'s| 漫画| $|x|+y| 第|1|2|話|/\r\n| | .|end",
         ),
         (
-            "qwen2",
-            vec![
-                "I", "'M", " ", " at", " ", "1", "2", "3", "4", "5", ",\n\n", "ok", "\t", "!",
-            ],
+            "deepseek-v3",
+            "HelloWORLD|'s| |漫画| $|x|+y| |第|12|話|/\r\n| | .|end",
+        ),
+        (
+            "deepseek-coder",
+            "HelloWORLD|'|s| |漫画| $|x|+|y| |第|1|2|話|/|\r|\n| | .|end",
         ),
     ] {
-        assert_eq!(words(name, text), expected, "{name}");
+        assert_eq!(words(name, mixed).join("|"), expected, "{name}");
     }
     assert_eq!(
         known_pre().len(),
-        7,
+        13,
         "each name of the table is meant to be tested"
     );
 }
@@ -121,6 +131,8 @@ fn gguf_options_are_honoured() {
     check(vec![flag("add_bos_token", true)], "ab", false, &[ab]);
     check(vec![flag("add_eos_token", true)], "ab", true, &[ab, end]);
     check(vec![pre("llama-bpe")], "ab", true, &[end, ab]);
+    check(vec![pre("tekken")], "ab", true, &[end, ab]);
+    check(vec![pre("dbrx")], "ab", true, &[ab]);
     check(
         vec![pre("llama-bpe"), flag("add_bos_token", false)],
         "ab",
