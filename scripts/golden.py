@@ -28,6 +28,8 @@ def groups():
         table.update({name: lambda a, m=module, n=name: m.make(a.out, n) for name in module.VARIANTS})
     table["gemma3_pictures"] = lambda a: decoders.make_pictures(a.out)
     table["gguf_experts"] = lambda a: gguf_experts.make(a.out)
+    table["gguf_experts_k"] = lambda a: gguf_experts.make_k(a.out)
+    table["gguf_experts_apart"] = lambda a: gguf_experts.make_apart(a.out)
     table["gguf_blocks"] = lambda a: blocks.make(a.out)
     table["gguf_types"] = lambda a: quants.make(a.out)
     table["pieces"] = lambda a: pieces.make(a.out)

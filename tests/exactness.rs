@@ -138,6 +138,12 @@ fn generation_has_the_same_bits_in_any_company() {
         Checkpoint("gguf_blocks/llama-q4_1.gguf", Dtype::Auto),
         Checkpoint("gguf_blocks/llama-q8_0.gguf", Dtype::Auto),
         Checkpoint("gguf_types/llama-mixed.gguf", Dtype::Auto),
+        Checkpoint("gguf_experts_k/qwen3moe-experts.gguf", Dtype::Auto),
+        Checkpoint("quant_gptq_v2_order", Dtype::Auto),
+        Checkpoint("quant_awq", Dtype::Auto),
+        Checkpoint("quant_ct_int8", Dtype::Auto),
+        Checkpoint("quant_fp8", Dtype::Auto),
+        Checkpoint("quant_experts_gptq", Dtype::Auto),
         // One cache group with a window, and two groups.
         Checkpoint("mistral", Dtype::F32),
         Checkpoint("gemma2", Dtype::Bf16),
@@ -302,58 +308,52 @@ fn encoders_have_the_same_bits_in_any_batch() {
         "modernbert_embed_mean",
         "modernbert_tokens",
     ] {
-        for dtype in [Dtype::F32, Dtype::Bf16] {
-            let checkpoint = Checkpoint(case, dtype);
-            let engine = start(
-                checkpoint,
-                EngineConfig {
-                    class: Class::Latency,
-                    ..config()
-                },
-            );
-            let longest = engine.handle.info().limits.max_len - 1;
-            let embeds = case.contains("_embed_");
-            let requests: Vec<_> = (0..20)
-                .map(|i| {
-                    let ids: Vec<u32> = (0..=(i * 7) % longest)
-                        .map(|t| ((t * 31 + i * 17) % 210) as u32 + 5)
-                        .collect();
-                    let types = ids
-                        .iter()
-                        .enumerate()
-                        .map(|(t, _)| u32::from(case == "bert_cross" && t > 8))
-                        .collect();
-                    let params = PoolingParams {
-                        // Every third vector is of the tokens behind a prompt, and shorter.
-                        skip: if embeds && i % 3 == 2 {
-                            ids.len() / 2
-                        } else {
-                            0
-                        },
-                        dimensions: (embeds && i % 3 == 2).then_some(5),
-                        raw: i % 5 == 4,
-                    };
-                    NewRequest {
-                        type_ids: types,
-                        ..request(ids, Task::Pool(params))
-                    }
-                })
-                .collect();
-            let alone = one_at_a_time(&engine, &requests);
-            assert_eq!(together(&engine, &requests), alone, "{case} in a batch");
-            let small = start(
-                checkpoint,
-                EngineConfig {
-                    max_batch_tokens: 64,
-                    ..config()
-                },
-            );
-            assert_eq!(
-                together(&small, &requests),
-                alone,
-                "{case} in small batches"
-            );
-            assert_ne!(alone[0], alone[1], "{case} tells inputs apart");
-        }
+        check_encoder(Checkpoint(case, Dtype::F32));
+        check_encoder(Checkpoint(case, Dtype::Bf16));
+    }
+    check_encoder(Checkpoint("quant_bert_int8", Dtype::Auto));
+    check_encoder(Checkpoint("quant_bert_fp8", Dtype::Auto));
+}
+
+fn check_encoder(checkpoint: Checkpoint) {
+    let case = checkpoint.0;
+    let config = EngineConfig {
+        class: Class::Latency,
+        ..config()
+    };
+    let engine = start(checkpoint, config.clone());
+    let longest = engine.handle.info().limits.max_len - 1;
+    let requests: Vec<_> = (0..20).map(|i| pooled(case, i, longest)).collect();
+    let alone = one_at_a_time(&engine, &requests);
+    assert_eq!(together(&engine, &requests), alone, "{case} in a batch");
+    let small = EngineConfig {
+        max_batch_tokens: 64,
+        ..config
+    };
+    assert_eq!(
+        together(&start(checkpoint, small), &requests),
+        alone,
+        "{case} in small batches"
+    );
+    assert_ne!(alone[0], alone[1], "{case} tells inputs apart");
+}
+
+/// A request for an encoder, up to `longest` tokens long.
+fn pooled(case: &str, i: usize, longest: usize) -> NewRequest {
+    let ids: Vec<u32> = (0..=(i * 7) % longest)
+        .map(|t| ((t * 31 + i * 17) % 210) as u32 + 5)
+        .collect();
+    let segment = |t: usize| u32::from(case == "bert_cross" && t > 8);
+    let type_ids = (0..ids.len()).map(segment).collect();
+    // Every third vector is of the tokens behind a prompt, and shorter.
+    let cut = case.contains("_embed_") && i % 3 == 2;
+    let params = PoolingParams {
+        skip: if cut { ids.len() / 2 } else { 0 },
+        dimensions: cut.then_some(5),
+        raw: i % 5 == 4,
+    };
+    NewRequest {
+        type_ids,
+        ..request(ids, Task::Pool(params))
     }
 }

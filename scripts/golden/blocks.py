@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from . import bpe, decode, gguf_llama
-from .case import Case, fill, relative
+from .case import Answers, Case, fill, relative
 
 CONFIG = dict(
     vocab_size=bpe.VOCAB,
@@ -40,11 +40,8 @@ def make(out):
     case = Case(out, "gguf_blocks", kind="gguf", files=[])
     for index, (kind, choice) in enumerate(FILES.items()):
         choice = {**choice, "file": f"llama-{kind.lower()}.gguf", "kinds": kind}
-        for seed in range(1000 * index, 1000 * index + 100):
-            if attempt(case, kind, choice, seed):
-                break
-        else:
-            raise SystemExit(f"gguf_blocks: no seed for {kind} gave greedy runs without a near tie")
+        seeds = range(1000 * index, 1000 * index + 100)
+        decode.first_seed(f"gguf_blocks, {kind}", lambda seed: attempt(case, kind, choice, seed), seeds)
     case.write()
 
 
@@ -62,13 +59,11 @@ def attempt(case, kind, choice, seed):
     else:
         gguf_llama.write(path, source, fields, choice["kinds"])
         model, values = gguf_llama.read(path)
-    one = Case.__new__(Case)
-    one.name, one.info, one.tensors = kind, {}, {}
+    one = Answers(kind)
     asked = decode.prompts(bpe.VOCAB, seed)
     if not decode.record(one, model, asked):
         return False
-    for name, value in one.tensors.items():
-        case.add(f"{kind}.{name}", value)
+    case.add_all(kind, one)
     for name in () if "encode" in choice else WHOLE:
         case.add(f"{kind}.{name}", values[name])
     case.info["files"].append({

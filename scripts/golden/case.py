@@ -35,24 +35,35 @@ def edit_json(path, drop=(), **changes):
     write_json(path, value)
 
 
-class Case:
-    """Collects what the reference answered and writes it."""
+class Answers:
+    """What the reference answered: floats in `tensors`, all else in `info`."""
 
-    def __init__(self, out, name, **info):
-        self.name = name
-        self.folder = out / name
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.model = self.folder / "model"
-        self.model.mkdir(parents=True)
-        self.info = info
-        self.tensors = {}
+    def __init__(self, name):
+        self.name, self.info, self.tensors = name, {}, {}
 
     def add(self, name, value):
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         assert array.dtype == np.float32, f"{self.name}: {name} is {array.dtype}"
         assert np.isfinite(array).all(), f"{self.name}: {name} is not finite"
         self.tensors[name] = np.ascontiguousarray(array)
+
+
+class Case(Answers):
+    """Answers in a folder of their own."""
+
+    def __init__(self, out, name, **info):
+        super().__init__(name)
+        self.folder = out / name
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.model = self.folder / "model"
+        self.model.mkdir(parents=True)
+        self.info = info
+
+    def add_all(self, prefix, answers):
+        """Takes over the floats of other answers."""
+        for name, value in answers.tensors.items():
+            self.add(f"{prefix}.{name}", value)
 
     def write(self):
         if not any(self.model.iterdir()):

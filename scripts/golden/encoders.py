@@ -16,6 +16,7 @@ from transformers import (
 
 from . import wordpiece
 from .case import Case, edit_json, fill, relative, save_again
+from .quantized import PER_TOKEN, compressed, quantize
 
 BERT = dict(
     vocab_size=len(wordpiece.vocabulary()),
@@ -72,6 +73,28 @@ VARIANTS = {
     ),
     "distilbert_classify": dict(base="distilbert", labels=["x", "y", "z"], problem=None, store=torch.float16),
     "distilbert_multilabel": dict(base="distilbert", labels=["p", "q"], problem=MULTI, lowercase=False),
+    "quant_bert_int8": dict(
+        base="bert",
+        labels=["x", "y", "z"],
+        problem=SINGLE,
+        quant=dict(
+            q=compressed("int-quantized", {"strategy": "channel"}, PER_TOKEN, ignore=["classifier"]), scale=torch.bfloat16
+        ),
+    ),
+    "quant_bert_fp8": dict(
+        base="bert",
+        labels=["x", "y", "z"],
+        problem=SINGLE,
+        quant=dict(
+            q=compressed(
+                "float-quantized",
+                {"type": "float", "strategy": "channel"},
+                {**PER_TOKEN, "type": "float"},
+                ignore=["classifier"],
+            ),
+            scale=torch.bfloat16,
+        ),
+    ),
 }
 
 CLASSES = {
@@ -98,6 +121,7 @@ def make(out, name):
     seed = 100 + list(VARIANTS).index(name)
     case = Case(out, name, seed=seed, kind="classifier", architecture=model_class.__name__, labels=labels)
     model = fill(model_class(config), seed, matrix=0.35, scales=SCALES)
+    tensors = quantize_layers(model, variant["quant"], seed) if "quant" in variant else None
     write_folder(case, model, variant)
     model = model_class.from_pretrained(case.model, **EXACT).eval()
 
@@ -112,7 +136,27 @@ def make(out, name):
         case.add(f"hidden.{i}", value[0])
     check_activation(case)
     case.info["controls"] = controls(case, model, rows)
+    if tensors:
+        # The answers above are of the dequantized values; the folder that is kept holds the codes.
+        save_file(tensors, case.model / "model.safetensors", metadata={"format": "pt"})
+        edit_json(case.model / "config.json", quantization_config=variant["quant"]["q"])
     case.write()
+
+
+def quantize_layers(model, quant, seed):
+    """Puts dequantized values into the linear layers that are quantized; returns all tensors as the file has them."""
+    rng = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, parameter in model.state_dict().items():
+        linear = parameter.ndim == 2 and "embeddings" not in name
+        if not linear or name.removesuffix(".weight") in quant["q"]["ignore"]:
+            tensors[name] = parameter.clone()
+            continue
+        parts, values = quantize(quant, parameter, rng)
+        parameter.copy_(values)
+        stem = name.removesuffix(".weight")
+        tensors.update({f"{stem}.{part}": tensor.contiguous() for part, tensor in parts.items()})
+    return tensors
 
 
 def run(model, row):

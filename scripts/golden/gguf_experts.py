@@ -3,11 +3,11 @@
 import gguf
 import numpy as np
 import torch
-from gguf.quants import dequantize, quantize
+from gguf.quants import dequantize
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from . import blocks, bpe, decode, experts, gguf_llama
-from .case import Case, fill, relative
+from . import blocks, bpe, decode, experts, gguf_llama, quants
+from .case import Answers, Case, fill, relative
 
 F32 = gguf.GGMLQuantizationType.F32
 ATTENTION = {part: name for part, name in gguf_llama.LAYER.items() if part.startswith("attn") or part == "ffn_norm"}
@@ -31,17 +31,48 @@ FILES = {
         single={"ffn_gate_exps": "Q4_0", "ffn_down_exps": "Q4_1"},
     ),
 }
+# `gguf_experts_k`: blocks of 256, mixed as quantizers of small files do. Routers stay as they are.
+K_FILES = {
+    "qwen3moe": dict(
+        model=(Qwen3MoeConfig, Qwen3MoeForCausalLM),
+        config=dict(
+            hidden_size=256,
+            head_dim=32,
+            num_experts=3,
+            moe_intermediate_size=256,
+            norm_topk_prob=True,
+            tie_word_embeddings=True,
+        ),
+        kind="Q6_K",
+        single={"attn_q": "Q4_K", "attn_k": "Q4_K", "attn_output": "Q5_0", "ffn_gate_exps": "Q2_K", "ffn_up_exps": "Q3_K"},
+    ),
+}
+# `gguf_experts_apart`: as the first files had them, one tensor for each expert's projection (`blk.0.ffn_gate.3.weight`).
+APART_FILES = {
+    "llama": dict(
+        model=(MixtralConfig, MixtralForCausalLM),
+        config=dict(num_local_experts=3, tie_word_embeddings=True),
+        kind="Q8_0",
+        single={},
+        apart=True,
+    ),
+}
 
 
-def make(out):
-    case = Case(out, "gguf_experts", kind="gguf", files=[])
-    for index, (arch, choice) in enumerate(FILES.items()):
-        for seed in range(1000 * index, 1000 * index + 200):
-            if attempt(case, arch, choice, seed):
-                break
-        else:
-            raise SystemExit(f"gguf_experts: no seed for {arch} gave greedy runs without a near tie")
+def make(out, name="gguf_experts", files=FILES):
+    case = Case(out, name, kind="gguf", files=[])
+    for index, (arch, choice) in enumerate(files.items()):
+        seeds = range(1000 * index, 1000 * index + 200)
+        decode.first_seed(f"{name}, {arch}", lambda seed: attempt(case, arch, choice, seed), seeds)
     case.write()
+
+
+def make_k(out):
+    make(out, "gguf_experts_k", K_FILES)
+
+
+def make_apart(out):
+    make(out, "gguf_experts_apart", APART_FILES)
 
 
 def attempt(case, arch, choice, seed):
@@ -49,17 +80,15 @@ def attempt(case, arch, choice, seed):
     Config, Model = choice["model"]
     config = Config(**{**CONFIG, **choice["config"]})
     path = case.folder / f"{arch}-experts.gguf"
-    write(path, arch, choice, fill(Model(config), seed, embedding=0.3))
+    write(path, arch, choice, fill(Model(config), seed, embedding=0.3), seed)
     model = read(path, arch, Model(config))
     gap = experts.Gap(model)
-    one = Case.__new__(Case)
-    one.name, one.info, one.tensors = arch, {}, {}
+    one = Answers(arch)
     asked = decode.prompts(bpe.VOCAB, seed)
     recorded = decode.record(one, model, asked)
     if gap.close() < experts.MIN_GAP or not recorded:
         return False
-    for name, value in one.tensors.items():
-        case.add(f"{arch}.{name}", value)
+    case.add_all(arch, one)
     case.info["files"].append({
         "file": path.name,
         "arch": arch,
@@ -78,8 +107,9 @@ def parts(arch):
     return {**ATTENTION, **(QK_NORM if arch == "qwen3moe" else {})}
 
 
-def write(path, arch, choice, model):
+def write(path, arch, choice, model, seed):
     config, state = model.config, model.state_dict()
+    rng = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, arch)
     writer.add_name(f"tiny random {arch} with experts")
     writer.add_context_length(config.max_position_embeddings)
@@ -103,9 +133,13 @@ def write(path, arch, choice, model):
     blocks.add_tokenizer(writer, bpe.tiny("gpt-2"), dict(pre="gpt-2", add_bos=False), choice["kind"])
 
     def add(name, value, kind):
-        writer.add_tensor(name, np.ascontiguousarray(quantize(value.numpy(), kind)), raw_dtype=kind)
+        stored = value.numpy() if kind == F32 else quants.encode(name, value.numpy(), kind.name, rng)
+        writer.add_tensor(name, np.ascontiguousarray(stored), raw_dtype=kind)
 
-    kind = gguf.GGMLQuantizationType[choice["kind"]]
+    def kind_of(part):
+        return gguf.GGMLQuantizationType[choice["single"].get(part, choice["kind"])]
+
+    kind = kind_of(None)
     add("token_embd.weight", state["model.embed_tokens.weight"], kind)
     add("output_norm.weight", state["model.norm.weight"], F32)
     if not config.tie_word_embeddings:
@@ -116,14 +150,17 @@ def write(path, arch, choice, model):
             value = state[f"{layer}{name}.weight"]
             heads = gguf_llama.heads_of(f".{part}.", config) if arch == "llama" else None
             value = torch.from_numpy(gguf_llama.permute(value.numpy(), heads)) if heads else value
-            add(f"blk.{i}.{part}.weight", value, F32 if value.ndim == 1 else kind)
+            add(f"blk.{i}.{part}.weight", value, F32 if value.ndim == 1 else kind_of(part))
         # The router stays in f32, as in every file of llama.cpp's.
         add(f"blk.{i}.ffn_gate_inp.weight", state[f"{layer}mlp.gate.weight"], F32)
         for part, (half, name) in EXPERTS.items():
             value = state[f"{layer}mlp.experts.{name}"]
             value = value if half is None else value.chunk(2, dim=1)[half]
-            single = choice["single"].get(part)
-            add(f"blk.{i}.{part}.weight", value, gguf.GGMLQuantizationType[single] if single else kind)
+            if choice.get("apart"):
+                for number, expert in enumerate(value):
+                    add(f"blk.{i}.{part.removesuffix('_exps')}.{number}.weight", expert, kind_of(part))
+            else:
+                add(f"blk.{i}.{part}.weight", value, kind_of(part))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -143,6 +180,10 @@ def read(path, arch, model):
             heads = gguf_llama.heads_of(f".{part}.", config) if arch == "llama" else None
             state[f"{layer}{name}.weight"] = torch.from_numpy(gguf_llama.unpermute(value.numpy(), heads)) if heads else value
         state[f"{layer}mlp.gate.weight"] = values[f"{block}ffn_gate_inp.weight"]
+        for part in EXPERTS:
+            each = [f"{block}{part.removesuffix('_exps')}.{number}.weight" for number in range(config.num_local_experts)]
+            if each[0] in values:
+                values[f"{block}{part}.weight"] = torch.stack([values[name] for name in each])
         halves = [values[f"{block}{part}.weight"] for part in ("ffn_gate_exps", "ffn_up_exps")]
         state[f"{layer}mlp.experts.gate_up_proj"] = torch.cat(halves, dim=1)
         state[f"{layer}mlp.experts.down_proj"] = values[f"{block}ffn_down_exps.weight"]

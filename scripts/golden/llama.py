@@ -33,6 +33,18 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 32,
 }
 
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 16.0,
+    "beta_slow": 2.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 0.5,
+    "truncate": False,
+}
+
 # name -> changes of the configuration, the type on disk, and the older spelling to write instead (None: current).
 VARIANTS = {
     "llama": dict(config={}, store=torch.bfloat16, old=None),
@@ -52,14 +64,12 @@ VARIANTS = {
         store=torch.bfloat16,
         old=dict(rope_theta=500.0, rope_scaling={"type": "linear", "factor": 2.5}),
     ),
+    "llama_yarn": dict(config=dict(rope_parameters=YARN), store=torch.bfloat16, old=None),
 }
 
 
 def make(out, name):
-    for seed in range(100):
-        if attempt(out, name, seed):
-            return
-    raise SystemExit(f"{name}: no seed gave greedy runs without a near tie")
+    decode.first_seed(name, lambda seed: attempt(out, name, seed))
 
 
 def attempt(out, name, seed):

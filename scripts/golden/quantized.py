@@ -1,10 +1,11 @@
-"""Tiny Llama folders with quantized matrices: FP8, GPTQ, AWQ and compressed-tensors.
+"""Tiny folders with quantized matrices: FP8, GPTQ, AWQ and compressed-tensors; Llama, and decoders with experts.
 
 Matrices are rounded to the nearest code (how good the codes are is not what is tested), packed as the published formats say, and
 dequantized in f32 as `scale * (code - zero)`. Where a library that reads the format is installed (compressed-tensors,
 transformers' FP8), it must dequantize the written tensors to the same bits. The reference is transformers on those values.
 """
 
+import copy
 import hashlib
 
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationScheme
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
-from . import bpe, decode
+from . import bpe, decode, experts
 from .case import Case, edit_json, fill
 
 BASE = dict(
@@ -32,6 +33,27 @@ BASE = dict(
     eos_token_id=2,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
 )
+
+# name -> classes, configuration, and for experts the names of their block and of each one's gate, up and down projection on disk.
+MODELS = {
+    "llama": dict(classes=(LlamaConfig, LlamaForCausalLM), config=BASE),
+    "qwen3_moe": dict(
+        classes=(Qwen3MoeConfig, Qwen3MoeForCausalLM),
+        config={
+            **experts.BASE,
+            "num_experts": 4,
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": True,
+            "tie_word_embeddings": True,
+        },
+        names=("mlp", ["gate_proj", "up_proj", "down_proj"]),
+    ),
+    "mixtral": dict(
+        classes=(MixtralConfig, MixtralForCausalLM),
+        config={**experts.BASE, "num_local_experts": 3, "intermediate_size": 64, "tie_word_embeddings": True},
+        names=("block_sparse_moe", ["w1", "w3", "w2"]),
+    ),
+}
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "damp_percent": 0.01, "static_groups": False, "true_sequential": True}
 AWQ = {"quant_method": "awq", "bits": 4, "version": "gemm", "zero_point": True, "modules_to_not_convert": None}
@@ -91,53 +113,95 @@ VARIANTS = {
         q={**FP8, "fmt": "e4m3", "weight_block_size": [16, 32]}, store=torch.bfloat16, scale=torch.float32
     ),
     "quant_fp8_tensor": dict(q=FP8, store=torch.bfloat16, scale=torch.float32),
+    # The order of columns differs from expert to expert, and from gate to up projection.
+    "quant_experts_gptq": dict(q={**GPTQ, "group_size": 32, "desc_act": True, "sym": True}, model="qwen3_moe"),
+    "quant_experts_awq": dict(q={**AWQ, "group_size": 32, "modules_to_not_convert": ["gate"]}, model="mixtral"),
+    "quant_experts_fp8": dict(
+        q={**FP8, "fmt": "e4m3", "weight_block_size": [16, 32]},
+        model="qwen3_moe",
+        config=dict(tie_word_embeddings=False),
+        store=torch.bfloat16,
+        scale=torch.float32,
+    ),
 }
 
 
 def make(out, name):
-    for seed in range(100):
-        if attempt(out, name, seed):
-            return
-    raise SystemExit(f"{name}: no seed gave greedy runs without a near tie")
+    decode.first_seed(name, lambda seed: attempt(out, name, seed))
 
 
 def attempt(out, name, seed):
     variant = VARIANTS[name]
     store = variant.get("store", torch.float16)
-    case = Case(out, name, seed=seed, kind="decoder", architecture="LlamaForCausalLM")
-    model = fill(LlamaForCausalLM(LlamaConfig(**{**BASE, **variant.get("config", {})})), seed, embedding=0.3)
+    kind = MODELS[variant.get("model", "llama")]
+    Config, Model = kind["classes"]
+    config = {**kind["config"], **variant.get("config", {})}
+    case = Case(out, name, seed=seed, kind="decoder", architecture=Model.__name__)
+    model = fill(Model(Config(**copy.deepcopy(config))), seed, embedding=0.3)
     model.to(store).save_pretrained(case.model)
     (case.model / "generation_config.json").unlink(missing_ok=True)
     rng = torch.Generator().manual_seed(seed)
     tensors, state, hashes = {}, {}, {}
     for key, value in model.state_dict().items():
-        if key == "lm_head.weight":
+        if key == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
-        if ".layers." not in key or "norm" in key:
-            tensors[key], state[key] = value, value.float()
+        if ".layers." not in key or "norm" in key or key.endswith("mlp.gate.weight"):
+            tensors[spelled(key, kind)], state[key] = value, value.float()
             continue
-        parts, values = quantize(variant, value.float(), rng)
-        stem = key.removesuffix(".weight")
-        tensors.update({f"{stem}.{part}": tensor.contiguous() for part, tensor in parts.items()})
-        state[key] = values
-        hashes[key] = {
-            "shape": list(values.shape),
-            "sha256": hashlib.sha256(values.numpy().astype("<f4").tobytes()).hexdigest(),
-        }
+        wanted = []
+        for name_on_disk, matrix in apart(key, value, kind):
+            parts, values = quantize(variant, matrix.float(), rng)
+            stem = name_on_disk.removesuffix(".weight")
+            tensors.update({f"{stem}.{part}": tensor.contiguous() for part, tensor in parts.items()})
+            wanted.append(values)
+            hashes[name_on_disk] = {
+                "shape": list(values.shape),
+                "sha256": hashlib.sha256(values.numpy().astype("<f4").tobytes()).hexdigest(),
+            }
+        state[key] = together(key, wanted)
     save_file(tensors, case.model / "model.safetensors", metadata={"format": "pt"})
     edit_json(case.model / "config.json", **{variant.get("key", "quantization_config"): variant["q"]})
     bpe.write(case.model, bpe.tiny(), "jinja")
-    reference = LlamaForCausalLM(LlamaConfig(**{**BASE, **variant.get("config", {})}))
-    state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    reference = Model(Config(**copy.deepcopy(config)))
+    state.setdefault("lm_head.weight", state["model.embed_tokens.weight"])
     reference.load_state_dict(state)
     reference.set_attn_implementation("eager")
     reference = reference.float().eval()
-    if not decode.record(case, reference, decode.prompts(bpe.VOCAB, seed)):
+    gap = experts.Gap(experts.eager(reference)) if "names" in kind else None
+    recorded = decode.record(case, reference, decode.prompts(bpe.VOCAB, seed))
+    if not recorded or gap and gap.close() < experts.MIN_GAP:
         return False
     case.info["stop_ids"] = [2]
+    if gap:
+        case.info["min_gap"] = float(f"{gap.least:.2g}")
     case.info["matrices"] = hashes
     case.write()
     return True
+
+
+def spelled(key, kind):
+    """A name of transformers 5 as it is in files."""
+    return key.replace(".mlp.", f".{kind['names'][0]}.") if "names" in kind else key
+
+
+def apart(key, value, kind):
+    """[(name in files, matrix)]: in files the projections of experts stand one by one."""
+    if "experts" not in key:
+        return [(spelled(key, kind), value)]
+    block = spelled(key.rsplit(".", 1)[0], kind)
+    gate, up, down = kind["names"][1]
+    names = [gate, up] if key.endswith("gate_up_proj") else [down]
+    matrices = []
+    for i, expert in enumerate(value):
+        matrices += [(f"{block}.{i}.{name}.weight", part) for name, part in zip(names, expert.chunk(len(names)))]
+    return matrices
+
+
+def together(key, values):
+    """The inverse of `apart`."""
+    if key.endswith("experts.gate_up_proj"):
+        return torch.stack([torch.cat(values[i : i + 2]) for i in range(0, len(values), 2)])
+    return torch.stack(values) if key.endswith("experts.down_proj") else values[0]
 
 
 def quantize(variant, weight, rng):

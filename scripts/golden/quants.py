@@ -4,7 +4,7 @@ import gguf
 import numpy as np
 from gguf.quants import dequantize, quantize
 
-from . import blocks, gguf_llama
+from . import blocks, decode, gguf_llama
 from .case import Case
 
 # type -> bytes of its head, as (place, dtype, factor); the others are codes and sub-scales, for which any bytes are good.
@@ -95,11 +95,9 @@ def make(out):
     files = {kind: dict(CHOICE, file=f"llama-{kind.lower()}.gguf", kinds=kind) for kind in ("Q5_0", "Q5_1", "IQ4_NL", "MXFP4")}
     files["mixed"] = dict(CHOICE, file="llama-mixed.gguf", kinds=MIXED, config=WIDE, format="Q6_K")
     for index, (label, choice) in enumerate(files.items()):
-        for seed in range(1000 * index, 1000 * index + 100):
-            if blocks.attempt(case, label, {**choice, "encode": encode, "values_of": values_of}, seed):
-                break
-        else:
-            raise SystemExit(f"gguf_types: no seed for {label} gave greedy runs without a near tie")
+        choice = {**choice, "encode": encode, "values_of": values_of}
+        seeds = range(1000 * index, 1000 * index + 100)
+        decode.first_seed(f"gguf_types, {label}", lambda seed: blocks.attempt(case, label, choice, seed), seeds)
     split(case)
     case.write()
 

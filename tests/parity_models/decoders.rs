@@ -11,12 +11,13 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 pub(crate) const LOGITS: f32 = 1e-4;
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 6] = [
     "llama",
     "llama_old",
     "llama_head_dim",
     "llama3_rope",
     "llama_linear_rope",
+    "llama_yarn",
 ];
 
 pub(crate) fn sequence<'a>(loaded: &'a Loaded, prompt: &[u32]) -> Sequence<'a> {
@@ -125,6 +126,13 @@ fn a_wrong_rotation_or_epsilon_is_noticed() {
             "llama3_rope",
             "rope_parameters",
             serde_json::json!({"rope_type": "default", "rope_theta": 10000.0}),
+        ),
+        (
+            "llama_yarn",
+            "rope_parameters",
+            serde_json::json!({
+                "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128
+            }),
         ),
     ];
     for (name, field, value) in cases {

@@ -11,7 +11,7 @@ use serde_json::Value;
 const HIDDEN: f32 = 1e-4;
 /// Of scores and embeddings, absolute: the only score of a text has nothing beside it to be a share of.
 const SCORES: f32 = 1e-5;
-const CLASSIFIERS: [&str; 18] = [
+const CLASSIFIERS: [&str; 20] = [
     "bert_classify",
     "bert_cross",
     "bert_cross_labels",
@@ -26,6 +26,8 @@ const CLASSIFIERS: [&str; 18] = [
     "modernbert_classify",
     "modernbert_cross",
     "modernbert_mean",
+    "quant_bert_fp8",
+    "quant_bert_int8",
     "roberta_classify",
     "roberta_cross",
     "xlm_roberta_classify",
@@ -57,7 +59,7 @@ fn fitting(case: &Case, loaded: &Loaded) -> Vec<(usize, Input)> {
 }
 
 /// The largest difference of raw rows and of final rows over all inputs, packed into one batch.
-fn rows_off(case: &Case, loaded: &Loaded, raw: Option<&str>, last: &str) -> (f32, f32) {
+pub(crate) fn rows_off(case: &Case, loaded: &Loaded, raw: Option<&str>, last: &str) -> (f32, f32) {
     let inputs = fitting(case, loaded);
     assert!(!inputs.is_empty());
     let packed: Vec<Input> = inputs.iter().map(|(_, input)| input.clone()).collect();
@@ -95,7 +97,7 @@ pub(crate) fn hidden_states(case: &Case, loaded: &Loaded) {
 }
 
 /// Alone, in another order, and without segments where they are all 0: the same bits.
-fn batching(case: &Case, loaded: &Loaded) {
+pub(crate) fn batching(case: &Case, loaded: &Loaded) {
     let inputs: Vec<Input> = fitting(case, loaded).into_iter().map(|(_, i)| i).collect();
     let packed = encode(encoder(loaded), &inputs);
     let turned: Vec<Input> = inputs.iter().rev().cloned().collect();

@@ -7,7 +7,13 @@ use koma_tests::golden::{Case, worst};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-const FOLDERS: [&str; 4] = ["qwen3_moe", "qwen3_moe_fused", "mixtral", "mixtral_window"];
+const FOLDERS: [&str; 5] = [
+    "qwen3_moe",
+    "qwen3_moe_fused",
+    "qwen3_moe_window",
+    "mixtral",
+    "mixtral_window",
+];
 
 #[test]
 fn folders_with_experts_match_transformers() {
@@ -36,6 +42,11 @@ fn wrong_picks_are_noticed() {
         ("qwen3_moe_fused", "norm_topk_prob", json!(true)),
         ("mixtral", "num_experts_per_tok", json!(1)),
         ("mixtral_window", "sliding_window", json!(null)),
+        ("qwen3_moe_window", "use_sliding_window", json!(false)),
+        ("qwen3_moe_window", "sliding_window", json!(null)),
+        ("quant_experts_gptq", "num_experts_per_tok", json!(1)),
+        ("quant_experts_awq", "num_experts_per_tok", json!(1)),
+        ("quant_experts_fp8", "norm_topk_prob", json!(false)),
     ] {
         let case = Case::read(name);
         let folder = edited(&case.model(), |config| config[field] = value);
@@ -54,37 +65,37 @@ const PACKED: f32 = 5e-2;
 
 #[test]
 fn gguf_files_with_experts_match_transformers_on_dequantized_weights() {
-    let case = Case::read("gguf_experts");
-    for file in case.json["files"].as_array().unwrap() {
-        let arch = file["arch"].as_str().unwrap();
-        let path = case.folder.join(file["file"].as_str().unwrap());
-        let exact = open(&path, Dtype::F32).unwrap();
-        assert_eq!(
-            exact.identity.architecture,
-            file["architecture"].as_str().unwrap()
-        );
-        check(&exact, &case, file, &format!("{arch}."));
-        let fast = open(&path, Dtype::Auto).unwrap();
-        let off = all_logits(&fast, &case, file, arch);
-        assert!(
-            off <= PACKED,
-            "{arch}: packed weights move logits by {off:e}"
-        );
-        // The control: one expert fewer.
-        let folder = tempfile::tempdir().unwrap();
-        let fewer = with_key(
-            &path,
-            &format!("{arch}.expert_used_count"),
-            1,
-            folder.path(),
-        );
-        let fewer = open(&fewer, Dtype::Auto).unwrap();
-        let off = all_logits(&fewer, &case, file, arch);
-        assert!(
-            off > 5.0 * PACKED,
-            "{arch}: a lost expert moves logits by {off:e} only"
-        );
+    for case in ["gguf_experts", "gguf_experts_k", "gguf_experts_apart"].map(Case::read) {
+        for file in case.json["files"].as_array().unwrap() {
+            check_gguf(&case, file);
+        }
     }
+}
+
+fn check_gguf(case: &Case, file: &Value) {
+    let arch = file["arch"].as_str().unwrap();
+    let path = case.folder.join(file["file"].as_str().unwrap());
+    let exact = open(&path, Dtype::F32).unwrap();
+    assert_eq!(
+        exact.identity.architecture,
+        file["architecture"].as_str().unwrap()
+    );
+    check(&exact, case, file, &format!("{arch}."));
+    let fast = open(&path, Dtype::Auto).unwrap();
+    let off = all_logits(&fast, case, file, arch);
+    assert!(
+        off <= PACKED,
+        "{arch}: packed weights move logits by {off:e}"
+    );
+    // The control: one expert fewer.
+    let folder = tempfile::tempdir().unwrap();
+    let used = format!("{arch}.expert_used_count");
+    let fewer = open(&with_key(&path, &used, 1, folder.path()), Dtype::Auto).unwrap();
+    let off = all_logits(&fewer, case, file, arch);
+    assert!(
+        off > 5.0 * PACKED,
+        "{arch}: a lost expert moves logits by {off:e} only"
+    );
 }
 
 /// The largest difference of the logits of all tokens of one prompt.

@@ -9,10 +9,11 @@ use koma_tests::golden::Case;
 use serde_json::{Value, json};
 
 /// Name of the case, and the cache groups of the model: window (0: none) and layers of each.
-const CASES: [(&str, &[(usize, usize)]); 11] = [
+const CASES: [(&str, &[(usize, usize)]); 12] = [
     ("mistral", &[(13, 2)]),
     ("mistral_full", &[(0, 2)]),
     ("qwen2", &[(0, 2)]),
+    ("qwen2_yarn", &[(0, 2)]),
     ("qwen2_window", &[(0, 1), (13, 2)]),
     ("qwen3", &[(0, 2)]),
     ("gemma2", &[(0, 1), (13, 2)]),
@@ -89,6 +90,12 @@ fn a_misread_field_is_noticed() {
         ("mistral", "sliding_window", Value::Null),
         ("mistral_full", "sliding_window", json!(13)),
         ("qwen2", "rope_theta", json!(9e5)),
+        ("qwen2_yarn", "rope_scaling", Value::Null),
+        (
+            "qwen2_yarn",
+            "rope_scaling",
+            json!({"type": "linear", "factor": 4.0}),
+        ),
         ("qwen2_window", "max_window_layers", json!(2)),
         ("qwen2_window", "use_sliding_window", json!(false)),
         ("qwen3", "rms_norm_eps", json!(1e-3)),
@@ -122,10 +129,25 @@ fn a_misread_field_is_noticed() {
     }
 }
 
+/// `YaRN` is for a window several times as long as the one that files may name.
+#[test]
+fn a_window_made_longer_is_served() {
+    let case = Case::read("qwen2_yarn");
+    let limits = |path: &std::path::Path| open(path, Dtype::F32).unwrap().limits.max_len;
+    assert_eq!(limits(&case.model()), 256);
+    assert_eq!(limits(&case.folder.join("model.gguf")), 256);
+    let named = edited(&case.model(), |config| {
+        config["max_position_embeddings"] = json!(1000);
+    });
+    assert_eq!(limits(named.path()), 1000);
+    let plain = edited(&case.model(), |config| config["rope_scaling"] = Value::Null);
+    assert_eq!(limits(plain.path()), 64);
+}
+
 /// A field that asks for something else than what is computed is refused by its name.
 #[test]
 fn what_cannot_be_computed_is_refused() {
-    let yarn = json!({"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0});
+    let dynamic = json!({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0});
     let cases = [
         (
             "mistral",
@@ -144,13 +166,13 @@ fn what_cannot_be_computed_is_refused() {
             "layer_types",
             json!(["full_attention", "sliding_attention"]),
         ),
-        ("qwen2", "rope_scaling", yarn.clone()),
+        ("qwen2", "rope_scaling", dynamic.clone()),
         ("gemma2", "use_bidirectional_attention", json!(true)),
         ("gemma2", "hidden_activation", json!("relu")),
         ("gemma2", "sliding_window", Value::Null),
         ("gemma2", "attn_logit_softcapping", json!(-1)),
         ("gemma3", "attn_logit_softcapping", json!(50.0)),
-        ("gemma3", "rope_parameters", yarn),
+        ("gemma3", "rope_parameters", dynamic),
         (
             "phi3",
             "rope_scaling",

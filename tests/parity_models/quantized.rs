@@ -1,6 +1,7 @@
 //! Folders with quantized matrices: exact against the dequantized values, packed within measured bounds.
 
 use crate::decoders::{LOGITS, check, last_logits, same_bits, sequence};
+use crate::encoders::{batching, rows_off};
 use crate::open;
 use koma_models::Dtype;
 use koma_tests::golden::{Case, ids};
@@ -8,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Names, formats, and whether everything but the quantized matrices (and with it the tied head) is bf16.
-const CASES: [(&str, &str, bool); 15] = [
+const CASES: [(&str, &str, bool); 18] = [
     ("quant_gptq", "INT4", false),
     ("quant_gptq_asym", "INT4", false),
     ("quant_gptq_v2_order", "INT4", false),
@@ -24,6 +25,9 @@ const CASES: [(&str, &str, bool); 15] = [
     ("quant_ct_fp8_tensor", "FP8", false),
     ("quant_fp8", "FP8", true),
     ("quant_fp8_tensor", "FP8", true),
+    ("quant_experts_gptq", "INT4", false),
+    ("quant_experts_awq", "INT4", false),
+    ("quant_experts_fp8", "FP8", true),
 ];
 
 /// How far packed products may move logits. Integers round activations to int8 in blocks of 32 (measured: 1.9e-2 to 3.9e-2); FP8
@@ -83,12 +87,46 @@ fn quantized_folders_match_transformers_on_dequantized_weights() {
         }
 
         // The control: one matrix of one layer is lost.
-        let lost = without(&case.model(), "model.layers.0.mlp.down_proj.");
+        let lost = if name.contains("experts") {
+            "model.layers.0.self_attn.v_proj."
+        } else {
+            "model.layers.0.mlp.down_proj."
+        };
+        let lost = without(&case.model(), lost);
         let lost = open(lost.path(), Dtype::Auto).unwrap();
         let off = last_logits(&lost, &case, &case.json, "");
         assert!(
             off > 10.0 * bound,
             "{name}: a lost matrix moves logits by {off:e} only"
+        );
+    }
+}
+
+/// How far packed products may move scores, which are shares of 1. Measured: INT8 1.1e-3, FP8 1.2e-7.
+const ENCODERS: [(&str, &str, f32); 2] = [
+    ("quant_bert_int8", "INT8", 5e-3),
+    ("quant_bert_fp8", "FP8", 1e-5),
+];
+
+/// In f32 they are among the classifiers of `encoders.rs`.
+#[test]
+fn quantized_encoders_match_transformers_on_dequantized_weights() {
+    for (name, format, bound) in ENCODERS {
+        let case = Case::read(name);
+        let packed = open(&case.model(), Dtype::Auto).unwrap();
+        assert_eq!(packed.identity.format, format, "{name}");
+        let (_, off) = rows_off(&case, &packed, None, "scores");
+        assert!(
+            off <= bound,
+            "{name}: packed weights move scores by {off:e}"
+        );
+        batching(&case, &packed);
+        let lost = without(&case.model(), "bert.encoder.layer.0.output.dense.");
+        let lost = open(lost.path(), Dtype::Auto).unwrap();
+        let (_, off) = rows_off(&case, &lost, None, "scores");
+        assert!(
+            off > 3.0 * bound,
+            "{name}: a lost matrix moves scores by {off:e} only"
         );
     }
 }
