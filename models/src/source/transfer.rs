@@ -60,6 +60,10 @@ pub(super) struct Failure {
     again: Again,
     /// The status, if there was an answer.
     pub(super) status: Option<StatusCode>,
+    #[cfg_attr(
+        not(feature = "s3"),
+        expect(dead_code, reason = "only buckets say something there")
+    )]
     pub(super) headers: Box<HeaderMap>,
     /// With the address.
     pub(super) reason: String,
@@ -492,6 +496,7 @@ impl Failure {
     }
 
     /// An answer that is not what was asked for.
+    #[cfg(feature = "s3")]
     pub(super) fn answered(url: &Url, answer: &Response) -> Self {
         Self {
             status: Some(answer.status()),

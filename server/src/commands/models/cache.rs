@@ -62,13 +62,15 @@ pub(super) struct Other {
 
 /// What a model would be; its folder must hold the tokenizer too, which an outline does not read.
 fn outlined(source: &Source, options: &LoadOptions) -> Result<Outline, String> {
-    if let Source::Folder(path) = source {
-        let has = |name: &str| path.join(name).exists();
-        if has("config.json") && !has("tokenizer.json") {
-            return Err(format!("{}: tokenizer.json is missing", path.display()));
+    let found = outline(source, options).map_err(|error| error.to_string())?;
+    match source {
+        Source::Folder(path)
+            if path.join("config.json").exists() && !path.join("tokenizer.json").exists() =>
+        {
+            Err(format!("{}: tokenizer.json is missing", path.display()))
         }
+        _ => Ok(found),
     }
-    outline(source, options).map_err(|error| error.to_string())
 }
 
 /// The files below `folder` with their sizes, links followed; a link to nothing counts nothing.
