@@ -96,6 +96,12 @@ class Parsing(unittest.TestCase):
         self.assertEqual(processes.high_water_bytes("VmPeak:\t9 kB\nVmHWM:\t 2048 kB\nVmRSS:\t1 kB\n"), 2048 * 1024)
         self.assertEqual(processes.high_water_bytes("Name:\tkthread\n"), 0)
 
+    def test_what_others_use_is_all_but_idle_and_waiting(self):
+        before = "cpu  100 0 0 800 100 0 0 0 0 0\ncpu0 1 2\n"
+        after = "cpu  130 0 10 830 130 0 0 0 9 9\n"
+        self.assertAlmostEqual(processes.worked(before, after), 0.4)
+        self.assertEqual(processes.worked(before, before), 0.0)
+
     def test_cases_are_chosen_by_name_and_format(self):
         found = cases.chosen(["prefill512", "decode1"], ["bf16"])
         self.assertEqual([(case.name, format) for case, format in found], [("decode1", "bf16"), ("prefill512", "bf16")])
@@ -154,7 +160,7 @@ def run(contenders, kind="decode", repetitions=2):
     """One row of fakes."""
     row = measure.Row("smollm2", cases.Case("decode1", "decode 1", kind), "q4_0")
     setting = Setting(threads=2, isa="native", peers=None, koma=Path("koma"))
-    measure._repeat(measure.Plan(setting, repetitions), row, contenders)
+    measure._repeat(measure.Plan(setting, repetitions, watch=0), row, contenders)
     return row
 
 
@@ -189,6 +195,14 @@ class Turns(unittest.TestCase):
 
 
 class Reports(unittest.TestCase):
+    def test_a_machine_that_is_not_quiet_is_said(self):
+        row = run([Fake("Koma", [2.0])], repetitions=1)
+        about = report.environment(Setting(2, "native", None, Path("koma")), "koma 1", {})
+        for company, disturbed in ([0.05, 0.1], False), ([0.05, 0.6], True):
+            row.company = company
+            self.assertEqual("smollm2 decode1 q4_0 (60%)" in report.markdown([row], about, 1), disturbed)
+            self.assertEqual(report.document([row], about, 1)["rows"][0]["disturbed"], disturbed)
+
     def test_document_page_and_chart_say_the_same(self):
         row = run([Fake("Koma", [2.0, 4.0]), Fake("a <b>", [4.0, 4.0]), Fake("c", [None])])
         about = report.environment(Setting(2, "native", None, Path("koma")), "koma 1", {"llama": "2"})

@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError, processes.Failed) as error:
         print(f"bench-peers: {error}", file=sys.stderr)
         return 2
-    plan = Plan(setting, flags.reps, flags.lock, tuple(_names(flags.only)))
+    plan = Plan(setting, flags.reps, flags.lock, only=tuple(_names(flags.only)))
     about = environment(setting, koma, versions(setting.peers))
     done: list[Row] = []
     for name in names:

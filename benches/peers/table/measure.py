@@ -11,13 +11,16 @@ from .cases import Case
 from .contender import Contender, Model, Setting
 from .discover import contenders
 from .hold import hold
-from .processes import Failed, busy
+from .processes import Failed, busy, busy_part
 from .stats import Summary
 
 #: Busy processes of the case of company.
 COMPANY = 2
 #: Threads of the crowded case for each of the run's.
 CROWD = 4
+#: How long the machine is watched before a case, in seconds, and what part of it others may use.
+WATCH = 0.5
+QUIET = 0.1
 
 
 @dataclass
@@ -29,6 +32,13 @@ class Row:
     format: str
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    #: What part of the cores others used before each repetition.
+    company: list[float] = field(default_factory=list)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others were at work; the figures say little then."""
+        return max(self.company, default=0.0) > QUIET
 
     def add(self, contender: str, values: dict[str, float]) -> None:
         """One repetition."""
@@ -48,6 +58,7 @@ class Plan:
     setting: Setting
     repetitions: int
     lock: Path | None = None
+    watch: float = WATCH
     only: tuple[str, ...] = ()  # contenders whose names begin so; Koma always runs
 
 
@@ -73,6 +84,9 @@ def rows(plan: Plan, model: Model, chosen: list[tuple[Case, str]]) -> list[Row]:
 
 def _repeat(plan: Plan, row: Row, found: list[Contender]) -> None:
     for repetition in range(plan.repetitions):
+        row.company.append(busy_part(plan.watch))
+        if row.disturbed:
+            print(f"{row.case.name}: others use {row.company[-1]:.0%} of the cores", file=sys.stderr)
         for one in found:
             if one.name in row.failed or row.case.kind not in one.kinds:
                 continue

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -74,6 +75,26 @@ def high_water_bytes(status: str) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def busy_part(seconds: float) -> float:
+    """What part of all cores was at work during the next `seconds`, 0 to 1: company that a measurement must not have."""
+    before = Path("/proc/stat").read_text()
+    time.sleep(seconds)
+    return worked(before, Path("/proc/stat").read_text())
+
+
+def worked(before: str, after: str) -> float:
+    """The same of two texts of /proc/stat."""
+    first, second = (_times(text) for text in (before, after))
+    spent = [b - a for a, b in zip(first, second)]
+    idle = spent[3] + spent[4]  # idle, and waiting for a disk
+    return 1 - idle / sum(spent) if sum(spent) else 0.0
+
+
+def _times(stat: str) -> list[int]:
+    # user, nice, system, idle, iowait, irq, softirq, steal; guests are part of user.
+    return [int(field) for field in stat.split("\n", 1)[0].split()[1:9]]
 
 
 @contextmanager

@@ -124,6 +124,8 @@ def document(rows: list[Row], about: dict[str, object], repetitions: int) -> dic
                 "limit": line.limit,
                 "reached": line.reached,
                 "not_measured": line.row.failed,
+                "others_use": line.row.company,
+                "disturbed": line.row.disturbed,
             }
             for line in lines(rows)
         ],
@@ -157,7 +159,7 @@ def markdown(rows: list[Row], about: dict[str, object], repetitions: int) -> str
     text += ["", "## What the numbers are", ""]
     kinds = dict.fromkeys(row.case.kind for row in rows)
     text += [f"- **{kind.replace('_', ' ')}**: {DEFINITIONS[kind]}" for kind in kinds]
-    text += ["", *_missing(rows)]
+    text += ["", *_disturbed(rows), *_missing(rows)]
     text += ["", "Versions: " + ", ".join(f"{name} {version}" for name, version in about["peers"].items()) + "."]
     return "\n".join(text).rstrip() + "\n"
 
@@ -184,6 +186,13 @@ def _details(all: list[Line]) -> list[str]:
         found = [line.ours, *(line.peers.get(name) for name in names)]
         table.append(f"| {' | '.join(cells + [_number(one.median) if one else '-' for one in found])} |")
     return ["All of them, medians:", "", *table]
+
+
+def _disturbed(rows: list[Row]) -> list[str]:
+    where = [f"{row.model} {row.case.name} {row.format} ({max(row.company):.0%})" for row in rows if row.disturbed]
+    if not where:
+        return []
+    return ["## Not on a quiet machine", "", f"Other processes used the cores: {', '.join(where)}. Measure these again.", ""]
 
 
 def _missing(rows: list[Row]) -> list[str]:
