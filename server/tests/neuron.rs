@@ -19,22 +19,31 @@ use tempfile::TempDir;
 
 /// A golden classifier, its compiled export, and a stand-in that is told `conf`.
 struct World {
+    model: PathBuf,
     artifact: TempDir,
     fake: FakeNrt,
 }
 
 impl World {
     fn new(weights: Weights, conf: &str) -> Self {
-        let artifact = tempfile::tempdir().unwrap();
+        Self::of("distilbert_classify", weights, conf)
+    }
+
+    fn of(model: &str, weights: Weights, conf: &str) -> Self {
+        let (model, artifact) = (golden(model), tempfile::tempdir().unwrap());
         let buckets = [(1, 16), (1, 32), (4, 16), (4, 32)];
-        make(&model(), artifact.path(), &buckets, weights);
+        make(&model, artifact.path(), &buckets, weights);
         let fake = FakeNrt::new(conf);
-        Self { artifact, fake }
+        Self {
+            model,
+            artifact,
+            fake,
+        }
     }
 
     fn arguments(&self, device: &str) -> Vec<String> {
         let path = |path: &Path| path.to_str().unwrap().to_owned();
-        let source = format!("intent={}", path(&model()));
+        let source = format!("intent={}", path(&self.model));
         let mut all = vec![source, "--device".to_owned(), device.to_owned()];
         all.extend(["--neuron".to_owned(), path(self.artifact.path())]);
         all.extend(["--neuron-library".to_owned(), path(&self.fake.library())]);
@@ -71,14 +80,26 @@ fn koma(arguments: &[String], variables: &[(&str, &str)]) -> Child {
         .args(["--port", "0", "--threads", "1"])
         .env_clear()
         .envs(variables.iter().copied())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary is built with this test")
 }
 
+/// A process that does not outlive the test, also when that fails.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A server that is ready.
 struct Server {
-    process: Child,
+    process: Process,
     address: String,
     log: JoinHandle<String>,
     /// What it said before it was ready.
@@ -108,8 +129,8 @@ impl Reply {
 
 impl Server {
     fn start(arguments: &[String], variables: &[(&str, &str)]) -> Self {
-        let mut process = koma(arguments, variables);
-        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut process = Process(koma(arguments, variables));
+        let mut stderr = BufReader::new(process.0.stderr.take().unwrap());
         let mut start = String::new();
         let address = loop {
             let mut line = String::new();
@@ -175,10 +196,10 @@ impl Server {
 
     /// Asks it to end; what it said since it was ready.
     fn end(mut self) -> String {
-        let pid = self.process.id().to_string();
+        let pid = self.process.0.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         assert!(told.success());
-        let status = self.process.wait().unwrap();
+        let status = self.process.0.wait().unwrap();
         let log = self.log.join().unwrap();
         assert!(status.success(), "{status}: {log}");
         log
@@ -240,6 +261,53 @@ fn many_clients_get_the_device_s_answers_and_all_is_given_back() {
     server.end();
     world.fake.check_released();
     assert_eq!(world.fake.closed()["executions"] as f64, executions);
+}
+
+#[test]
+fn reranking_and_embeddings_are_shared_too() {
+    let world = World::of("bert_cross", Weights::Separate, "");
+    let server = world.serve("neuron");
+    // The golden pair, as ids and segments: the tokenizer and the segments are the model's own.
+    let case = world.model.parent().unwrap().join("case.json");
+    let case: Value = serde_json::from_str(&std::fs::read_to_string(case).unwrap()).unwrap();
+    let pair = &case["inputs"][0];
+    let list = |name: &str| serde_json::from_value::<Vec<u32>>(pair[name].clone()).unwrap();
+    let expected = toy(&list("ids"), &list("type_ids"), 1, WEIGHTS_SUM)[0];
+    let body =
+        json!({"query": pair["text"], "documents": ["manga", pair["pair"]], "raw_scores": true});
+    let reply = server.exchange("POST", "/v1/rerank", &body.to_string());
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let results = reply.json()["results"].clone();
+    let of_pair = results
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["index"] == 1)
+        .unwrap();
+    assert_eq!(
+        of_pair["relevance_score"].as_f64(),
+        Some(f64::from(expected))
+    );
+    server.end();
+    world.fake.check_released();
+
+    let world = World::of("bert_embed_mean", Weights::Inline, "");
+    let server = world.serve("neuron");
+    let ids = [5, 6, 7];
+    let body = json!({"input": [ids], "encoding_format": "float"}).to_string();
+    let reply = server.exchange("POST", "/v1/embeddings", &body);
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let vector: Vec<f32> =
+        serde_json::from_value(reply.json()["data"][0]["embedding"].clone()).unwrap();
+    // As the CPU's vectors, it comes divided by its length.
+    let raw = toy(&ids, &[], 32, 0.0);
+    let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert_eq!(vector.len(), raw.len());
+    for (value, x) in vector.iter().zip(&raw) {
+        assert!((value - x / length).abs() < 1e-6, "{vector:?}");
+    }
+    server.end();
+    world.fake.check_released();
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn wrong_answers(engine: &EngineHandle, width: usize, weights: f32) -> usize {
                 for number in 0..60 {
                     let ids = text(number * 8 + thread);
                     let types: Vec<u32> = (0..ids.len()).map(|k| u32::from(k > 3)).collect();
-                    let heeded = if width == 1 { &types[..] } else { &[] };
+                    let heeded = if width == 3 { &[] } else { &types[..] };
                     let row = ask(engine, &ids, &types).unwrap();
                     if row != toy(&ids, heeded, width, weights) {
                         wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -138,8 +138,13 @@ fn wrong_answers(engine: &EngineHandle, width: usize, weights: f32) -> usize {
 
 #[test]
 fn answers_are_those_of_the_device_whatever_runs_together() {
-    // A cross-encoder reads segments and has one value; the classifier has no segments and three.
-    for (model, width) in [("distilbert_classify", 3), ("bert_cross", 1)] {
+    // The classifier reads no segments; the cross-encoder and the embedder do.
+    let models = [
+        ("distilbert_classify", 3),
+        ("bert_cross", 1),
+        ("bert_embed_mean", 32),
+    ];
+    for (model, width) in models {
         for weights in [Weights::Inline, Weights::Separate] {
             let rig = Rig::new(model, weights, "cores 2");
             let engine = rig.engine();
@@ -171,7 +176,7 @@ fn answers_are_those_of_the_device_whatever_runs_together() {
             let executions: u64 = counts.executions.iter().map(|(_, _, n)| n).sum();
             assert_eq!(closed["executions"], executions);
             // On each core inputs and output of each bucket, and each weight once.
-            let inputs = if width == 1 { 3 } else { 2 };
+            let inputs = if width == 3 { 2 } else { 3 };
             let separate = if weights == Weights::Separate { 2 } else { 0 };
             assert_eq!(closed["tensors_made"], 2 * (4 * (inputs + 1) + separate));
         }
@@ -335,6 +340,24 @@ fn an_export_of_another_model_is_refused() {
         m.activation = koma_neuron_export::manifest::Activation::Sigmoid;
     };
     check_refusal(inline, activation, &["task", "Sigmoid"]);
+}
+
+#[test]
+fn prompts_that_a_module_cannot_leave_out_are_refused() {
+    // Its prompts are no part of the pooled vector; the artifact is another model's, which would be told after this.
+    let rig = Rig::new("bert_embed_mean", Weights::Inline, "");
+    let options = ServingOptions {
+        model: golden("bert_embed_prompts"),
+        ..rig.options()
+    };
+    let cores = Cores::start(Some(&rig.fake.library())).unwrap();
+    let refused = prepare(&loaded(&options.model), &cores, &options)
+        .err()
+        .unwrap();
+    assert!(
+        !refused.no_device() && refused.to_string().contains("prompts"),
+        "{refused}"
+    );
 }
 
 /// The module of the third bucket is `neff`.

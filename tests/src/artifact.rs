@@ -6,8 +6,8 @@ use koma_models::{HeadKind, LoadOptions, Loaded, Source, load};
 use koma_neuron_export::file_ref;
 use koma_neuron_export::manifest::{
     Activation, BOUND_FILES, Bucket, Checkpoint, Dtype, Exporter, FORMAT, FORMAT_VERSION, Gelu,
-    Hlo, Input, InputName, Manifest, Neff, Numerics, Output, Precision, Status, Target, Task,
-    TokenizerInfo, Weights,
+    Hlo, Input, InputName, Manifest, Neff, Numerics, Output, Pooling, Precision, Status, Target,
+    Task, TokenizerInfo, Weights,
 };
 use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
@@ -137,7 +137,19 @@ fn manifest(model: &Path, loaded: &Loaded, weights: Weights) -> Manifest {
         HeadKind::MultiLabel => (Task::SequenceClassification, Activation::Sigmoid),
         HeadKind::Score { sigmoid: true } => (Task::TextRanking, Activation::Sigmoid),
         HeadKind::Score { sigmoid: false } => (Task::TextRanking, Activation::None),
+        HeadKind::Embed { .. } => (Task::Embedding, Activation::None),
         _ => panic!("no export for {:?}", head.kind),
+    };
+    let pooling = match head.kind {
+        HeadKind::Embed { normalize } => Some(Pooling {
+            modes: vec!["mean".to_owned()],
+            normalized: normalize,
+        }),
+        _ => None,
+    };
+    let name = match task {
+        Task::Embedding => "embedding",
+        Task::SequenceClassification | Task::TextRanking => "logits",
     };
     let mut inputs = vec![InputName::InputIds, InputName::AttentionMask];
     if loaded.identity.architecture.starts_with("Bert") {
@@ -163,7 +175,7 @@ fn manifest(model: &Path, loaded: &Loaded, weights: Weights) -> Manifest {
         task,
         activation,
         labels: head.labels.clone(),
-        pooling: None,
+        pooling,
         tokenizer: TokenizerInfo {
             file: "tokenizer.json".to_owned(),
             sha256: sha256("tokenizer.json"),
@@ -181,7 +193,7 @@ fn manifest(model: &Path, loaded: &Loaded, weights: Weights) -> Manifest {
             })
             .collect(),
         outputs: vec![Output {
-            name: "logits".to_owned(),
+            name: name.to_owned(),
             index: 0,
             dtype: Dtype::F32,
             width: head.width,

@@ -40,11 +40,19 @@ impl Status {
             10 => "the version of the NEFF is not supported by this runtime",
             13 => "the runtime is not started",
             14 => "the runtime is closed",
+            15 => "a queue is empty",
+            101 => "the core cannot recover from an error",
             1002 => "invalid input",
             1003 => "numerical error: the result is not a number",
             1004 => "ended with an error",
             1005 => "the core is in use",
+            1006 => "an index is out of bounds",
             1100 => "a collective operation is pending",
+            1200 => "a collective operation is stuck",
+            1201 | 1205 => "the device's memory has an error",
+            1202 => "the core's memory has an error",
+            1203 => "a transfer ended with an error of the hardware",
+            1204 => "too many notifications",
             _ => "unknown status",
         }
     }
@@ -54,7 +62,8 @@ impl Status {
         match self {
             Self::TIMEOUT => Fault::Timeout,
             Self::QUEUE_FULL | Self::CORE_BUSY => Fault::Busy,
-            Self::HARDWARE => Fault::Broken,
+            // The numbers are what newer runtimes tell in place of `HARDWARE`.
+            Self::HARDWARE | Self(101 | 1200..=1203 | 1205) => Fault::Broken,
             _ => Fault::Other,
         }
     }

@@ -106,6 +106,7 @@ impl Devices {
     }
 
     #[cfg(not(feature = "neuron"))]
+    #[expect(clippy::unused_self, reason = "with the feature there are cores in it")]
     fn place_on_neuron(
         &self,
         model: &ModelConfig,
