@@ -156,14 +156,8 @@ pub fn paged(
         causal: true,
         ..*spec
     };
-    let lens = (0..meta.kv_lens.len()).map(|i| {
-        let ends = &meta.cu_seqlens[i..i + 2];
-        (ends[0], ends[1], meta.kv_lens[i])
-    });
-    if trace(cx, qkv, &spec, (lens, Some(kv.dtype())), out) {
-        return;
-    }
-    attend(cx, qkv, &spec, (meta.kv_lens.len(), &sequence), out);
+    let requests = (meta.kv_lens.len(), &sequence as &_);
+    attend(cx, qkv, (&spec, Some(kv.dtype())), requests, out);
 }
 
 /// Attention inside each sequence of a packed batch, no cache. Sequence `i` has the rows `cu_seqlens[i]..cu_seqlens[i + 1]`.
@@ -176,12 +170,6 @@ pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mu
     let layout = spec.layout;
     assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
     assert!(ascends(cu_seqlens), "varlen: cu_seqlens");
-    let lens = cu_seqlens
-        .windows(2)
-        .map(|ends| (ends[0], ends[1], ends[1] - ends[0]));
-    if trace(cx, qkv, spec, (lens, None), out) {
-        return;
-    }
     let sequence = |i: usize| {
         let rows = cu_seqlens[i] as usize..cu_seqlens[i + 1] as usize;
         Sequence {
@@ -191,29 +179,7 @@ pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mu
         }
     };
     let sequences = cu_seqlens.len().saturating_sub(1);
-    attend(cx, qkv, spec, (sequences, &sequence), out);
-}
-
-/// Writes attention down if `cx` traces. `lens`: first row, row after the last and context of each request.
-fn trace(
-    cx: &Cx,
-    qkv: &Rows,
-    spec: &AttnSpec,
-    (lens, cache): (impl Iterator<Item = (u32, u32, u32)>, Option<KvDtype>),
-    out: &mut Rows,
-) -> bool {
-    let lens = lens.map(|(start, end, all)| ((end - start) as usize, all as usize));
-    let traced = cx.traces(|ops| {
-        ops.push(Op::Attention {
-            spec: *spec,
-            lens: lens.collect(),
-            cache,
-        });
-    });
-    if traced {
-        out.reset(qkv.rows(), spec.layout.out_width());
-    }
-    traced
+    attend(cx, qkv, (spec, None), (sequences, &sequence), out);
 }
 
 /// Whether the lengths start at 0 and never fall. Tasks write the rows of their own sequence without looking at others, so
@@ -294,7 +260,7 @@ fn cut<'a>(
 fn attend<'a>(
     cx: &Cx,
     qkv: &'a Rows,
-    spec: &AttnSpec,
+    (spec, cache): (&AttnSpec, Option<KvDtype>),
     (sequences, sequence): (usize, &(dyn Fn(usize) -> Sequence<'a> + Sync)),
     out: &mut Rows,
 ) {
@@ -322,7 +288,15 @@ fn attend<'a>(
     let memory = reserve(attention, states + each * cx.team().threads());
     let (states, work) = memory.split_at_mut(states);
     let (states, work) = (Shared::new(states), Shared::new(work));
-    cx.run_indexed(shares.last().map_or(0, |s| s.end), &|thread, chunk| {
+    let describe = |ops: &mut Vec<Op>| {
+        let lens = (0..sequences).map(|i| (sequence(i).rows.len(), sequence(i).len));
+        ops.push(Op::Attention {
+            spec: *spec,
+            lens: lens.collect(),
+            cache,
+        });
+    };
+    let chunk = |thread: usize, chunk: usize| {
         let i = shares.partition_point(|s| s.end <= chunk);
         let (share, sequence) = (shares[i], sequence(i));
         let task = task(&share, &sequence, (qkv, spec), share.end - 1 - chunk);
@@ -344,12 +318,16 @@ fn attend<'a>(
             scratch: unsafe { work.part(thread * each..(thread + 1) * each) },
         };
         dispatch(cx.isa(), kernel);
-    });
-    for (i, share) in shares.iter().enumerate() {
-        if let Some(at) = share.states {
-            merge(cx, (layout, &sequence(i)), (&states, at), &out);
+    };
+    let work = || {
+        cx.run_indexed(shares.last().map_or(0, |s| s.end), &chunk);
+        for (i, share) in shares.iter().enumerate() {
+            if let Some(at) = share.states {
+                merge(cx, (layout, &sequence(i)), (&states, at), &out);
+            }
         }
-    }
+    };
+    cx.operation(describe, work);
 }
 
 /// Task `index` of a request, counted from its last one: the longest causal contexts come first.

@@ -279,6 +279,22 @@ impl KvCache {
         }
     }
 
+    /// Writes small numbers over all keys and values, so that attention reads memory as it does where requests have been: for
+    /// measuring.
+    pub fn fill(&mut self) {
+        let groups = self.groups.iter_mut();
+        let layers = groups.flat_map(|group| match group {
+            GroupStore::Layers(layers) => layers.as_mut_slice(),
+            GroupStore::States { .. } => &mut [],
+        });
+        for layer in layers {
+            match &mut layer.store {
+                Store::F32(values) => values.fill(0.25),
+                Store::Bf16(values) => values.fill(bf16::from_f32(0.25).to_bits()),
+            }
+        }
+    }
+
     /// Copies block `from` of `group` onto block `to`, in all its layers (a fork gives each child its own last block).
     pub fn copy_block(&mut self, group: usize, from: usize, to: usize) {
         fn copy<T: Copy>(data: &mut [T], len: usize, from: usize, to: usize) {

@@ -156,6 +156,13 @@ impl Cx {
         }
     }
 
+    pub(crate) fn with_trace(self, trace: Trace) -> Self {
+        Self {
+            trace: Some(trace),
+            ..self
+        }
+    }
+
     /// The CPU path.
     pub fn isa(&self) -> Isa {
         self.isa

@@ -27,6 +27,7 @@ mod probe;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod rope;
+mod stand_in;
 mod team;
 mod tensor;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use memory::give_back;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_heads};
 pub use probe::{Probe, probe};
 pub use rope::{RopeTable, rope, rope_angles};
+pub use stand_in::StandIns;
 pub use team::{Class, Team, TeamStats};
 pub use tensor::Rows;
 pub use trace::Op;

@@ -113,36 +113,45 @@ pub(crate) fn grouped(
         ..
     } = &mut *scratch;
     let acts = reserve(acts, fill(groups, starts, weights));
-    if cx.traces(|ops| trace(ops, (x.rows(), weights), epilogue.then)) {
-        return;
-    }
-    if weights.iter().any(|w| w.order().is_some()) {
-        let gathered = reserve(gathered, x.rows() * cols);
-        gather(cx, x, (starts, weights), gathered);
-        activations(cx, gathered, weights, groups, acts);
-    } else {
-        activations(cx, x.as_slice(), weights, groups, acts);
-    }
-    if gated && !width.is_multiple_of(crate::cpu::pack::PAIR) {
-        // Gate and up of an output are not in the same place of two pairs: whole rows first.
-        let full = reserve(product, x.rows() * n);
-        let store = Epilogue::bias(epilogue.bias, Then::Store);
-        multiply(cx, weights, (groups, acts), store, (full, n));
-        let out = Shared::new(out.as_mut_slice());
-        cx.run_rows(x.rows(), 20 * width, &|rows| {
-            let kernel = Gated {
-                then: epilogue.then,
-                full: &full[rows.start * n..rows.end * n],
-                // SAFETY: ranges of rows do not overlap.
-                out: unsafe { out.part(rows.start * width..rows.end * width) },
-                width,
-            };
-            dispatch(cx.isa(), kernel);
-        });
-    } else {
-        let out = (out.as_mut_slice(), width);
-        multiply(cx, weights, (groups, acts), epilogue, out);
-    }
+    let reordered = weights.iter().any(|w| w.order().is_some());
+    let gathered = reserve(gathered, if reordered { x.rows() * cols } else { 0 });
+    // Where gate and up of an output are not in the same place of two pairs: whole rows first.
+    let twice = gated && !width.is_multiple_of(crate::cpu::pack::PAIR);
+    let full = reserve(product, if twice { x.rows() * n } else { 0 });
+    let describe = |ops: &mut Vec<Op>| trace(ops, (x.rows(), weights), epilogue.then);
+    let work = || {
+        if reordered {
+            gather(cx, x, (starts, weights), gathered);
+            activations(cx, gathered, weights, groups, acts);
+        } else {
+            activations(cx, x.as_slice(), weights, groups, acts);
+        }
+        if twice {
+            let store = Epilogue::bias(epilogue.bias, Then::Store);
+            multiply(cx, weights, (groups, acts), store, (&mut *full, n));
+            gate(cx, full, epilogue.then, out);
+        } else {
+            let out = (out.as_mut_slice(), width);
+            multiply(cx, weights, (groups, acts), epilogue, out);
+        }
+    };
+    cx.operation(describe, work);
+}
+
+/// `act(gate) * up` of rows `[gate | up]`. `full`: `[out.rows(), 2 * out.width()]`.
+fn gate(cx: &Cx, full: &[f32], then: Then, out: &mut Rows) {
+    let (rows, width) = (out.rows(), out.width());
+    let out = Shared::new(out.as_mut_slice());
+    cx.run_rows(rows, 20 * width, &|rows| {
+        let kernel = Gated {
+            then,
+            full: &full[rows.start * 2 * width..rows.end * 2 * width],
+            // SAFETY: ranges of rows do not overlap.
+            out: unsafe { out.part(rows.start * width..rows.end * width) },
+            width,
+        };
+        dispatch(cx.isa(), kernel);
+    });
 }
 
 /// The products of `rows` rows with these weights; with several as if each got as many rows as the others.

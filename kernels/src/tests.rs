@@ -6,6 +6,7 @@ mod experts;
 mod grouped;
 mod linear;
 mod rows;
+mod stand_in;
 
 use crate::{Class, Cx, Format, Isa, PackedWeight, Rows, Team, reference};
 use half::f16;

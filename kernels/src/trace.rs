@@ -1,11 +1,12 @@
-//! [`Op`]: the operations that take a forward's time, written down instead of done.
+//! [`Op`]: the operations that take a forward's time, written down.
 //!
 //! A context made by [`Cx::tracing`] skips products and attention and keeps what they would have been, so that a model of
 //! hollow weights can run through its layers: what it needs is known before anything is loaded. Everything else is done as
-//! ever, on whatever values the buffers hold.
+//! ever, on whatever values the buffers hold. One made by [`Cx::timing`] does them and keeps how long each took.
 
 use crate::{AttnSpec, Class, Cx, Format, Isa, KvDtype, Team, Then};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// One operation that was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,40 +91,62 @@ fn seen(spec: &AttnSpec, (queries, all): (usize, usize)) -> f64 {
     (first..=all).map(|sees| sees.min(window) as f64).sum()
 }
 
-/// What a tracing context has written down.
-pub(crate) type Trace = Mutex<Vec<Op>>;
+/// What a context has written down.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    /// With the seconds that each took.
+    ops: Mutex<Vec<(Op, f64)>>,
+    /// Whether they are not done.
+    skips: bool,
+}
 
 impl Cx {
     /// A context that writes products and attention down instead of doing them. What they would have written stays as it
     /// was.
     pub fn tracing(team: Arc<Team>, class: Class, isa: Isa) -> Self {
-        let mut cx = Self::new(team, class, isa);
-        cx.trace = Some(Trace::default());
-        cx
+        let trace = Trace {
+            skips: true,
+            ..Trace::default()
+        };
+        Self::new(team, class, isa).with_trace(trace)
     }
 
-    /// The operations since the last call, in their order.
-    pub fn take_trace(&self) -> Vec<Op> {
+    /// A context that writes products and attention down and does them.
+    pub fn timing(team: Arc<Team>, class: Class, isa: Isa) -> Self {
+        Self::new(team, class, isa).with_trace(Trace::default())
+    }
+
+    /// The operations since the last call, in their order, each with the seconds that it took (0 if it was not done).
+    pub fn take_trace(&self) -> Vec<(Op, f64)> {
         let trace = self.trace.as_ref();
         trace.map_or_else(Vec::new, |trace| {
-            std::mem::take(&mut *trace.lock().unwrap_or_else(PoisonError::into_inner))
+            std::mem::take(&mut *trace.ops.lock().unwrap_or_else(PoisonError::into_inner))
         })
     }
 
-    /// Writes the operations down if this context traces; they are then not to be done.
-    pub(crate) fn traces(&self, ops: impl FnOnce(&mut Vec<Op>)) -> bool {
+    /// Does `work`, which is the operations that `describe` tells; they are written down, or even skipped, where this context
+    /// is for that.
+    pub(crate) fn operation(&self, describe: impl FnOnce(&mut Vec<Op>), work: impl FnOnce()) {
         let Some(trace) = &self.trace else {
-            return false;
+            return work();
         };
-        ops(&mut trace.lock().unwrap_or_else(PoisonError::into_inner));
-        true
+        let mut ops = Vec::new();
+        describe(&mut ops);
+        let mut seconds = 0.0;
+        if !trace.skips {
+            let begun = Instant::now();
+            work();
+            seconds = begun.elapsed().as_secs_f64() / ops.len().max(1) as f64;
+        }
+        let mut all = trace.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(ops.into_iter().map(|op| (op, seconds)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Epilogue, HeadLayout, PackedWeight, Rows, linear, varlen};
+    use crate::{Epilogue, HeadLayout, PackedWeight, Rows, StandIns, linear, varlen};
 
     #[test]
     fn hollow_weights_can_be_traced_and_only_traced() {
@@ -157,8 +180,14 @@ mod tests {
             then: Then::Store,
         };
         assert_eq!(grouped.bytes(), 10.0 * (32.0 + 4.0));
-        assert_eq!(cx.take_trace(), [product]);
+        assert_eq!(cx.take_trace(), [(product.clone(), 0.0)]);
         assert!(cx.take_trace().is_empty());
+        let timing = Cx::timing(Arc::clone(&team), Class::Latency, Isa::detect());
+        let lent = StandIns::new(1 << 12);
+        let weight_of_values = lent.weight(10, 32, Format::Q4_1).unwrap();
+        let then = Epilogue::then(Then::Relu);
+        linear(&timing, &x, &weight_of_values, then, &mut out);
+        assert!(matches!(timing.take_trace()[..], [(ref op, s)] if *op == product && s > 0.0));
         let real = Cx::new(team, Class::Latency, Isa::detect());
         let doing = std::panic::AssertUnwindSafe(|| {
             linear(&real, &x, &weight, Epilogue::default(), &mut Rows::new());
@@ -209,6 +238,9 @@ mod tests {
         assert_eq!((out.rows(), out.width()), (5, 32));
         let lens = vec![(2, 2), (3, 3)];
         let cache = None;
-        assert_eq!(cx.take_trace(), [Op::Attention { spec, lens, cache }]);
+        assert_eq!(
+            cx.take_trace(),
+            [(Op::Attention { spec, lens, cache }, 0.0)]
+        );
     }
 }

@@ -6,6 +6,7 @@ use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
 use crate::grouped::GroupedRow;
 use crate::memory::Zeroed;
+use crate::stand_in::Values;
 use crate::{Cx, Error, Format, Rows};
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub struct PackedWeight {
     rows: usize,
     cols: usize,
     format: Format,
-    lines: Zeroed<Line>,
+    lines: Values,
     /// The column of the activations that each column of the packed weight belongs to, if they are not in order.
     order: Option<Arc<[u32]>>,
 }
@@ -79,16 +80,8 @@ impl PackedWeight {
         Ok(Self::from_lines((rows, cols), format, Zeroed::default()))
     }
 
-    /// A weight of this shape with values of no meaning, all finite, to measure products with.
-    ///
-    /// # Errors
-    /// As [`PackedWeight::hollow`], or [`Error::OutOfMemory`].
-    pub fn filled(rows: usize, cols: usize, format: Format) -> Result<Self, Error> {
-        let hollow = Self::hollow(rows, cols, format)?;
-        // A small number in every format, and as a scale.
-        let mut lines = pack::memory(hollow.bytes() / size_of::<Line>())?;
-        lines.fill(Line([0x3c; 64]));
-        Ok(Self { lines, ..hollow })
+    pub(crate) fn with_values(self, lines: Values) -> Self {
+        Self { lines, ..self }
     }
 
     fn pack(
@@ -110,7 +103,7 @@ impl PackedWeight {
             rows,
             cols,
             format,
-            lines,
+            lines: Values::Own(lines),
             order: None,
         }
     }
@@ -217,8 +210,14 @@ impl PackedWeight {
                 part.format.name()
             )));
         }
+        let whole = || Self::hollow(parts.iter().map(|p| p.rows).sum(), cols, format);
         if parts.iter().any(|p| p.rows > 0 && p.lines.is_empty()) {
-            return Self::hollow(parts.iter().map(|p| p.rows).sum(), cols, format);
+            return whole();
+        }
+        if let Values::Lent(_, from) = &first.lines {
+            let (whole, from) = (whole()?, from.clone());
+            drop(parts);
+            return from.stand_in(whole);
         }
         // Parts of whole pairs are stacked as they are; others shift the rows of all that follow.
         let (last, before) = parts.split_last().unwrap_or((first, &[]));
@@ -311,15 +310,15 @@ impl PackedWeight {
 pub fn embed(cx: &Cx, ids: &[u32], weight: &PackedWeight, out: &mut Rows) {
     let cols = weight.cols();
     out.reset(ids.len(), cols);
-    if cx.traces(|_| ()) {
-        return;
-    }
     let rows = Shared::new(out.as_mut_slice());
-    cx.run_rows(ids.len(), 4 * cols, &|range| {
-        for r in range {
-            // SAFETY: a row belongs to one range.
-            let row = unsafe { rows.part(r * cols..(r + 1) * cols) };
-            weight.dequantize_row(ids[r] as usize, row);
-        }
-    });
+    let work = || {
+        cx.run_rows(ids.len(), 4 * cols, &|range| {
+            for r in range {
+                // SAFETY: a row belongs to one range.
+                let row = unsafe { rows.part(r * cols..(r + 1) * cols) };
+                weight.dequantize_row(ids[r] as usize, row);
+            }
+        });
+    };
+    cx.operation(|_| (), work);
 }

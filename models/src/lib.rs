@@ -26,7 +26,7 @@ pub use device::{Device, NeuronBucket, NeuronCounters, NeuronCounts};
 pub use error::LoadError;
 pub use head::{Head, HeadKind, Prompts};
 pub use koma_kernels as kernels;
-pub use load::{folder, hollow, load, outline, tokenizer};
+pub use load::{folder, load, outline, rehearsal, tokenizer};
 pub use loaded::{
     ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
     Model, Outline, Phase, Source,

@@ -6,11 +6,11 @@ use crate::config::modules;
 use crate::gguf::GgufMeta;
 use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
 use crate::source::{self, Found};
-use crate::weights::{Scheme, Weights};
+use crate::weights::{Contents, Scheme, Weights};
 use crate::{
     ChatAssets, Device, Identity, LoadError, LoadOptions, Loaded, Model, Outline, Source, Tokenizer,
 };
-use koma_kernels::Format;
+use koma_kernels::{Format, StandIns};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,20 +48,31 @@ pub fn folder(source: &Source, options: &LoadOptions) -> Result<Option<PathBuf>,
 /// # Errors
 /// As [`load`], but for the contents of the weights and the tokenizer, which are not read.
 pub fn outline(source: &Source, options: &LoadOptions) -> Result<Outline, LoadError> {
-    Ok(hollow(source, options)?.0)
+    Ok(without_values(source, options, Contents::None)?.0)
 }
 
-/// As [`outline`], with the model itself over weights without values: it can run in a tracing context
-/// ([`koma_kernels::Cx::tracing`]), to know what a forward takes.
+/// The model over weights with values of no meaning ([`StandIns`]): it can run, to know how long a forward takes.
 ///
 /// # Errors
 /// As [`outline`].
-pub fn hollow(source: &Source, options: &LoadOptions) -> Result<(Outline, Model), LoadError> {
+pub fn rehearsal(
+    source: &Source,
+    options: &LoadOptions,
+    stand_ins: StandIns,
+) -> Result<Model, LoadError> {
+    Ok(without_values(source, options, Contents::StandIns(stand_ins))?.1)
+}
+
+fn without_values(
+    source: &Source,
+    options: &LoadOptions,
+    contents: Contents,
+) -> Result<(Outline, Model), LoadError> {
     let (mut checkpoint, (architecture, _, build)) = match source::fetch(source, options)? {
         Found::Folder(folder) => open_folder(&folder, options)?,
         Found::Gguf(path) => open_gguf(&path, options)?,
     };
-    checkpoint.weights.hollow();
+    checkpoint.weights.contain(contents);
     // What there is to warn of is said by the load that follows.
     let quiet = tracing::subscriber::NoSubscriber::default();
     let built = tracing::subscriber::with_default(quiet, || build(&mut checkpoint))?;

@@ -15,7 +15,7 @@ use crate::gguf::GgufMeta;
 use crate::{Dtype, LoadError, LoadOptions, Phase};
 use candle_core::{DType as CandleDtype, Device, Tensor};
 use files::Files;
-use koma_kernels::{Format, PackedWeight};
+use koma_kernels::{Format, PackedWeight, StandIns};
 pub(crate) use quantized::Scheme;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,31 @@ struct Use {
 /// The names under which a file may hold the tensor that an architecture calls by its own name, the likeliest first.
 pub(crate) type Spellings = fn(&str) -> Vec<String>;
 
+/// What the values of tensors are.
+pub(crate) enum Contents {
+    /// The checkpoint's.
+    Own,
+    /// There are none: for [`crate::outline`].
+    None,
+    /// Those of no meaning.
+    StandIns(StandIns),
+}
+
+impl Contents {
+    /// What a matrix `[rows, cols]` is if it is not the checkpoint's.
+    fn instead(
+        &self,
+        (rows, cols): (usize, usize),
+        format: Format,
+    ) -> Option<Result<PackedWeight, koma_kernels::Error>> {
+        match self {
+            Self::Own => None,
+            Self::None => Some(PackedWeight::hollow(rows, cols, format)),
+            Self::StandIns(from) => Some(from.weight(rows, cols, format)),
+        }
+    }
+}
+
 /// The tensors of a checkpoint. See the module.
 pub(crate) struct Weights {
     /// The GGUF file, or the folder of the safetensors.
@@ -81,8 +106,7 @@ pub(crate) struct Weights {
     /// How quantized matrices are kept, if the configuration says that there are some.
     scheme: Option<Scheme>,
     options: LoadOptions,
-    /// Whether tensors are handed out without their values.
-    hollow: bool,
+    contents: Contents,
     done: AtomicU64,
     total: u64,
     memory: AtomicUsize,
@@ -137,7 +161,7 @@ impl Weights {
             named: None,
             scheme: None,
             options: options.clone(),
-            hollow: false,
+            contents: Contents::Own,
             done: AtomicU64::new(0),
             memory: AtomicUsize::new(0),
         }
@@ -158,9 +182,9 @@ impl Weights {
         self.scheme = scheme;
     }
 
-    /// From now on tensors are handed out without their values, and nothing of them is read: for [`crate::outline`].
-    pub(crate) fn hollow(&mut self) {
-        self.hollow = true;
+    /// Sets what the values of tensors are from now on; but for [`Contents::Own`] nothing of them is read.
+    pub(crate) fn contain(&mut self, contents: Contents) {
+        self.contents = contents;
     }
 
     /// Whether there is a tensor `name`.
@@ -242,8 +266,8 @@ impl Weights {
         (rows, cols): (usize, usize),
     ) -> Result<PackedWeight, LoadError> {
         let wanted = self.wanted(name, stored)?;
-        let packed = if self.hollow {
-            PackedWeight::hollow(rows, cols, wanted)
+        let packed = if let Some(other) = self.contents.instead((rows, cols), wanted) {
+            other
         } else if *stored == Stored::As(wanted) {
             PackedWeight::from_bytes(rows, cols, wanted, bytes)
         } else {
@@ -259,12 +283,12 @@ impl Weights {
     /// As [`Weights::matrix`].
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let (name, entry) = self.entry(name, &[len])?;
-        let values = if self.hollow {
-            // One is harmless to whoever divides by it.
-            vec![1.0; len]
-        } else {
+        let values = if let Contents::Own = self.contents {
             let bytes = self.files.map(entry.file, entry.range.clone())?;
             self.values(name, &entry.stored, &bytes, &[len])?
+        } else {
+            // One is harmless to whoever divides by it.
+            vec![1.0; len]
         };
         let used = Use {
             values: len,

@@ -1,13 +1,11 @@
 //! How fast a model will be, before it is loaded.
 //!
-//! The model runs over weights without values in a tracing context: that gives the products and the attention of each kind of
-//! step, and the time of all the rest. Products and attention of these shapes are then measured for some milliseconds each on
-//! values of no meaning. A step takes the sum.
+//! The model runs the steps that a load makes over weights with values of no meaning, each step for some milliseconds. Of many
+//! steps some are run, and the others taken to lie between them as their operations do.
 //!
 //! Owns: the steps that a load makes, the sum. Must not know: files, flags.
 //!
-//! Invariant: every second of a forecast was measured on this machine with the kernels that will run; memory is bounded
-//! whatever the size of the model.
+//! Invariant: every second of a forecast was measured on this machine with the kernels that will run.
 
 mod measure;
 mod rehearsal;
@@ -15,11 +13,14 @@ mod rehearsal;
 mod tests;
 
 use crate::EngineConfig;
-use koma_models::kernels::{Error, Format, Isa, Op, Team};
+use koma_models::kernels::{Error, Format, Isa, Team};
 use koma_models::{Model, Outline};
-use measure::{Rates, sampling};
-use rehearsal::Rehearsal;
+use measure::{formats, sampling};
+use rehearsal::{Extent, Rehearsal};
 use std::sync::Arc;
+
+/// Steps of a kind that are run.
+const STEPS: usize = 6;
 
 /// What is asked of the model: all requests come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,24 +88,14 @@ pub struct Forecast {
     pub formats: Vec<FormatRate>,
 }
 
-/// One step: its operations, each with how often it comes, and what takes time beside them.
-#[derive(Debug, Clone, PartialEq)]
-struct Step {
-    tokens: usize,
-    /// Rows of logits.
-    rows: usize,
-    operations: Vec<(Op, usize)>,
-    rest: f64,
-}
-
 /// Queries of each request in a step, tokens that it then has, and whether its prompt is then whole.
 type Lens = Vec<(usize, usize, bool)>;
 
-/// Forecasts how `model`, which `outline` describes and whose weights may be hollow, takes `load` under `config`. Takes some
-/// seconds.
+/// Forecasts how `model`, which `outline` describes and whose weights may be stand-ins, takes `load` under `config`. Takes
+/// some seconds.
 ///
 /// # Errors
-/// If the device fails.
+/// If the device fails, or there is no memory for the cache.
 pub fn forecast(
     (outline, model): (&Outline, Model),
     load: &ForecastLoad,
@@ -112,75 +103,93 @@ pub fn forecast(
     team: &Arc<Team>,
     isa: Isa,
 ) -> Result<Forecast, Error> {
-    let mut rehearsal = Rehearsal::new((outline, model), config, (team, isa))?;
-    let prompts = prompt_steps(load, config.max_batch_tokens);
-    let prefill = prompts
-        .iter()
-        .map(|lens| rehearsal.step(lens))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut rehearsal = Rehearsal::new((outline, model), load, config, (team, isa))?;
+    let row = match load.output_len {
+        0 => 0.0,
+        _ => sampling(outline.limits.vocab),
+    };
+    let prefill = all(
+        &mut rehearsal,
+        &prompt_steps(load, config.max_batch_tokens),
+        row,
+    )?;
     let middle = load.input_len + load.output_len / 2;
     let mut decode = |batch: usize| match load.output_len {
         0 => Ok(None),
-        _ => rehearsal.step(&vec![(1, middle, true); batch]).map(Some),
+        _ => rehearsal
+            .time(&vec![(1, middle, true); batch], row)
+            .map(Some),
     };
     let (together, alone) = (decode(load.batch)?, decode(1)?);
-    let step_bytes = rehearsal.largest(config)?;
-    let steps: Vec<&Step> = prefill.iter().chain(&together).chain(&alone).collect();
-    let mut rates = Rates::measure(&steps, config.block_size, (team, isa))?;
-    if !outline.cache_groups.is_empty() {
-        rates.sampling = sampling(outline.limits.vocab);
-    }
-    let time = |op: &Op| rates.seconds(op);
-    let phase = |step: &Step| step.phase(&time, rates.sampling);
-    let all = prefill.iter().map(phase).fold(Phase::default(), Phase::and);
     Ok(Forecast {
-        step_bytes,
-        prefill: all,
-        decode: together.as_ref().map(phase),
-        decode_alone: alone.as_ref().map(phase),
-        formats: rates.formats(),
+        step_bytes: rehearsal.largest(config)?,
+        prefill,
+        decode: together,
+        decode_alone: alone,
+        formats: formats(rehearsal.timed()),
     })
 }
 
-impl Phase {
-    fn and(self, other: Self) -> Self {
-        Self {
-            tokens: self.tokens + other.tokens,
-            products: self.products + other.products,
-            attention: self.attention + other.attention,
-            rest: self.rest + other.rest,
-            bytes: self.bytes + other.bytes,
-            operations: self.operations + other.operations,
+/// All of these steps, of which some are run.
+fn all(rehearsal: &mut Rehearsal, steps: &[Lens], sampling: f64) -> Result<Phase, Error> {
+    let mut kinds: Vec<(&Lens, Extent, usize)> = Vec::new();
+    for lens in steps {
+        match kinds.iter_mut().find(|(known, ..)| *known == lens) {
+            Some((.., count)) => *count += 1,
+            None => kinds.push((lens, rehearsal.extent(lens)?, 1)),
         }
+    }
+    kinds.sort_by(|a, b| f64::total_cmp(&a.1.operations, &b.1.operations));
+    let mut run = Vec::new();
+    for at in chosen(kinds.len()) {
+        run.push((at, rehearsal.time(kinds[at].0, sampling)?));
+    }
+    let mut sum = Phase::default();
+    for (at, (_, extent, count)) in kinds.iter().enumerate() {
+        let next = run.partition_point(|(known, _)| *known < at);
+        let before = run[next.saturating_sub(usize::from(run[next].0 > at))].1;
+        sum = sum.and(between(&before, &run[next].1, extent), *count);
+    }
+    Ok(sum)
+}
+
+/// Which of so many steps are run: the first, the last, and some evenly between them.
+fn chosen(steps: usize) -> impl Iterator<Item = usize> {
+    let run = steps.min(STEPS);
+    (0..run).map(move |i| i * (steps - 1) / (run - 1).max(1))
+}
+
+/// A step of `extent`, whose operations lie between those of two others.
+fn between(a: &Phase, b: &Phase, extent: &Extent) -> Phase {
+    let way = b.operations - a.operations;
+    let t = if way > 0.0 {
+        (extent.operations - a.operations) / way
+    } else {
+        0.0
+    };
+    let mix = |a: f64, b: f64| a + t * (b - a);
+    Phase {
+        tokens: extent.tokens,
+        products: mix(a.products, b.products),
+        attention: mix(a.attention, b.attention),
+        rest: mix(a.rest, b.rest),
+        bytes: extent.bytes,
+        operations: extent.operations,
     }
 }
 
-impl Step {
-    /// Its parts, where `time` says how long an operation takes and `sampling` how long a row of logits.
-    fn phase(&self, time: &dyn Fn(&Op) -> f64, sampling: f64) -> Phase {
-        let mut phase = Phase {
-            tokens: self.tokens,
-            rest: self.rest + self.rows as f64 * sampling,
-            ..Phase::default()
-        };
-        for (op, count) in &self.operations {
-            let count = *count as f64;
-            phase.bytes += count * op.bytes();
-            phase.operations += count * op.operations();
-            let seconds = count * time(op);
-            match op {
-                Op::Product { .. } => phase.products += seconds,
-                Op::Attention { .. } => phase.attention += seconds,
-            }
+impl Phase {
+    /// It and `count` times `other`.
+    fn and(self, other: Self, count: usize) -> Self {
+        let n = count as f64;
+        Self {
+            tokens: self.tokens + count * other.tokens,
+            products: self.products + n * other.products,
+            attention: self.attention + n * other.attention,
+            rest: self.rest + n * other.rest,
+            bytes: self.bytes + n * other.bytes,
+            operations: self.operations + n * other.operations,
         }
-        phase
-    }
-
-    /// Bytes of weights that it reads.
-    fn weight_bytes(&self) -> f64 {
-        let products = self.operations.iter();
-        let products = products.filter(|(op, _)| matches!(op, Op::Product { .. }));
-        products.map(|(op, count)| *count as f64 * op.bytes()).sum()
     }
 }
 

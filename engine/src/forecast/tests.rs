@@ -1,65 +1,79 @@
 //! The arithmetic of a forecast on given times, and the steps that a load makes. Nothing is timed.
 
 use super::*;
-use koma_models::kernels::{AttnSpec, HeadLayout, KvDtype, Then};
 
-fn product(rows: usize) -> Op {
-    Op::Product {
-        format: Format::Bf16,
-        rows,
-        outputs: 20,
-        cols: 10,
-        then: Then::Store,
-    }
-}
-
-fn attention() -> Op {
-    let layout = HeadLayout {
-        q_heads: 2,
-        kv_heads: 1,
-        k_dim: 4,
-        v_dim: 4,
-    };
-    Op::Attention {
-        spec: AttnSpec {
-            layout,
-            scale: 1.0,
-            causal: true,
-            window: None,
-            cap: None,
-        },
-        lens: vec![(1, 10)],
-        cache: Some(KvDtype::Bf16),
+fn phase(operations: f64, products: f64) -> Phase {
+    Phase {
+        tokens: 4,
+        products,
+        attention: 2.0 * products,
+        rest: 0.5,
+        bytes: 10.0,
+        operations,
     }
 }
 
 #[test]
-fn a_step_takes_the_sum_of_its_parts() {
-    let step = Step {
-        tokens: 3,
-        rows: 2,
-        operations: vec![(product(3), 4), (product(1), 1), (attention(), 5)],
-        rest: 0.5,
+fn a_step_that_was_not_run_lies_between_two_that_were() {
+    let (a, b) = (phase(100.0, 1.0), phase(300.0, 2.0));
+    let extent = Extent {
+        tokens: 9,
+        bytes: 7.0,
+        operations: 150.0,
     };
-    let time = |op: &Op| match op {
-        Op::Product { rows, .. } => *rows as f64,
-        Op::Attention { .. } => 0.125,
-    };
-    let phase = step.phase(&time, 0.25);
+    let found = between(&a, &b, &extent);
     let expected = Phase {
-        tokens: 3,
-        products: 13.0,
-        attention: 0.625,
-        rest: 1.0,
-        bytes: 5.0 * 400.0 + 5.0 * 160.0,
-        operations: 4.0 * 1200.0 + 400.0 + 5.0 * 320.0,
+        tokens: 9,
+        products: 1.25,
+        attention: 2.5,
+        rest: 0.5,
+        bytes: 7.0,
+        operations: 150.0,
     };
-    assert_eq!(phase, expected);
-    assert_eq!(phase.seconds(), 14.625);
-    assert_eq!(phase.rate(), 3.0 / 14.625);
-    assert_eq!(step.weight_bytes(), 2000.0);
-    let both = phase.and(phase);
-    assert_eq!((both.tokens, both.seconds()), (6, 29.25));
+    assert_eq!(found, expected);
+    let one = between(&a, &a, &extent);
+    assert_eq!((one.products, one.rest), (1.0, 0.5));
+    let sum = Phase::default().and(a, 1).and(found, 3);
+    assert_eq!((sum.tokens, sum.seconds()), (31, 3.5 + 3.0 * 4.25));
+    assert_eq!(sum.rate(), 31.0 / 16.25);
+}
+
+#[test]
+fn the_first_and_the_last_step_are_run() {
+    let check = |steps, expected: &[usize]| {
+        assert_eq!(chosen(steps).collect::<Vec<_>>(), expected);
+    };
+    check(1, &[0]);
+    check(2, &[0, 1]);
+    check(6, &[0, 1, 2, 3, 4, 5]);
+    check(16, &[0, 3, 6, 9, 12, 15]);
+}
+
+#[test]
+fn a_format_reached_what_its_best_product_did() {
+    use koma_models::kernels::{Op, Then};
+    let op = |format, rows| Op::Product {
+        format,
+        rows,
+        outputs: 20,
+        cols: 10,
+        then: Then::Store,
+    };
+    let timed = [
+        (op(Format::Bf16, 1), 0.5),
+        (op(Format::F32, 1), 1.0),
+        (op(Format::Bf16, 8), 1.0),
+    ];
+    let rate = |format, bytes, operations| FormatRate {
+        format,
+        bytes,
+        operations,
+    };
+    let expected = [
+        rate(Format::Bf16, 800.0, 3200.0),
+        rate(Format::F32, 800.0, 400.0),
+    ];
+    assert_eq!(formats(&timed), expected);
 }
 
 #[test]
@@ -114,6 +128,6 @@ fn the_toys_can_be_rehearsed() {
         let found = found.unwrap();
         assert_eq!(found.prefill.tokens, 10);
         assert_eq!(found.decode.is_some(), generates);
-        assert!(found.prefill.rest > 0.0 && found.step_bytes > 0);
+        assert!(found.prefill.seconds() > 0.0 && found.step_bytes > 0);
     }
 }

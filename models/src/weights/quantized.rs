@@ -136,8 +136,8 @@ impl Weights {
             Dtype::Bf16 => Format::Bf16,
         };
         let kernel = |e: koma_kernels::Error| self.tensor_error(name, e.to_string());
-        let packed = if self.hollow {
-            PackedWeight::hollow(rows, cols, wanted).map_err(kernel)?
+        let packed = if let Some(other) = self.contents.instead((rows, cols), wanted) {
+            other.map_err(kernel)?
         } else {
             let matrix = scheme.read_matrix(self, parts, (rows, cols))?;
             let packed = PackedWeight::grouped(rows, cols, parts.groups, matrix.fetch);

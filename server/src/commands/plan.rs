@@ -12,12 +12,14 @@ use super::start;
 use crate::config::PlanConfig;
 use crate::output;
 use anyhow::{Context, ensure};
-use koma_engine::models::kernels::Team;
-use koma_engine::models::{Outline, hollow, tokenizer};
+use koma_engine::models::kernels::{StandIns, Team};
+use koma_engine::models::{Outline, outline, rehearsal, tokenizer};
 use koma_engine::{ForecastLoad, Machine, cache_tokens, forecast, plan_budget};
 use report::{Memory, Report};
 use std::sync::Arc;
 
+/// Bytes of weights that a forecast goes through, at most: more than the processor's caches hold.
+const STAND_INS: usize = 1 << 30;
 /// Output tokens of each request, unless said otherwise.
 const OUTPUT_LEN: usize = 64;
 
@@ -34,8 +36,8 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
     let process = resident();
     let options = start::options(&config.model, &config.process);
     let unloadable = || start::cannot_load(&config.model);
-    let known = hollow(&config.model.source, &options);
-    let (mut outline, model) = known.with_context(unloadable)?;
+    let known = outline(&config.model.source, &options);
+    let mut outline = known.with_context(unloadable)?;
     start::limit(&config.model, &mut outline.limits)?;
     let load = load(config, &outline)?;
     let before = resident();
@@ -61,6 +63,8 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
     );
     let team = Arc::new(Team::new(config.process.threads));
     let isa = config.process.isa;
+    let stand_ins = StandIns::new(outline.weight_bytes.min(STAND_INS));
+    let model = rehearsal(&config.model.source, &options, stand_ins).with_context(unloadable)?;
     let found = forecast((&outline, model), &load, &engine, &team, isa)?;
     Ok(Report {
         config: config.clone(),
