@@ -26,10 +26,10 @@ pub use device::{Device, NeuronBucket, NeuronCounters, NeuronCounts};
 pub use error::LoadError;
 pub use head::{Head, HeadKind, Prompts};
 pub use koma_kernels as kernels;
-pub use load::{folder, load, outline, rehearsal, tokenizer};
+pub use load::{blueprint, folder, load, outline, rehearsal, tokenizer};
 pub use loaded::{
-    ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress, Loaded,
-    Model, Outline, Phase, Source,
+    Blueprint, ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress,
+    Loaded, Model, Outline, Phase, Source,
 };
 pub use registry::{Supported, architectures};
 pub use source::{
@@ -37,3 +37,11 @@ pub use source::{
     kept,
 };
 pub use tokenizer::Tokenizer;
+pub use weights::{Pieces, Tensors};
+
+/// Layers as data.
+pub mod spec {
+    pub use crate::layers::encoder::{EncoderSpec, Names, Positions, Sizes};
+    pub use crate::layers::pooling::Pooling;
+    pub use crate::layers::top::{Select, StageSpec};
+}

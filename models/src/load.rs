@@ -8,7 +8,8 @@ use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
 use crate::source::{self, Found};
 use crate::weights::{Contents, Scheme, Weights};
 use crate::{
-    ChatAssets, Device, Identity, LoadError, LoadOptions, Loaded, Model, Outline, Source, Tokenizer,
+    Blueprint, ChatAssets, Device, Identity, LoadError, LoadOptions, Loaded, Model, Outline,
+    Source, Tensors, Tokenizer,
 };
 use koma_kernels::{Format, StandIns};
 use serde_json::Value;
@@ -23,7 +24,10 @@ use std::sync::Arc;
 /// See [`LoadError`]; each names the file, field or tensor.
 pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError> {
     match source::fetch(source, options)? {
-        Found::Folder(folder) => load_folder(&folder, options),
+        Found::Folder(folder) => {
+            let (checkpoint, architecture) = open_folder(&folder, options)?;
+            Ok(load_folder(&folder, (checkpoint, architecture), options)?.0)
+        }
         Found::Gguf(path) => load_gguf(&path, options),
     }
 }
@@ -37,6 +41,47 @@ pub fn folder(source: &Source, options: &LoadOptions) -> Result<Option<PathBuf>,
         Found::Folder(folder) => Ok(Some(folder)),
         Found::Gguf(_) => Ok(None),
     }
+}
+
+/// A model of a folder as data, and its weights by name. What is not on this machine is fetched first. Everything that [`load`]
+/// checks is checked, but for the contents of the weights, which are not read.
+///
+/// # Errors
+/// As [`load`]; for a GGUF file, and for quantized weights.
+pub fn blueprint(source: &Source, options: &LoadOptions) -> Result<Blueprint, LoadError> {
+    let folder = match source::fetch(source, options)? {
+        Found::Folder(folder) => folder,
+        Found::Gguf(path) => {
+            let reason = "is a GGUF file; a Hugging Face folder is needed".to_owned();
+            return Err(LoadError::File { path, reason });
+        }
+    };
+    let (mut checkpoint, architecture) = open_folder(&folder, options)?;
+    let json = checkpoint.folder()?.1;
+    if Scheme::read(&json)?.is_some() {
+        let reason =
+            "quantized weights have no values of their own; give the model they were made from";
+        return Err(json.error("quantization_config", reason));
+    }
+    checkpoint.weights.hollow();
+    let (loaded, checkpoint) = load_folder(&folder, (checkpoint, architecture), options)?;
+    let spec = match &loaded.model {
+        Model::Encoder(encoder) => encoder.spec(),
+        Model::Decoder(_) => None,
+    };
+    let padding = match &spec {
+        Some(spec) => json.find_size("pad_token_id", 0..=spec.sizes.vocab - 1)?,
+        None => None,
+    };
+    Ok(Blueprint {
+        spec,
+        identity: loaded.identity,
+        limits: loaded.limits,
+        head: loaded.head,
+        tensors: Tensors(checkpoint.weights),
+        padding: padding.unwrap_or(0) as u32,
+        folder,
+    })
 }
 
 /// What [`load`] would give, from the heads of the files alone: what a budget asks before anything is loaded. What is
@@ -123,11 +168,15 @@ fn open_folder(
     Ok((checkpoint, architecture))
 }
 
-fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
+/// Builds what [`open_folder`] opened.
+fn load_folder(
+    folder: &Path,
+    (mut checkpoint, (architecture, kind, build)): (Checkpoint, Architecture),
+    options: &LoadOptions,
+) -> Result<(Loaded, Checkpoint), LoadError> {
     if folder.join("code").is_dir() {
         tracing::warn!(folder = %folder.display(), "the folder `code` in it is ignored: nothing in a model folder is run");
     }
-    let (mut checkpoint, (architecture, kind, build)) = open_folder(folder, options)?;
     let json = checkpoint.folder()?.1;
     if json.value("auto_map").is_some() {
         tracing::warn!(folder = %folder.display(), "`auto_map` of config.json is ignored: nothing in a model folder is run");
@@ -164,14 +213,9 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Loaded, LoadError
         built.limits.max_len = built.limits.max_len.min(limit.unwrap_or(usize::MAX));
         ChatAssets::default()
     };
-    assemble(
-        built,
-        architecture,
-        tokenizer,
-        chat,
-        &checkpoint.weights,
-        options,
-    )
+    let weights = &checkpoint.weights;
+    let loaded = assemble(built, architecture, tokenizer, chat, weights, options)?;
+    Ok((loaded, checkpoint))
 }
 
 /// The precision that config.json names, in either spelling, with or without `torch.` before it.

@@ -1,6 +1,7 @@
 //! [`Loaded`]: all there is to know of a model, as data. The engine and the server ask it instead of the architecture.
 
-use crate::{Batch, Device, FetchOptions, Head, Tokenizer, Workspace};
+use crate::layers::encoder::EncoderSpec;
+use crate::{Batch, Device, FetchOptions, Head, Tensors, Tokenizer, Workspace};
 use koma_kernels::{CacheGroup, Cx, Error, KvCache};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -153,6 +154,11 @@ pub trait Encoder: Send {
     /// # Errors
     /// If the device failed; the step is then lost.
     fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error>;
+
+    /// Its layers as data, if they can be told as that.
+    fn spec(&self) -> Option<EncoderSpec> {
+        None
+    }
 }
 
 /// A model of either kind.
@@ -188,6 +194,24 @@ pub struct Outline {
     pub cache_groups: Vec<CacheGroup>,
     /// As [`Loaded::weight_bytes`].
     pub weight_bytes: usize,
+}
+
+/// A model of a folder as data, for who computes it by other means ([`crate::blueprint`]).
+pub struct Blueprint {
+    /// As [`Loaded::identity`].
+    pub identity: Identity,
+    /// As [`Loaded::limits`].
+    pub limits: Limits,
+    /// As [`Loaded::head`].
+    pub head: Option<Head>,
+    /// Its layers; none where no data tells them.
+    pub spec: Option<EncoderSpec>,
+    /// Its weights.
+    pub tensors: Tensors,
+    /// The id that config.json names for padding (`pad_token_id`); 0 if it names none.
+    pub padding: u32,
+    /// Where its files are.
+    pub folder: PathBuf,
 }
 
 /// A loaded model and all facts about it.

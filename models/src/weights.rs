@@ -10,6 +10,7 @@ mod files;
 mod gguf;
 mod identity;
 mod quantized;
+mod tensors;
 
 use crate::gguf::GgufMeta;
 use crate::{Dtype, LoadError, LoadOptions, Phase};
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+pub use tensors::{Pieces, Tensors};
 
 /// Tensors that an error names before it counts the rest.
 const SHOWN: usize = 8;

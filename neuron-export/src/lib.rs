@@ -9,9 +9,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod arch;
+pub mod export;
 mod files;
+pub mod graph;
+pub mod hlo;
 pub mod manifest;
 pub mod neff;
+pub mod proto;
 #[cfg(feature = "neuron")]
 pub mod serving;
 

@@ -188,7 +188,7 @@ pub struct TokenizerInfo {
 }
 
 /// What an input means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputName {
     /// Token ids; [`TokenizerInfo::pad_id`] behind a text's end.

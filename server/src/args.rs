@@ -7,6 +7,7 @@
 
 mod bench;
 mod device;
+mod export;
 mod file;
 mod inspect;
 mod local;
@@ -16,10 +17,11 @@ mod shell;
 pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
 pub(crate) use device::DeviceArgs;
+pub(crate) use export::{ExportArgs, ExportCommand, InspectArgs, MakeArgs};
 pub(crate) use file::{File, FileModel};
 pub(crate) use inspect::{DoctorArgs, PlanArgs};
 use koma_engine::models::{FetchOptions, HubOptions, S3Options, Secret};
-pub(crate) use local::{ChatArgs, LocalArgs, RunCommand, SamplingArgs, TextsArgs};
+pub(crate) use local::{ChatArgs, RunCommand, SamplingArgs, TextsArgs};
 pub(crate) use models::ModelsArgs;
 pub(crate) use shell::{CompletionsArgs, ManArgs};
 use std::collections::BTreeMap;
@@ -74,6 +76,9 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show what this machine gives, what this process may use of it, and what to do about what is wrong.
     Doctor(DoctorArgs),
+    /// Turn an encoder into modules for AWS Inferentia and Trainium.
+    #[command(after_help = export::EXAMPLES)]
+    Export(ExportArgs),
     /// Print completions for a shell.
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),

@@ -6,6 +6,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 mod device;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod man;
 pub(crate) mod models;
 pub(crate) mod plan;

@@ -7,6 +7,7 @@
 
 mod bench;
 mod device;
+mod export;
 mod inspect;
 mod local;
 mod models;
@@ -18,6 +19,7 @@ mod tests;
 use crate::args::{Environment, File, Layer, ServeArgs};
 pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace};
 pub(crate) use device::{DeviceChoice, DeviceConfig};
+pub(crate) use export::ExportConfig;
 pub(crate) use inspect::{DoctorConfig, PlanConfig};
 use koma_engine::models::kernels::{Class, Isa, KvDtype};
 use koma_engine::models::{Dtype, FetchOptions, Source};

@@ -9,12 +9,12 @@ mod output;
 mod progress;
 mod shutdown;
 
-use args::{BenchCommand, Cli, Command, Environment, ManArgs};
+use args::{BenchCommand, Cli, Command, Environment, ExportArgs, ExportCommand, ManArgs};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use config::{
-    BenchConfig, BenchServeConfig, ChatConfig, DoctorConfig, LogFormat, ModelsConfig, PlanConfig,
-    ProcessConfig, RunConfig, ServeConfig, Surroundings,
+    BenchConfig, BenchServeConfig, ChatConfig, DoctorConfig, ExportConfig, LogFormat, ModelsConfig,
+    PlanConfig, ProcessConfig, RunConfig, ServeConfig, Surroundings,
 };
 use std::process::ExitCode;
 
@@ -97,6 +97,7 @@ fn run(command: Command) -> Result<(), Failure> {
                 ModelsConfig::resolve(&args, &environment, &around).map_err(Failure::Usage)?;
             commands::models::models(&config)?;
         }
+        Command::Export(args) => export(args, &environment, &around)?,
         Command::Completions(args) => commands::completions::completions(args.shell)?,
         Command::Man(ManArgs { dir: Some(dir), .. }) => commands::man::write_all(&dir)?,
         Command::Man(args) => {
@@ -104,6 +105,23 @@ fn run(command: Command) -> Result<(), Failure> {
             commands::man::page(&command)?;
         }
         Command::Bench(command) => bench(&command, &environment, &around)?,
+    }
+    Ok(())
+}
+
+fn export(
+    args: ExportArgs,
+    environment: &Environment,
+    around: &Surroundings,
+) -> Result<(), Failure> {
+    match args.command {
+        Some(ExportCommand::Inspect(args)) => commands::export::inspect::inspect(&args)?,
+        None => {
+            let config =
+                ExportConfig::resolve(&args.make, environment, around).map_err(Failure::Usage)?;
+            logging::start(&config.local.process)?;
+            commands::export::make(&config)?;
+        }
     }
     Ok(())
 }

@@ -108,6 +108,121 @@ fn help_shows_every_command_with_examples() {
     check(&["doctor", "--help"], &[], 0, &["--data-dir", "--json"]);
 }
 
+/// A tiny checkpoint of the repository.
+fn golden(name: &str) -> String {
+    format!(
+        "{}/../tests/golden/{name}/model",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
+#[test]
+fn a_model_is_exported_and_the_export_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("intent-neuron");
+    let (model, out) = (golden("distilbert_classify"), out.to_str().unwrap());
+    let make = [
+        "export", &model, "--out", out, "--batch", "1,2", "--seq", "16",
+    ];
+    let parts = [
+        "DistilBertForSequenceClassification",
+        "sequence-classification",
+        "input_ids, attention_mask",
+        "logits [3]",
+        "x, y, z",
+        "b1_s16.hlo.pb",
+        "b2_s16.hlo.pb",
+        "2 modules",
+    ];
+    check(&make, &[], 0, &parts);
+    check(&["export", "inspect", out], &[], 0, &parts[..7]);
+    let output = koma(&["export", "inspect", out, "--json"], &[]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["manifest"]["buckets"][1]["batch"], 2);
+    assert!(json["bytes"].as_u64().is_some_and(|bytes| bytes > 100_000));
+
+    check(
+        &make,
+        &[],
+        1,
+        &["intent-neuron: is there already", "--force"],
+    );
+    check(&[&make[..], &["--force"]].concat(), &[], 0, &["2 modules"]);
+    let module = format!("{out}/b1_s16.hlo.pb");
+    std::fs::write(&module, "other").unwrap();
+    check(
+        &["export", "inspect", out],
+        &[],
+        1,
+        &["b1_s16.hlo.pb: has 5 bytes"],
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_cannot_be_exported_is_said_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("a");
+    let out = out.to_str().unwrap();
+    let (bert, modern) = (golden("bert_cross"), golden("modernbert_classify"));
+    let cases: [(&[&str], i32, &[&str]); 8] = [
+        (&[&bert], 2, &["--out <DIR>"]),
+        (&["--out", out], 2, &["<SOURCE>"]),
+        (
+            &[&bert, "--out", out, "--batch", "one"],
+            2,
+            &["--batch", "one"],
+        ),
+        (
+            &[&bert, "--out", out, "--precision", "f16"],
+            2,
+            &["--precision", "f16"],
+        ),
+        (&[&bert, "--out", out, "--batch", "0"], 1, &["batch 0"]),
+        (
+            &[&bert, "--out", out, "--seq", "65"],
+            1,
+            &["seq 65", "at most 64 tokens"],
+        ),
+        (
+            &[&bert, "--out", out, "--seq", "8,8"],
+            1,
+            &["seq 8 is there twice"],
+        ),
+        (
+            &[&modern, "--out", out],
+            1,
+            &[
+                "ModernBertForSequenceClassification",
+                "those that can",
+                "DistilBert",
+            ],
+        ),
+    ];
+    for (arguments, code, parts) in cases {
+        check(&[&["export"], arguments].concat(), &[], code, parts);
+    }
+    check(
+        &["export", "inspect", out],
+        &[],
+        1,
+        &["manifest.json", "not an export"],
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let flags = [
+        "SOURCE",
+        "--out",
+        "--batch",
+        "--seq",
+        "--weights",
+        "--precision",
+        "--force",
+        "inspect",
+        "Examples:",
+    ];
+    check(&["export", "--help"], &[], 0, &flags);
+}
+
 #[test]
 fn the_version_is_that_of_the_package() {
     let version = format!("koma {} (", env!("CARGO_PKG_VERSION"));

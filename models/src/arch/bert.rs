@@ -3,9 +3,8 @@
 use super::tops::{self, Heads};
 use crate::config::Json;
 use crate::layers::encoder::{Names, Positions, PostNormEncoder, Sizes, activation};
-use crate::layers::linear::Linear;
 use crate::layers::pooling::Pooling;
-use crate::layers::top::Stage;
+use crate::layers::top::{Stage, StageSpec};
 use crate::registry::{Built, Checkpoint, Kind, MAX};
 use crate::{Limits, LoadError, Model};
 use koma_kernels::Then;
@@ -83,8 +82,8 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
         hidden,
         pooling: Pooling::Cls,
         before: &|weights| {
-            let dense = Linear::load_one(weights, "pooler.dense", (hidden, hidden), true)?;
-            Ok(Stage::new(dense, Then::Tanh))
+            let spec = StageSpec::new("pooler.dense", (hidden, hidden), Then::Tanh);
+            Stage::load(weights, spec)
         },
         before_tokens: false,
         last: "classifier",

@@ -4,9 +4,8 @@
 use super::tops::{self, Heads};
 use crate::config::Json;
 use crate::layers::encoder::{Names, Positions, PostNormEncoder, Sizes, activation};
-use crate::layers::linear::Linear;
 use crate::layers::pooling::Pooling;
-use crate::layers::top::Stage;
+use crate::layers::top::{Stage, StageSpec};
 use crate::registry::{Built, Checkpoint, MAX};
 use crate::{Limits, LoadError, Model};
 use koma_kernels::Then;
@@ -62,8 +61,8 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
         hidden,
         pooling: Pooling::Cls,
         before: &|weights| {
-            let dense = Linear::load_one(weights, "pre_classifier", (hidden, hidden), true)?;
-            Ok(Stage::new(dense, Then::Relu))
+            let spec = StageSpec::new("pre_classifier", (hidden, hidden), Then::Relu);
+            Stage::load(weights, spec)
         },
         before_tokens: false,
         last: "classifier",

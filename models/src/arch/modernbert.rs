@@ -8,7 +8,7 @@ use crate::config::rope::{Rope, Scaling};
 use crate::layers::encoder::{Norm, activation, attention};
 use crate::layers::linear::Linear;
 use crate::layers::pooling::Pooling;
-use crate::layers::top::{Stage, Top};
+use crate::layers::top::{Stage, StageSpec, Top};
 use crate::registry::{Built, Checkpoint, MAX, collect_layers};
 use crate::weights::Weights;
 use crate::{Batch, Encoder, Limits, LoadError, Model, Workspace};
@@ -217,12 +217,13 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
         hidden,
         pooling: config.pooling,
         before: &|weights| {
-            let bias = config.biases.classifier;
-            Ok(Stage {
-                linear: Linear::load_one(weights, "head.dense", (hidden, hidden), bias)?,
-                then: config.classifier_activation,
-                norm: Some(config.norm(weights, "head.norm")?),
-            })
+            let spec = StageSpec {
+                bias: config.biases.classifier,
+                ..StageSpec::new("head.dense", (hidden, hidden), config.classifier_activation)
+            };
+            let mut stage = Stage::load(weights, spec)?;
+            stage.norm = Some(config.norm(weights, "head.norm")?);
+            Ok(stage)
         },
         before_tokens: true,
         last: "classifier",

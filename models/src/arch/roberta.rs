@@ -5,9 +5,8 @@
 use super::bert::{self, NAMES};
 use super::tops::{self, Heads};
 use crate::layers::encoder::{Positions, PostNormEncoder};
-use crate::layers::linear::Linear;
 use crate::layers::pooling::Pooling;
-use crate::layers::top::Stage;
+use crate::layers::top::{Stage, StageSpec};
 use crate::registry::{Built, Checkpoint};
 use crate::{Limits, LoadError, Model};
 use koma_kernels::Then;
@@ -45,8 +44,8 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
         hidden,
         pooling: Pooling::Cls,
         before: &|weights| {
-            let dense = Linear::load_one(weights, "classifier.dense", (hidden, hidden), true)?;
-            Ok(Stage::new(dense, Then::Tanh))
+            let spec = StageSpec::new("classifier.dense", (hidden, hidden), Then::Tanh);
+            Stage::load(weights, spec)
         },
         before_tokens: false,
         last: "classifier.out_proj",

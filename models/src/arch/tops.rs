@@ -3,9 +3,8 @@
 
 use crate::config::modules::Embedding;
 use crate::config::{Json, head, modules};
-use crate::layers::linear::{Linear, Parts};
 use crate::layers::pooling::Pooling;
-use crate::layers::top::{Select, Stage, Top};
+use crate::layers::top::{Select, Stage, StageSpec, Top};
 use crate::registry::{Checkpoint, Kind};
 use crate::weights::Weights;
 use crate::{Head, LoadError};
@@ -56,10 +55,14 @@ pub(crate) fn read(
                     return Err(LoadError::File { path, reason });
                 };
                 weights.add_folder(name)?;
-                let shape = (dense.outputs, dense.inputs);
-                let linear =
-                    Linear::load_one(weights, &format!("{name}.linear"), shape, dense.bias)?;
-                stages.push(Stage::new(linear, dense.then));
+                let spec = StageSpec {
+                    name: format!("{name}.linear"),
+                    outputs: dense.outputs,
+                    inputs: dense.inputs,
+                    bias: dense.bias,
+                    then: dense.then,
+                };
+                stages.push(Stage::load(weights, spec)?);
             }
             let mut head = Head::embedding(embedding.normalize, width(&embedding, heads.hidden));
             head.prompts = modules::prompts(&folder, embedding.include_prompt)?;
@@ -91,12 +94,8 @@ fn last(
     heads: &Heads<'_>,
     (name, head): (&str, &Head),
 ) -> Result<Stage, LoadError> {
-    let parts = Parts {
-        outputs: &[(name.to_owned(), head.labels.len())],
-        cols: heads.hidden,
-        bias: true,
-    };
-    Ok(Stage::new(Linear::load(weights, &parts)?, Then::Store))
+    let shape = (head.labels.len(), heads.hidden);
+    Stage::load(weights, StageSpec::new(name, shape, Then::Store))
 }
 
 /// Values of an embedder's vectors.

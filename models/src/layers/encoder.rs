@@ -4,7 +4,7 @@
 
 use super::embedding;
 use super::linear::{Linear, Parts};
-use super::top::Top;
+use super::top::{Select, StageSpec, Top};
 use crate::config::Json;
 use crate::registry::collect_layers;
 use crate::weights::Weights;
@@ -65,7 +65,7 @@ pub(crate) fn attention(heads: usize, hidden: usize, reach: Option<usize>) -> At
 
 /// How tokens find their row in the table of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Positions {
+pub enum Positions {
     /// By their number, from 0.
     Plain,
     /// Behind the row of the padding token, counting tokens that are not padding; the padding token has its own row (`RoBERTa`,
@@ -75,7 +75,7 @@ pub(crate) enum Positions {
 
 impl Positions {
     /// Rows of the table that no token but the padding uses.
-    pub(crate) fn offset(self) -> usize {
+    pub fn offset(self) -> usize {
         match self {
             Self::Plain => 0,
             Self::AfterPadding(padding) => padding as usize + 1,
@@ -104,28 +104,67 @@ impl Positions {
 }
 
 /// The sizes of a post-norm encoder.
-pub(crate) struct Sizes {
-    pub(crate) hidden: usize,
-    pub(crate) inner: usize,
-    pub(crate) heads: usize,
-    pub(crate) layers: usize,
-    pub(crate) vocab: usize,
-    pub(crate) positions: usize,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sizes {
+    /// Values of a token's row.
+    pub hidden: usize,
+    /// Values between the two products of an MLP.
+    pub inner: usize,
+    /// Heads of attention; a divisor of `hidden`. Scores are divided by the square root of a head's width.
+    pub heads: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Rows of the table of words.
+    pub vocab: usize,
+    /// Rows of the table of positions.
+    pub positions: usize,
     /// Rows of the table of segments; 0 if there is none.
-    pub(crate) types: usize,
-    pub(crate) eps: f32,
-    pub(crate) activation: Then,
+    pub types: usize,
+    /// Added to the variance in every norm.
+    pub eps: f32,
+    /// Between the two products of an MLP: [`Then::GeluErf`], [`Then::GeluTanh`] or [`Then::Relu`].
+    pub activation: Then,
 }
 
-/// What an architecture calls the parts of a layer, behind `LAYERS.i.`.
-pub(crate) struct Names {
-    pub(crate) layers: &'static str,
-    pub(crate) qkv: [&'static str; 3],
-    pub(crate) attn_out: &'static str,
-    pub(crate) attn_norm: &'static str,
-    pub(crate) up: &'static str,
-    pub(crate) down: &'static str,
-    pub(crate) mlp_norm: &'static str,
+/// What an architecture calls the parts of a layer, behind `LAYERS.i.` and before `.weight` and `.bias`.
+#[derive(Debug)]
+pub struct Names {
+    /// Before the number of a layer.
+    pub layers: &'static str,
+    /// The products that give queries, keys and values.
+    pub qkv: [&'static str; 3],
+    /// The product behind attention.
+    pub attn_out: &'static str,
+    /// The norm behind that and the residual.
+    pub attn_norm: &'static str,
+    /// The first product of the MLP.
+    pub up: &'static str,
+    /// The second.
+    pub down: &'static str,
+    /// The norm behind that and the residual.
+    pub mlp_norm: &'static str,
+}
+
+/// A post-norm encoder as data, for who computes it by other means than [`crate::Encoder::forward`]. Names of tensors are the
+/// architecture's; [`crate::Tensors`] knows how the checkpoint spells them.
+///
+/// `norm(words[id] + positions[n] + types[segment])` of the tables `embeddings.word_embeddings`, `.position_embeddings` and
+/// `.token_type_embeddings` and the norm `embeddings.LayerNorm`; then each layer `x = attn_norm(x + attn_out(attention(q, k, v)))`,
+/// `x = mlp_norm(x + down(activation(up(x))))`, all products with a bias; then `select` and the stages.
+#[derive(Debug, Clone)]
+pub struct EncoderSpec {
+    /// Sizes.
+    pub sizes: Sizes,
+    /// Names of a layer's parts.
+    pub names: &'static Names,
+    /// How tokens find their row in the table of positions.
+    pub numbering: Positions,
+    /// Whether segments are looked at; if not and there is a table of them, all tokens take its row 0.
+    pub reads_segments: bool,
+    /// Which rows go on behind the layers.
+    pub select: Select,
+    /// The dense layers they go through.
+    pub stages: Vec<StageSpec>,
 }
 
 struct Layer {
@@ -151,8 +190,9 @@ pub(crate) struct PostNormEncoder {
     norm: Norm,
     layers: Vec<Layer>,
     attention: AttnSpec,
-    activation: Then,
     top: Top,
+    sizes: Sizes,
+    names: &'static Names,
 }
 
 impl PostNormEncoder {
@@ -161,7 +201,7 @@ impl PostNormEncoder {
     pub(crate) fn load(
         weights: &Weights,
         sizes: &Sizes,
-        names: &Names,
+        names: &'static Names,
         (numbering, top): (Positions, Top),
     ) -> Result<Self, LoadError> {
         let table = |name: &str, rows| {
@@ -181,8 +221,9 @@ impl PostNormEncoder {
             norm: sizes.norm(weights, "embeddings.LayerNorm")?,
             layers: collect_layers(sizes.layers, |i| Layer::load(weights, sizes, (names, i)))?,
             attention: attention(sizes.heads, sizes.hidden, None),
-            activation: sizes.activation,
             top,
+            sizes: sizes.clone(),
+            names,
         })
     }
 }
@@ -242,6 +283,18 @@ impl crate::Encoder for PostNormEncoder {
         self.top.forward(cx, batch, work);
         Ok(())
     }
+
+    fn spec(&self) -> Option<EncoderSpec> {
+        let plain = self.top.stages.iter().all(|stage| stage.norm.is_none());
+        plain.then(|| EncoderSpec {
+            sizes: self.sizes.clone(),
+            names: self.names,
+            numbering: self.numbering,
+            reads_segments: self.reads_segments && self.types.is_some(),
+            select: self.top.select.clone(),
+            stages: self.top.stages.iter().map(|s| s.spec.clone()).collect(),
+        })
+    }
 }
 
 impl PostNormEncoder {
@@ -256,9 +309,13 @@ impl PostNormEncoder {
             .attn_out
             .forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden);
         layer.attn_norm.forward(cx, &mut w.hidden);
-        layer
-            .up
-            .forward(cx, &w.hidden, self.activation, &mut w.side, &mut w.inner);
+        layer.up.forward(
+            cx,
+            &w.hidden,
+            self.sizes.activation,
+            &mut w.side,
+            &mut w.inner,
+        );
         layer
             .down
             .forward(cx, &w.inner, Then::Add, &mut w.side, &mut w.hidden);

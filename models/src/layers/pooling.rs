@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// How token vectors become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pooling {
+pub enum Pooling {
     /// The first token's.
     Cls,
     /// The largest value at each place.
@@ -31,6 +31,15 @@ impl Pooling {
         ("weightedmean", Self::WeightedMean),
         ("lasttoken", Self::Last),
     ];
+
+    /// The name that sentence-transformers has for it.
+    ///
+    /// # Panics
+    /// Never: all are named.
+    pub fn name(self) -> &'static str {
+        let named = Self::NAMED.iter().find(|(_, pooling)| *pooling == self);
+        named.expect("all of them are named").0
+    }
 
     /// The vector of the text whose tokens are the rows `text` of `hidden`, of which those from `first` on take part: at
     /// least one. `out`: one row's values.

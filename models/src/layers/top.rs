@@ -4,36 +4,68 @@
 use super::encoder::Norm;
 use super::linear::Linear;
 use super::pooling::{Pooling, pool};
-use crate::{Batch, Workspace};
+use crate::weights::Weights;
+use crate::{Batch, LoadError, Workspace};
 use koma_kernels::{Cx, Rows, Then};
 
 /// Which rows go on.
-pub(crate) enum Select {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Select {
     /// One row per request: these vectors side by side.
     Pool(Vec<Pooling>),
     /// The row of every token.
     Tokens,
 }
 
-/// One layer of a top: `norm(then(W x + b))`.
+/// A dense layer of a top as data: `then(W x + b)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageSpec {
+    /// Name of its tensors, without `.weight` and `.bias`.
+    pub name: String,
+    /// Values that it gives: rows of `W`.
+    pub outputs: usize,
+    /// Values that it takes: columns of `W`.
+    pub inputs: usize,
+    /// Whether there is a `b`.
+    pub bias: bool,
+    /// What comes behind the product: one of [`Then::Store`], [`Then::Tanh`], [`Then::Relu`], [`Then::GeluErf`],
+    /// [`Then::GeluTanh`].
+    pub then: Then,
+}
+
+impl StageSpec {
+    /// A layer with a bias.
+    pub(crate) fn new(name: &str, (outputs, inputs): (usize, usize), then: Then) -> Self {
+        Self {
+            name: name.to_owned(),
+            outputs,
+            inputs,
+            bias: true,
+            then,
+        }
+    }
+}
+
+/// One layer of a top: a [`StageSpec`], then perhaps a norm.
 pub(crate) struct Stage {
-    pub(crate) linear: Linear,
-    pub(crate) then: Then,
+    pub(crate) spec: StageSpec,
+    linear: Linear,
     pub(crate) norm: Option<Norm>,
 }
 
 impl Stage {
-    /// A layer without a norm.
-    pub(crate) fn new(linear: Linear, then: Then) -> Self {
-        Self {
-            linear,
-            then,
+    /// Reads a layer without a norm.
+    pub(crate) fn load(weights: &Weights, spec: StageSpec) -> Result<Self, LoadError> {
+        let shape = (spec.outputs, spec.inputs);
+        Ok(Self {
+            linear: Linear::load_one(weights, &spec.name, shape, spec.bias)?,
+            spec,
             norm: None,
-        }
+        })
     }
 
     fn forward(&self, cx: &Cx, x: &Rows, side: &mut Rows, out: &mut Rows) {
-        self.linear.forward(cx, x, self.then, side, out);
+        self.linear.forward(cx, x, self.spec.then, side, out);
         if let Some(norm) = &self.norm {
             norm.forward(cx, out);
         }

@@ -31,6 +31,11 @@ impl Files {
             .map(Self)
     }
 
+    /// Where they are.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|(path, _)| path.as_path())
+    }
+
     /// Adds `more` behind these; gives how many were there before.
     pub(super) fn append(&mut self, more: Self) -> usize {
         let before = self.0.len();

@@ -2,9 +2,7 @@
 
 use super::values::Values;
 use super::{ModelConfig, ProcessConfig, Surroundings, bench, fetch, model, models, process};
-use crate::args::{
-    ChatArgs, Environment, LocalArgs, ModelsArgs, RunCommand, SamplingArgs, TextsArgs,
-};
+use crate::args::{ChatArgs, Environment, Layer, ModelsArgs, RunCommand, SamplingArgs, TextsArgs};
 use koma_engine::models::Secret;
 use koma_engine::{SamplingOptions, SamplingParams};
 use std::path::PathBuf;
@@ -70,14 +68,14 @@ pub(crate) struct ModelsConfig {
 impl LocalConfig {
     /// Only warnings are logged unless something else is asked for: what such a command prints is for a person, and
     /// about one question.
-    fn resolve(
+    pub(super) fn resolve(
         source: &str,
-        args: &LocalArgs,
+        flags: &Layer,
         environment: &Environment,
         around: &Surroundings,
     ) -> Result<Self, String> {
-        let (flags, variables) = (args.layer(), environment.layer());
-        let values = Values::new(&[&flags, &variables]);
+        let variables = environment.layer();
+        let values = Values::new(&[flags, &variables]);
         let mut process = process(&values, around)?;
         if values.get("log").is_none() {
             "warn".clone_into(&mut process.log_filter);
@@ -101,7 +99,7 @@ impl ChatConfig {
         around: &Surroundings,
     ) -> Result<Self, String> {
         Ok(Self {
-            local: LocalConfig::resolve(&args.source, &args.local, environment, around)?,
+            local: LocalConfig::resolve(&args.source, &args.local.layer(), environment, around)?,
             system: args.system.clone().filter(|text| !text.is_empty()),
             sampling: sampling(&args.sampling)?,
         })
@@ -139,7 +137,7 @@ impl RunConfig {
         };
         check_texts(texts, &task)?;
         Ok(Self {
-            local: LocalConfig::resolve(&texts.source, &texts.local, environment, around)?,
+            local: LocalConfig::resolve(&texts.source, &texts.local.layer(), environment, around)?,
             task,
             texts: texts.texts.clone(),
             lines: texts.lines,
