@@ -63,7 +63,7 @@ pub fn blueprint(source: &Source, options: &LoadOptions) -> Result<Blueprint, Lo
             "quantized weights have no values of their own; give the model they were made from";
         return Err(json.error("quantization_config", reason));
     }
-    checkpoint.weights.hollow();
+    checkpoint.weights.contain(Contents::None);
     let (loaded, checkpoint) = load_folder(&folder, (checkpoint, architecture), options)?;
     let spec = match &loaded.model {
         Model::Encoder(encoder) => encoder.spec(),

@@ -16,9 +16,10 @@ use crate::graph::Graph;
 use crate::hlo::{self, lint::LintError};
 use crate::manifest::{
     BOUND_FILES, Bucket, Checkpoint, Dtype, Exporter, FORMAT, FORMAT_VERSION, Gelu, Hlo, Input,
-    Manifest, ManifestError, Numerics, Output, Pooling, Precision, Status, Task, TokenizerInfo,
-    Weights,
+    Manifest, ManifestError, Numerics, Output, Pooling, Portable, PortableKind, Precision, Status,
+    Task, TokenizerInfo, Weights,
 };
+use crate::onnx;
 use crate::proto::{MAX_BYTES, Message, Values};
 pub use folder::{Folder, Open};
 use koma_models::kernels::Then;
@@ -36,6 +37,8 @@ pub const SEQS: [usize; 3] = [32, 64, 128];
 const INLINE_BYTES: u64 = 1 << 30;
 /// Most rows or tokens of a bucket: far above any device, low enough that no product of sizes overflows.
 const MAX_SIZE: usize = 1 << 20;
+/// Name of the ONNX file.
+const ONNX_FILE: &str = "model.onnx";
 /// Name of the file of separate weights.
 const WEIGHTS_FILE: &str = "weights.safetensors";
 
@@ -138,16 +141,24 @@ fn export_with(
     } else {
         Weights::Inline
     });
-    let total = if weights == Weights::Inline {
+    let modules = if weights == Weights::Inline {
         copies
     } else {
         bytes
     };
+    // ONNX is in f32 whatever the modules are: few runtimes compute in bf16.
+    let exact = match options.precision {
+        Precision::F32 => graph.clone(),
+        Precision::Bf16 => arch::graph(model, Precision::F32)?,
+    };
+    let portable: u64 = weight_values(&exact).iter().map(Values::bytes).sum();
+    let total = modules.saturating_add(portable);
     let folder = Folder::new(&options.out, options.force, open)?;
     let writer = Writer {
         model,
         spec,
         graph: &graph,
+        exact: &exact,
         weights,
         folder: &folder,
         progress: &|done| progress(done, total),
@@ -217,6 +228,8 @@ struct Writer<'a> {
     model: &'a Blueprint,
     spec: &'a EncoderSpec,
     graph: &'a Graph,
+    /// The same in f32.
+    exact: &'a Graph,
     weights: Weights,
     folder: &'a Folder<'a>,
     progress: &'a dyn Fn(u64),
@@ -262,12 +275,7 @@ impl Writer<'_> {
                 })
                 .collect(),
             outputs: vec![Output {
-                name: if task == Task::Embedding {
-                    "embedding"
-                } else {
-                    "logits"
-                }
-                .to_owned(),
+                name: output_name(task).to_owned(),
                 index: 0,
                 dtype: Dtype::F32,
                 width: head.width,
@@ -288,7 +296,7 @@ impl Writer<'_> {
                 },
                 weights_file,
             },
-            portable: Vec::new(),
+            portable: self.onnx(output_name(task))?.into_iter().collect(),
         })
     }
 
@@ -317,6 +325,24 @@ impl Writer<'_> {
             parity: None,
             neff: None,
         })
+    }
+
+    /// Writes the model as ONNX; none if it is too large for one file.
+    fn onnx(&self, output: &str) -> Result<Option<Portable>, ExportError> {
+        let message = onnx::model(self.exact, output);
+        if message.len() > MAX_BYTES {
+            return Ok(None);
+        }
+        let file = self.message(ONNX_FILE, &message)?;
+        Ok(Some(Portable {
+            kind: PortableKind::Onnx,
+            opset: Some(onnx::OPSET),
+            file: file.file,
+            sha256: file.sha256,
+            bytes: file.bytes,
+            optional: false,
+            parity: None,
+        }))
     }
 
     /// Writes a message, its weights' values from the checkpoint.
@@ -391,6 +417,14 @@ impl Writer<'_> {
             }),
             _ => None,
         }
+    }
+}
+
+/// The output's name in manifest and modules.
+fn output_name(task: Task) -> &'static str {
+    match task {
+        Task::Embedding => "embedding",
+        _ => "logits",
     }
 }
 

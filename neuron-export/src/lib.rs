@@ -10,15 +10,21 @@
 #![forbid(unsafe_code)]
 
 pub mod arch;
+pub mod compile;
 pub mod export;
 mod files;
 pub mod graph;
 pub mod hlo;
 pub mod manifest;
 pub mod neff;
+pub mod onnx;
+mod process;
 pub mod proto;
+pub mod reference;
 #[cfg(feature = "neuron")]
 pub mod serving;
+pub mod verify;
 
 pub use files::{FileRef, file_ref};
 pub use koma_models as models;
+pub use process::Stop;

@@ -401,6 +401,18 @@ pub enum Target {
     Trn2,
 }
 
+impl Target {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inf1 => "inf1",
+            Self::Inf2 => "inf2",
+            Self::Trn1 => "trn1",
+            Self::Trn2 => "trn2",
+        }
+    }
+}
+
 /// The model in a format that other runtimes read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

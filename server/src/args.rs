@@ -5,6 +5,7 @@
 //! Invariant: a setting is text and the place it came from until `config` reads it, so that each is read by one function
 //! and every message names the place.
 
+mod artifact;
 mod bench;
 mod device;
 mod export;
@@ -14,6 +15,7 @@ mod local;
 mod models;
 mod shell;
 
+pub(crate) use artifact::{AutoCastArg, CompileArgs, CostArgs, TargetArg, VerifyArgs};
 pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
 pub(crate) use device::DeviceArgs;
@@ -267,8 +269,16 @@ fn layer<const N: usize>(flags: [(&'static str, &Option<String>); N]) -> Layer {
 }
 
 /// How the variables begin that Koma reads: its own, those of the hub's and AWS's tools, where folders for caches are, and
-/// whether colours are wanted.
-const OURS: [&str; 6] = ["KOMA_", "HF_", "AWS_", "XDG_CACHE_HOME", "HOME", "NO_COLOR"];
+/// whether colours are wanted, and the Neuron compiler (not its tools' flags).
+const OURS: [&str; 7] = [
+    "KOMA_",
+    "HF_",
+    "AWS_",
+    "XDG_CACHE_HOME",
+    "HOME",
+    "NO_COLOR",
+    "NEURON_CC",
+];
 
 /// The environment, read once.
 #[derive(Clone, Default)]
@@ -321,6 +331,16 @@ impl Environment {
     /// Whether colours are wanted where there is a terminal: not if `NO_COLOR` is set (no-color.org).
     pub(crate) fn color(&self) -> bool {
         self.get("NO_COLOR").is_none()
+    }
+
+    /// The Python that executes exports: `KOMA_PYTHON`.
+    pub(crate) fn python(&self) -> Option<&Path> {
+        self.get("KOMA_PYTHON").map(Path::new)
+    }
+
+    /// The Neuron compiler, where it is not on the path: `NEURON_CC`, which its own tools read too.
+    pub(crate) fn neuron_cc(&self) -> Option<&Path> {
+        self.get("NEURON_CC").map(Path::new)
     }
 
     /// The file of `KOMA_CONFIG`.

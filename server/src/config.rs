@@ -5,6 +5,7 @@
 //!
 //! Invariant: after `resolve` nothing else has a default, and every message names the flag, variable or key at fault.
 
+mod artifact;
 mod bench;
 mod device;
 mod export;
@@ -17,6 +18,7 @@ mod values;
 mod tests;
 
 use crate::args::{Environment, File, Layer, ServeArgs};
+pub(crate) use artifact::{Expected, VerifyConfig, compile_options};
 pub(crate) use bench::{BenchConfig, BenchServeConfig, Pace};
 pub(crate) use device::{DeviceChoice, DeviceConfig};
 pub(crate) use export::ExportConfig;

@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use config::{
     BenchConfig, BenchServeConfig, ChatConfig, DoctorConfig, ExportConfig, LogFormat, ModelsConfig,
-    PlanConfig, ProcessConfig, RunConfig, ServeConfig, Surroundings,
+    PlanConfig, ProcessConfig, RunConfig, ServeConfig, Surroundings, VerifyConfig, compile_options,
 };
 use std::process::ExitCode;
 
@@ -115,6 +115,17 @@ fn export(
     around: &Surroundings,
 ) -> Result<(), Failure> {
     match args.command {
+        Some(ExportCommand::Verify(args)) => {
+            let config =
+                VerifyConfig::resolve(&args, environment, around).map_err(Failure::Usage)?;
+            logging::start(&config.process)?;
+            commands::export::verify::verify(&config)?;
+        }
+        Some(ExportCommand::Compile(args)) => {
+            let options = compile_options(&args, environment);
+            commands::export::compile::compile(&args.artifact, &options)?;
+        }
+        Some(ExportCommand::Cost(args)) => commands::export::cost::cost(&args)?,
         Some(ExportCommand::Inspect(args)) => commands::export::inspect::inspect(&args)?,
         None => {
             let config =

@@ -1,6 +1,6 @@
 //! What `koma export` takes.
 
-use super::{Layer, layer};
+use super::{CompileArgs, CostArgs, Layer, VerifyArgs, artifact, layer};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -24,6 +24,15 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ExportCommand {
+    /// Execute what an export holds on this machine's CPU, and compare it with the model.
+    #[command(after_help = artifact::VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
+    /// Compile an export's modules for a device, with AWS's compiler.
+    #[command(after_help = artifact::COMPILE_EXAMPLES)]
+    Compile(CompileArgs),
+    /// Compute the price of a million inferences from measurements and prices.
+    #[command(after_help = artifact::COST_EXAMPLES)]
+    Cost(CostArgs),
     /// Show what an export or a compiled module holds.
     Inspect(InspectArgs),
 }

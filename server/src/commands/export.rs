@@ -2,7 +2,11 @@
 //!
 //! Owns: what is said about it. Must not know: how an export is made or checked; that is `koma-neuron-export`'s.
 
+pub(crate) mod compile;
+pub(crate) mod cost;
 pub(crate) mod inspect;
+mod interrupt;
+pub(crate) mod verify;
 
 use super::start;
 use crate::config::{ExportConfig, LogFormat};

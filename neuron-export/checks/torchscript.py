@@ -1,0 +1,104 @@
+"""Adds TorchScript to an export: `python torchscript.py MODEL_DIR EXPORT_DIR`, then `koma export verify EXPORT_DIR`.
+
+Needs requirements-torchscript.txt. PyTorch calls torch.jit deprecated (it warns so since 2.15); this file is for runtimes that
+still want it, and nothing else in Koma needs it. The trace takes any batch and sequence.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+import torch
+
+NAME = "model.torchscript.pt"
+# Larger than 1 in both directions, and with a ragged mask: what a trace sees as constant becomes constant.
+BATCH, SEQ = 2, 8
+
+
+class Classifier(torch.nn.Module):
+    def __init__(self, folder, names):
+        super().__init__()
+        from transformers import AutoModelForSequenceClassification
+
+        self.names = names
+        self.model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        )
+
+    def forward(self, *inputs):
+        return self.model(**dict(zip(self.names, inputs))).logits
+
+
+class Embedder(torch.nn.Module):
+    def __init__(self, folder, names):
+        super().__init__()
+        from sentence_transformers import SentenceTransformer
+
+        self.names = names
+        exact = {"dtype": torch.float32, "attn_implementation": "eager"}
+        self.model = SentenceTransformer(str(folder), device="cpu", model_kwargs=exact)
+
+    def forward(self, *inputs):
+        return self.model(dict(zip(self.names, inputs)))["sentence_embedding"]
+
+
+def trace(folder, manifest):
+    names = [one["name"] for one in manifest["inputs"]]
+    kind = Embedder if manifest["task"] == "sentence-embedding" else Classifier
+    ids = torch.arange(BATCH * SEQ).reshape(BATCH, SEQ) % manifest["tokenizer"]["vocab_size"]
+    mask = torch.ones(BATCH, SEQ, dtype=torch.long)
+    mask[1, SEQ // 2 :] = 0
+    example = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    with torch.no_grad():
+        traced = torch.jit.trace(kind(folder, names).eval(), tuple(example[name] for name in names), check_trace=False)
+        return torch.jit.freeze(traced)
+
+
+def place(folder, name, write):
+    """Writes a file beside its place, then into it."""
+    handle, path = tempfile.mkstemp(dir=folder, prefix="new-", suffix=pathlib.Path(name).suffix)
+    os.close(handle)
+    try:
+        write(path)
+        os.chmod(path, 0o644)
+        os.replace(path, folder / name)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def main():
+    model, export = map(pathlib.Path, sys.argv[1:3])
+    manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256((model / "config.json").read_bytes()).hexdigest()
+    if digest != manifest["source"]["config_sha256"]:
+        sys.exit(f"{model}: config.json is not that of the export in {export}")
+    torch.set_num_threads(1)
+    traced = trace(model, manifest)
+    others = [one for one in manifest["portable"] if one["kind"] != "torchscript"]
+
+    def named(portable):
+        text = json.dumps({**manifest, "portable": portable}, indent=2, ensure_ascii=False)
+        place(export, "manifest.json", lambda path: pathlib.Path(path).write_text(text + "\n", encoding="utf-8"))
+
+    # The manifest never names a file with other bytes than it says.
+    named(others)
+    place(export, NAME, lambda path: traced.save(path))
+    data = (export / NAME).read_bytes()
+    entry = {
+        "kind": "torchscript",
+        "file": NAME,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "optional": True,
+        "parity": None,
+    }
+    named([*others, entry])
+    print(f"{export / NAME}: {len(data)} bytes; not verified yet (koma export verify {export})")
+
+
+if __name__ == "__main__":
+    main()
