@@ -173,7 +173,7 @@ impl ServeConfig {
 }
 
 impl ModelConfig {
-    /// Most tokens of a step. A decoder's prompts come in chunks: from 512 rows on products gain nothing from more, while
+    /// Most tokens of a step. A decoder's prompts come in chunks: a prompt of 2,048 tokens is read no slower in four, while
     /// buffers and the wait of requests that generate beside a prompt grow. An encoder takes each input whole.
     pub(crate) fn batch_tokens(&self, generates: bool) -> usize {
         let own = if generates { 512 } else { 2048 };

@@ -210,7 +210,8 @@ fn a_folder_that_is_there_is_replaced_only_with_force_and_only_if_it_is_an_expor
     options.batches = vec![2];
     let manifest = quietly(&model, &options).unwrap();
     assert_eq!(Manifest::read(&out).unwrap(), manifest);
-    assert_eq!(contents(&out).len(), 3);
+    // A module, the ONNX file, the tokenizer or what it is bound to, the manifest.
+    assert_eq!(contents(&out).len(), 4);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
     fs::remove_file(out.join("manifest.json")).unwrap();
@@ -219,7 +220,7 @@ fn a_folder_that_is_there_is_replaced_only_with_force_and_only_if_it_is_an_expor
         error.contains("is no export, so it is not replaced"),
         "{error}"
     );
-    assert_eq!(contents(&out).len(), 2);
+    assert_eq!(contents(&out).len(), 3);
     options.out = folder.path().join("none/a");
     let error = quietly(&model, &options).unwrap_err().to_string();
     assert!(error.contains("none/a: "), "{error}");
