@@ -295,6 +295,10 @@ impl EngineCore {
         let ran = Instant::now();
         match result {
             Ok(()) => {
+                for (_, error) in self.runner.failed() {
+                    record.failed = true;
+                    note_broken(&RequestError::of_kernels(error), &self.monitor);
+                }
                 let requests = self.scheduler.requests();
                 let rows = self.runner.sample(&self.plan, requests);
                 let now = Instant::now();
@@ -305,9 +309,7 @@ impl EngineCore {
                 tracing::error!(step = self.step, %error, "a step failed");
                 record.failed = true;
                 let error = RequestError::of_step(&error);
-                if error == RequestError::DeviceBroken {
-                    self.monitor.note_broken_device();
-                }
+                note_broken(&error, &self.monitor);
                 self.scheduler
                     .fail_step(&self.plan, &error, &mut self.outputs);
             }
@@ -342,6 +344,13 @@ impl EngineCore {
                 *slot = None;
             }
         }
+    }
+}
+
+/// Remembers a device that is broken.
+fn note_broken(error: &RequestError, monitor: &Monitor) {
+    if *error == RequestError::DeviceBroken {
+        monitor.note_broken_device();
     }
 }
 

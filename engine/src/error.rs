@@ -104,10 +104,18 @@ impl RequestError {
     /// What a request hears whose step failed with `error`.
     pub(crate) fn of_step(error: &StepError) -> Self {
         match error {
-            StepError::Kernels(kernels::Error::Device(Fault::Timeout, _)) => Self::DeviceTimeout,
-            StepError::Kernels(kernels::Error::Device(Fault::Busy, _)) => Self::DeviceBusy,
-            StepError::Kernels(kernels::Error::Device(Fault::Broken, _)) => Self::DeviceBroken,
-            StepError::Kernels(_) | StepError::Output { .. } => Self::Step(error.to_string()),
+            StepError::Kernels(error) => Self::of_kernels(error),
+            StepError::Output { .. } => Self::Step(error.to_string()),
+        }
+    }
+
+    /// What a request hears that could not be computed because of `error`.
+    pub(crate) fn of_kernels(error: &kernels::Error) -> Self {
+        match error {
+            kernels::Error::Device(Fault::Timeout, _) => Self::DeviceTimeout,
+            kernels::Error::Device(Fault::Busy, _) => Self::DeviceBusy,
+            kernels::Error::Device(Fault::Broken, _) => Self::DeviceBroken,
+            _ => Self::Step(error.to_string()),
         }
     }
 }

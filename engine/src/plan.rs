@@ -4,9 +4,9 @@
 //!
 //! Invariant: an output has one row per sample that its plan asks for, in the order of the plan.
 
-use crate::TokenLogprob;
 use crate::cache::BlockCopy;
 use crate::request::RequestId;
+use crate::{RequestError, TokenLogprob};
 
 /// The scheduler's decision for one step.
 #[derive(Debug, Default)]
@@ -60,8 +60,8 @@ pub(crate) enum Row {
     },
     /// An encoder's activated row, or its rows of all tokens one after another.
     Pooled(Vec<f32>),
-    /// The model's row has values that are not finite.
-    NotFinite,
+    /// There is none.
+    Failed(RequestError),
 }
 
 /// What a step gave.

@@ -8,8 +8,8 @@
 use crate::plan::{PlanEntry, Row, StepOutput, StepPlan};
 use crate::request::{Request, Requests, Work};
 use crate::sampler::{Noise, Sampler};
-use crate::{SamplingParams, TokenLogprob, logits};
-use koma_models::kernels::{Cx, GroupKind, KvCache};
+use crate::{RequestError, SamplingParams, TokenLogprob, logits};
+use koma_models::kernels::{self, Cx, GroupKind, KvCache};
 use koma_models::{Batch, GroupSlots, Head, Model, Workspace};
 
 /// Why a step gave nothing.
@@ -108,7 +108,10 @@ impl ModelRunner {
         fill_skips(batch, plan, requests);
         match &self.model {
             Model::Decoder(model) => model.forward(&self.cx, batch, &mut self.cache, work)?,
-            Model::Encoder(model) => model.forward(&self.cx, batch, work)?,
+            Model::Encoder(model) => {
+                work.failed.clear();
+                model.forward(&self.cx, batch, work)?;
+            }
         }
         let (got, width) = (work.output.rows(), work.output.width());
         if got != expected || (width == 0 && expected > 0) {
@@ -119,6 +122,11 @@ impl ModelRunner {
             });
         }
         Ok(())
+    }
+
+    /// Requests of the last [`ModelRunner::forward`] that the device gave no row for, by their place in the plan, and why.
+    pub(crate) fn failed(&self) -> &[(usize, kernels::Error)] {
+        &self.buffers.work.failed
     }
 
     /// Turns the rows of the last [`ModelRunner::forward`] into tokens or results.
@@ -136,12 +144,16 @@ impl ModelRunner {
         let width = work.output.width();
         let sampled = plan.entries.iter().filter(|entry| entry.samples > 0);
         for (i, entry) in sampled.enumerate() {
+            let failure = failure(&work.failed, i);
             let row = work.output.row_mut(i);
             let request = &requests[entry.id];
-            if !logits::is_finite(row) {
-                output
-                    .rows
-                    .extend((0..entry.samples).map(|_| Row::NotFinite));
+            let failure = failure.or_else(|| {
+                let finite = logits::is_finite(row);
+                (!finite).then_some(RequestError::NotFinite)
+            });
+            if let Some(error) = failure {
+                let rows = (0..entry.samples).map(|_| Row::Failed(error.clone()));
+                output.rows.extend(rows);
                 continue;
             }
             match &request.work {
@@ -176,9 +188,13 @@ impl ModelRunner {
         let Buffers { work, output, .. } = &mut self.buffers;
         output.rows.clear();
         let mut next = 0;
-        for entry in &plan.entries {
+        for (i, entry) in plan.entries.iter().enumerate() {
             let rows = next..next + entry.num_scheduled;
             next = rows.end;
+            if let Some(error) = failure(&work.failed, i) {
+                output.rows.push(Row::Failed(error));
+                continue;
+            }
             let raw = matches!(&requests[entry.id].work, Work::Pool(params) if params.raw);
             let mut values = Vec::with_capacity(rows.len() * work.output.width());
             for r in rows {
@@ -195,11 +211,17 @@ impl ModelRunner {
             output.rows.push(if logits::is_finite(&values) {
                 Row::Pooled(values)
             } else {
-                Row::NotFinite
+                Row::Failed(RequestError::NotFinite)
             });
         }
         output
     }
+}
+
+/// Why the device gave no row for the request `i` of the batch.
+fn failure(failed: &[(usize, kernels::Error)], i: usize) -> Option<RequestError> {
+    let (_, error) = failed.iter().find(|(request, _)| *request == i)?;
+    Some(RequestError::of_kernels(error))
 }
 
 /// One row gives a token to each continuation that starts from it.

@@ -263,10 +263,10 @@ impl Scheduler {
                 continue;
             };
             let client = request.client;
-            let failed = self.take_rows(entry, &mut rows, now, out).is_err();
+            let taken = self.take_rows(entry, &mut rows, now, out);
             rows.for_each(drop);
-            if failed {
-                self.fail(client, RequestError::NotFinite, out);
+            if let Err(error) = taken {
+                self.fail(client, error, out);
             }
         }
     }
@@ -318,7 +318,7 @@ impl Scheduler {
         rows: &mut dyn Iterator<Item = Row>,
         now: Instant,
         out: &mut Vec<Output>,
-    ) -> Result<(), NotFinite> {
+    ) -> Result<(), RequestError> {
         let request = &mut self.requests[entry.id];
         request.num_computed += entry.num_scheduled;
         let Request {
@@ -333,10 +333,10 @@ impl Scheduler {
             return Ok(());
         }
         let forks = std::mem::replace(&mut request.unforked, 1).saturating_sub(1);
-        let first = rows.next().ok_or(NotFinite)?;
+        let first = rows.next().ok_or(RequestError::NotFinite)?;
         // Forks copy the request as it is before its own first token.
         for child in 1..=forks {
-            let row = rows.next().ok_or(NotFinite)?;
+            let row = rows.next().ok_or(RequestError::NotFinite)?;
             let forked = self.fork(entry.id, child);
             self.take_row(forked, row, now, out)?;
         }
@@ -349,11 +349,11 @@ impl Scheduler {
         row: Row,
         now: Instant,
         out: &mut Vec<Output>,
-    ) -> Result<(), NotFinite> {
+    ) -> Result<(), RequestError> {
         let request = &mut self.requests[id];
         let client = request.client;
         let (token, logprob) = match row {
-            Row::NotFinite => return Err(NotFinite),
+            Row::Failed(error) => return Err(error),
             Row::Pooled(values) => {
                 let (usage, timings) = (request.usage(), request.timings(now));
                 self.stats.finished_pooled += 1;
@@ -535,10 +535,6 @@ impl Scheduler {
             .sum()
     }
 }
-
-/// A row of the model has values that are not finite.
-#[derive(Debug)]
-struct NotFinite;
 
 #[cfg(test)]
 mod tests;

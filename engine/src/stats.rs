@@ -68,6 +68,6 @@ pub struct StepRecord {
     pub forward: Duration,
     /// Time to sample and to update.
     pub update: Duration,
-    /// Whether it failed.
+    /// Whether it, or a part of it, failed on its device.
     pub failed: bool,
 }

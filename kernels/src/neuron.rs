@@ -17,6 +17,6 @@ mod status;
 mod tensor;
 
 pub use model::{Model, TensorInfo, Usage};
-pub use runtime::Runtime;
+pub use runtime::{Found, Runtime};
 pub use status::{NeuronError, Status};
 pub use tensor::{Dtype, Tensor, TensorSet};

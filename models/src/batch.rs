@@ -1,6 +1,6 @@
 //! The tensors of one forward: what the engine's runner builds and a model reads.
 
-use koma_kernels::{BlockTables, Routing, Rows};
+use koma_kernels::{BlockTables, Error, Routing, Rows};
 
 /// One step's packed batch. Requests lie one after another; request `i` has the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
 /// The same buffers are refilled every step.
@@ -99,6 +99,9 @@ pub struct Workspace {
     /// The result: a decoder's logits `[logit_rows, vocab]`; an encoder's head or pooled output, one row per request or per
     /// token ([`crate::HeadKind::Tokens`]), before [`crate::Head::activate`].
     pub output: Rows,
+    /// Requests of an encoder's batch that its device gave no row for, each once and in ascending order, and why; their rows of
+    /// `output` mean nothing. Whoever calls a model empties it before.
+    pub failed: Vec<(usize, Error)>,
     /// When set, a model pushes a copy of the hidden states after the embedding and after each layer (parity tests).
     pub trace: Option<Vec<Rows>>,
 }

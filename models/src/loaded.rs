@@ -149,10 +149,10 @@ pub trait Decoder: Send {
 
 /// A model that reads whole sequences and gives one row per request.
 pub trait Encoder: Send {
-    /// Computes `batch` and leaves one raw row per request in `work.output`.
+    /// Computes `batch` and leaves one raw row per request in `work.output`, but for those in `work.failed`.
     ///
     /// # Errors
-    /// If the device failed; the step is then lost.
+    /// If nothing could be computed; the step is then lost.
     fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error>;
 
     /// Its layers as data, if they can be told as that.

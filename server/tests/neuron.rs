@@ -7,7 +7,7 @@
 )]
 
 use koma_neuron_export::manifest::{Manifest, Weights};
-use koma_tests::artifact::{WEIGHTS_SUM, golden, make};
+use koma_tests::artifact::{golden, make};
 use koma_tests::fake_nrt::{FakeNrt, toy};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,6 +22,8 @@ struct World {
     model: PathBuf,
     artifact: TempDir,
     fake: FakeNrt,
+    /// What the separate weights add up to.
+    weights: f64,
 }
 
 impl World {
@@ -31,13 +33,11 @@ impl World {
 
     fn of(model: &str, weights: Weights, conf: &str) -> Self {
         let (model, artifact) = (golden(model), tempfile::tempdir().unwrap());
-        let buckets = [(1, 16), (1, 32), (4, 16), (4, 32)];
-        make(&model, artifact.path(), &buckets, weights);
-        let fake = FakeNrt::new(conf);
         Self {
+            weights: make(&model, artifact.path(), (&[1, 4], &[16, 32]), weights),
             model,
             artifact,
-            fake,
+            fake: FakeNrt::new(conf),
         }
     }
 
@@ -223,7 +223,7 @@ fn many_clients_get_the_device_s_answers_and_all_is_given_back() {
     let inputs = inputs();
     let expected: Vec<_> = inputs
         .iter()
-        .map(|(_, ids)| toy(ids, &[], 3, WEIGHTS_SUM))
+        .map(|(_, ids)| toy(ids, &[], 3, world.weights))
         .collect();
     std::thread::scope(|scope| {
         for client in 0..6 {
@@ -272,7 +272,7 @@ fn reranking_and_embeddings_are_shared_too() {
     let case: Value = serde_json::from_str(&std::fs::read_to_string(case).unwrap()).unwrap();
     let pair = &case["inputs"][0];
     let list = |name: &str| serde_json::from_value::<Vec<u32>>(pair[name].clone()).unwrap();
-    let expected = toy(&list("ids"), &list("type_ids"), 1, WEIGHTS_SUM)[0];
+    let expected = toy(&list("ids"), &list("type_ids"), 1, world.weights)[0];
     let body =
         json!({"query": pair["text"], "documents": ["manga", pair["pair"]], "raw_scores": true});
     let reply = server.exchange("POST", "/v1/rerank", &body.to_string());
@@ -285,8 +285,10 @@ fn reranking_and_embeddings_are_shared_too() {
         .find(|one| one["index"] == 1)
         .unwrap();
     assert_eq!(
-        of_pair["relevance_score"].as_f64(),
-        Some(f64::from(expected))
+        of_pair["relevance_score"]
+            .as_f64()
+            .map(|score| score as f32),
+        Some(expected)
     );
     server.end();
     world.fake.check_released();

@@ -9,11 +9,14 @@
  * not heeded or weights of another model change it; padding does not. All numbers are whole and small, so f32 holds them.
  *
  * A "NEFF" is a header of 1024 bytes as documented, then a tar archive whose first file has lines `in|out NAME DTYPE DIM...`. The
- * first integer input is ids, the second the mask, the third the segments.
+ * first integer input is ids, the second the mask, the third the segments. If lines `row HASH VALUE...` follow, the toy is not computed,
+ * but the row is given that belongs to the hash of the ids and segments under the mask; a row that nobody recorded is an invalid input,
+ * one of nothing but padding is zeros. `weights HASH` then is what all inputs that are no integers must be.
  *
  * What it is told, in the file beside it with `.conf` behind its name, one a line:
  *   cores N                     cores there are (2)
  *   swap 1                      the rows of each execution are swapped: a wrong runtime, which tests must notice
+ *   meet N                      the first N executions wait for each other; those that wait in vain time out
  *   CALL STATUS SKIP COUNT      after SKIP good ones, COUNT calls (0: all) of this function give STATUS
  * What it tells, when it is closed, in the file with `.live` behind its name: objects that are left, and what was done wrong. */
 #define _GNU_SOURCE
@@ -24,24 +27,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { OK = 0, INVALID = 2, NEFF_VERSION = 10, UNINITIALIZED = 13, CLOSED = 14, CORE_BUSY = 1005 };
-enum { MOST = 64, MOST_CORES = 16 };
+enum { OK = 0, INVALID = 2, TIMEOUT = 5, NEFF_VERSION = 10, UNINITIALIZED = 13, CLOSED = 14, BAD_INPUT = 1002, CORE_BUSY = 1005 };
+enum { MOST = 64, MOST_CORES = 16, MOST_ROWS = 256 };
 enum { I32 = 8, F32 = 10 };
 
 typedef struct { char name[256]; int usage; size_t size; int dtype; uint32_t *shape; uint32_t ndim; } info_t;
 typedef struct { uint64_t count; info_t infos[]; } infos_t;
+typedef struct { uint64_t numbers[4]; char detail[128], git_hash[64]; } version_t;
 typedef struct { void *bytes; size_t size; int core; atomic_int sets; } tensor_t;
 typedef struct { char names[MOST][256]; tensor_t *tensors[MOST]; int count; } set_t;
-typedef struct { info_t infos[MOST]; int count, core; } model_t;
+typedef struct { uint64_t hash; float *values; } row_t;
+typedef struct { info_t infos[MOST]; row_t rows[MOST_ROWS]; uint64_t weights; int count, recorded, core; } model_t;
 typedef struct { char call[40]; int status, skip, count; atomic_int seen; } fault_t;
 
 _Static_assert(sizeof(info_t) == 296 && offsetof(info_t, shape) == 280 && offsetof(infos_t, infos) == 8, "documented layout");
 
-static int state = UNINITIALIZED, cores = 2, swap, faults;
+static int state = UNINITIALIZED, cores = 2, swap, meet, faults;
 static fault_t fault[MOST];
 static char self[4096];
-static atomic_int models, tensors, sets, misuse, executions, tensors_made;
+static atomic_int models, tensors, sets, misuse, executions, tensors_made, on_core[MOST_CORES], inside;
 static atomic_flag busy[MOST_CORES];
 
 static void configure(void) {
@@ -54,6 +60,7 @@ static void configure(void) {
     while (file && fgets(line, sizeof line, file)) {
         fault_t *f = &fault[faults];
         if (sscanf(line, "cores %d", &cores) == 1 || sscanf(line, "swap %d", &swap) == 1) continue;
+        if (sscanf(line, "meet %d", &meet) == 1) continue;
         if (sscanf(line, "%39s %d %d %d", f->call, &f->status, &f->skip, &f->count) == 4) faults++;
     }
     if (file) fclose(file);
@@ -81,18 +88,47 @@ int nrt_init(int framework, const char *version, const char *fal) {
     return status;
 }
 
+int nrt_get_version(version_t *out, size_t size) {
+    if (size < sizeof *out) return INVALID;
+    *out = (version_t){{2, 99, 1, 0}, "a stand-in", ""};
+    return OK;
+}
+
 void nrt_close(void) {
     char path[5000];
     snprintf(path, sizeof path, "%s.live", self);
     state = CLOSED;
     FILE *file = fopen(path, "w");
     if (!file) return;
-    fprintf(file, "models=%d tensors=%d sets=%d misuse=%d executions=%d tensors_made=%d\n", models, tensors, sets, misuse,
+    fprintf(file, "models=%d tensors=%d sets=%d misuse=%d executions=%d tensors_made=%d", models, tensors, sets, misuse,
             executions, tensors_made);
+    for (int i = 0; i < cores; i++) fprintf(file, " core%d=%d", i, on_core[i]);
+    fprintf(file, "\n");
     fclose(file);
 }
 
 int nrt_get_visible_vnc_count(uint32_t *count) { TOLD(); *count = cores; return OK; }
+
+/* FNV-1a. */
+static uint64_t hashed(uint64_t hash, const void *bytes, size_t size) {
+    for (size_t i = 0; i < size; i++) hash = (hash ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3;
+    return hash;
+}
+static const uint64_t NOTHING = 0xcbf29ce484222325;
+
+/* Takes in a line of what was recorded, behind those of the tensors; whether it is one. */
+static int record(model_t *m, char *line) {
+    if (!strncmp(line, "weights ", 8)) return m->weights = strtoull(line + 8, 0, 16), 1;
+    if (strncmp(line, "row ", 4)) return 0;
+    if (m->recorded == MOST_ROWS) return 1;
+    row_t *row = &m->rows[m->recorded++];
+    char *rest;
+    row->hash = strtoull(line + 4, &rest, 16);
+    uint32_t width = m->infos[m->count - 1].shape[1];
+    row->values = calloc(width, sizeof *row->values);
+    for (uint32_t l = 0; l < width; l++) row->values[l] = strtof(rest, &rest);
+    return 1;
+}
 
 int nrt_load(const void *neff, size_t size, int32_t core, int32_t core_count, model_t **out) {
     TOLD();
@@ -108,6 +144,7 @@ int nrt_load(const void *neff, size_t size, int32_t core, int32_t core_count, mo
         info_t *i = &m->infos[m->count];
         char way[8];
         int used = 0, step;
+        if (record(m, line)) continue;
         if (m->count == MOST || sscanf(line, "%7s %255s %d%n", way, i->name, &i->dtype, &used) != 3) continue;
         i->usage = !strcmp(way, "out");
         i->size = 4;
@@ -127,6 +164,7 @@ int nrt_load(const void *neff, size_t size, int32_t core, int32_t core_count, mo
 
 int nrt_unload(model_t *m) {
     for (int i = 0; i < m->count; i++) free(m->infos[i].shape);
+    for (int i = 0; i < m->recorded; i++) free(m->rows[i].values);
     free(m);
     models--;
     return OK;
@@ -213,11 +251,26 @@ static tensor_t *find(const model_t *m, const info_t *i, const set_t *s) {
     return 0;
 }
 
+/* Gives the recorded row for `seq` tokens of a row of the inputs. */
+static int recall(const model_t *m, const int32_t *whole[3], uint32_t at, uint32_t seq, float *values, uint32_t width) {
+    uint64_t hash = NOTHING;
+    memset(values, 0, width * sizeof *values);
+    for (uint32_t k = at; k < at + seq; k++) {
+        int32_t token[2] = {whole[0][k], whole[2] ? whole[2][k] : 0};
+        if (whole[1][k]) hash = hashed(hash, token, sizeof token);
+    }
+    if (hash == NOTHING) return OK;
+    for (int i = 0; i < m->recorded; i++)
+        if (m->rows[i].hash == hash) return memcpy(values, m->rows[i].values, width * sizeof *values), OK;
+    return BAD_INPUT;
+}
+
 static int compute(const model_t *m, const set_t *in, set_t *out) {
     const int32_t *whole[3] = {0};
     int n = 0;
     uint32_t batch = 0, seq = 0;
     double weights = 0;
+    uint64_t hash = NOTHING;
     for (int i = 0; i < m->count; i++) {
         const info_t *info = &m->infos[i];
         const tensor_t *t = find(m, info, info->usage ? out : in);
@@ -227,13 +280,19 @@ static int compute(const model_t *m, const set_t *in, set_t *out) {
             batch = info->shape[0];
             seq = info->shape[1];
         }
+        if (m->weights && !info->usage && info->dtype != I32) hash = hashed(hash, t->bytes, t->size);
         for (size_t k = 0; !info->usage && info->dtype == F32 && k < t->size / 4; k++) weights += ((float *)t->bytes)[k];
     }
+    if (m->weights && m->weights != hash) return BAD_INPUT;
     for (int i = 0; i < m->count; i++) {
         const info_t *info = &m->infos[i];
         if (!info->usage) continue;
         float *values = find(m, info, out)->bytes;
-        for (uint32_t b = 0; b < batch; b++)
+        for (uint32_t b = 0; b < batch && m->recorded; b++) {
+            int status = recall(m, whole, b * seq, seq, values + b * info->shape[1], info->shape[1]);
+            if (status) return status;
+        }
+        for (uint32_t b = 0; b < batch && !m->recorded; b++)
             for (uint32_t l = 0; l < info->shape[1]; l++) {
                 int64_t sum = 0;
                 for (uint32_t k = 0; k < seq; k++)
@@ -245,11 +304,20 @@ static int compute(const model_t *m, const set_t *in, set_t *out) {
     return OK;
 }
 
+/* Waits until enough have begun, if it is told to; whether they have. */
+static int met(void) {
+    if (!meet) return 1;
+    inside++;
+    for (int i = 0; i < 20000 && inside < meet; i++) usleep(1000);
+    return inside >= meet;
+}
+
 int nrt_execute(model_t *m, const set_t *in, set_t *out) {
     TOLD();
     if (atomic_flag_test_and_set(&busy[m->core])) return CORE_BUSY;
     executions++;
-    int status = compute(m, in, out);
+    on_core[m->core]++;
+    int status = met() ? compute(m, in, out) : TIMEOUT;
     atomic_flag_clear(&busy[m->core]);
     return status;
 }

@@ -259,6 +259,20 @@ fn a_library_that_is_missing_or_another_one_is_named() {
 }
 
 #[test]
+fn a_runtime_is_found_without_being_started() {
+    let fake = FakeNrt::new("nrt_init 1 0 0");
+    let found = Runtime::find(Some(&fake.library())).unwrap();
+    assert_eq!(found.place, fake.library().display().to_string());
+    assert_eq!(found.version.as_deref(), Some("2.99.1.0"));
+    let missing = Runtime::find(Some(Path::new("/nowhere/libnrt.so.1")));
+    assert!(matches!(missing, Err(NeuronError::Library(_))));
+    assert!(matches!(
+        Runtime::find(Some(Path::new("libc.so.6"))),
+        Err(NeuronError::Library(_))
+    ));
+}
+
+#[test]
 fn a_process_starts_a_runtime_once() {
     let fake = FakeNrt::new("");
     let start = || Runtime::start(Some(&fake.library()));

@@ -5,35 +5,38 @@
 use koma_engine::{
     EngineConfig, EngineHandle, Event, NewRequest, PoolingParams, RequestError, SubmitError, Task,
 };
-use koma_kernels::{Class, Isa, Team};
-use koma_models::{Device, NeuronCounts};
+use koma_kernels::{Class, Cx, Error, Fault, Isa, Team};
+use koma_models::{Batch, Device, Model, NeuronCounts, Workspace};
 use koma_neuron_export::file_ref;
 use koma_neuron_export::manifest::{Manifest, Weights};
 use koma_neuron_export::serving::{Cores, ServingError, ServingOptions, prepare};
-use koma_tests::artifact::{self, WEIGHTS_SUM, compile, golden, loaded, make};
+use koma_tests::artifact::{self, compile, golden, loaded, make};
 use koma_tests::fake_nrt::{FakeNrt, neff, toy, toy_neff};
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-const BUCKETS: [(usize, usize); 4] = [(1, 16), (1, 32), (4, 16), (4, 32)];
+/// Rows and tokens of the buckets.
+const BUCKETS: (&[usize], &[usize]) = (&[1, 4], &[16, 32]);
 
 /// A golden model with its export, and a stand-in.
 struct Rig {
     model: std::path::PathBuf,
     artifact: TempDir,
     fake: FakeNrt,
+    /// What the separate weights add up to.
+    weights: f64,
 }
 
 impl Rig {
     fn new(model: &str, weights: Weights, conf: &str) -> Self {
-        let rig = Self {
-            model: golden(model),
-            artifact: tempfile::tempdir().unwrap(),
+        let (model, artifact) = (golden(model), tempfile::tempdir().unwrap());
+        Self {
+            weights: make(&model, artifact.path(), BUCKETS, weights),
+            model,
+            artifact,
             fake: FakeNrt::new(conf),
-        };
-        make(&rig.model, rig.artifact.path(), &BUCKETS, weights);
-        rig
+        }
     }
 
     fn options(&self) -> ServingOptions {
@@ -115,7 +118,7 @@ fn text(number: usize) -> Vec<u32> {
 }
 
 /// Asks from 8 threads at once; the number of wrong answers.
-fn wrong_answers(engine: &EngineHandle, width: usize, weights: f32) -> usize {
+fn wrong_answers(engine: &EngineHandle, width: usize, weights: f64) -> usize {
     let wrong = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -148,12 +151,8 @@ fn answers_are_those_of_the_device_whatever_runs_together() {
         for weights in [Weights::Inline, Weights::Separate] {
             let rig = Rig::new(model, weights, "cores 2");
             let engine = rig.engine();
-            let sum = if weights == Weights::Separate {
-                WEIGHTS_SUM
-            } else {
-                0.0
-            };
-            assert_eq!(wrong_answers(&engine, width, sum), 0, "{model} {weights:?}");
+            let wrong = wrong_answers(&engine, width, rig.weights);
+            assert_eq!(wrong, 0, "{model} {weights:?}");
             let counts = counts(&engine);
             let asked: usize = (0..480).map(|number| text(number).len()).sum();
             assert_eq!(counts.tokens, asked as u64);
@@ -177,7 +176,9 @@ fn answers_are_those_of_the_device_whatever_runs_together() {
             assert_eq!(closed["executions"], executions);
             // On each core inputs and output of each bucket, and each weight once.
             let inputs = if width == 3 { 2 } else { 3 };
-            let separate = if weights == Weights::Separate { 2 } else { 0 };
+            let manifest = Manifest::read(rig.artifact.path()).unwrap();
+            let separate = manifest.numerics.param_order.len() as u64;
+            assert_eq!(separate > 20, weights == Weights::Separate);
             assert_eq!(closed["tensors_made"], 2 * (4 * (inputs + 1) + separate));
         }
     }
@@ -187,7 +188,12 @@ fn answers_are_those_of_the_device_whatever_runs_together() {
 fn rows_that_a_runtime_swaps_are_noticed() {
     let rig = Rig::new("distilbert_classify", Weights::Inline, "swap 1");
     // One bucket, so that each text has rows beside it.
-    make(&rig.model, rig.artifact.path(), &[(4, 32)], Weights::Inline);
+    make(
+        &rig.model,
+        rig.artifact.path(),
+        (&[4], &[32]),
+        Weights::Inline,
+    );
     assert!(wrong_answers(&rig.engine(), 3, 0.0) > 0);
 }
 
@@ -289,6 +295,106 @@ fn a_failed_execution_fails_its_requests_and_the_next_one_works() {
         matches!(&failed, Err(RequestError::Step(why)) if why.contains("1004")),
         "{failed:?}"
     );
+}
+
+/// One step of these texts, without an engine that decides what comes together; the rows, and who got none.
+fn step(rig: &Rig, texts: &[Vec<u32>]) -> (Workspace, NeuronCounts) {
+    let mut batch = Batch::default();
+    batch.clear(0);
+    for text in texts {
+        batch.ids.extend(text);
+        batch.positions.extend(0..text.len() as u32);
+        batch.cu_seqlens.push(batch.ids.len() as u32);
+        batch.kv_lens.push(text.len() as u32);
+        batch.logit_rows.push(batch.ids.len() as u32 - 1);
+    }
+    let model = loaded(&rig.model);
+    let cores = Cores::start(Some(&rig.fake.library())).unwrap();
+    let prepared = prepare(&model, &cores, &rig.options()).unwrap();
+    let placed = prepared.attach(model).unwrap();
+    let (Model::Encoder(encoder), Device::Neuron(counters)) = (placed.model, placed.device) else {
+        panic!("an encoder on cores");
+    };
+    let cx = Cx::new(Arc::new(Team::new(1)), Class::Latency, Isa::detect());
+    let mut work = Workspace::default();
+    encoder.forward(&cx, &batch, &mut work).unwrap();
+    let counts = counters.counts();
+    drop(encoder);
+    (work, counts)
+}
+
+/// Short ones, which differ.
+fn short(count: u32) -> Vec<Vec<u32>> {
+    let text = |i: u32| (0..=i % 16).map(|k| 5 * i + k + 1).collect();
+    (0..count).map(text).collect()
+}
+
+#[test]
+fn the_texts_of_one_step_run_on_all_cores_at_the_same_time() {
+    // Texts in the step, cores, executions on each.
+    for (count, cores, each) in [(2, 2, 1), (8, 2, 1), (32, 4, 2), (3, 4, 1)] {
+        let active = cores.min(count);
+        let conf = format!("cores {cores}\nmeet {active}");
+        let rig = Rig::new("distilbert_classify", Weights::Inline, &conf);
+        let texts = short(count);
+        let (work, _) = step(&rig, &texts);
+        assert!(
+            work.failed.is_empty(),
+            "{count} on {cores}: {:?}",
+            work.failed
+        );
+        for (i, text) in texts.iter().enumerate() {
+            assert_eq!(work.output.row(i), toy(text, &[], 3, 0.0), "{i} of {count}");
+        }
+        rig.fake.check_released();
+        let closed = rig.fake.closed();
+        for core in 0..cores {
+            let expected = if core < active { each } else { 0 };
+            assert_eq!(
+                closed[&format!("core{core}")],
+                expected,
+                "{count} on {cores}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_execution_that_fails_takes_its_own_texts_with_it_and_no_others() {
+    for (status, fault) in [
+        (5, Some(Fault::Timeout)),
+        (7, Some(Fault::Busy)),
+        (1005, Some(Fault::Busy)),
+        (6, Some(Fault::Broken)),
+        (1004, Some(Fault::Other)),
+        (1003, None),
+    ] {
+        let conf = format!("cores 2\nnrt_execute {status} 0 1");
+        let rig = Rig::new("distilbert_classify", Weights::Inline, &conf);
+        let texts = short(8);
+        let (work, counts) = step(&rig, &texts);
+        assert_eq!(counts.errors.get(&status), Some(&1), "{status}");
+        let lost: Vec<usize> = work.failed.iter().map(|(i, _)| *i).collect();
+        for (i, error) in &work.failed {
+            let Error::Device(found, why) = error else {
+                panic!("{i}: {error}");
+            };
+            assert_eq!(Some(*found), fault, "{status}");
+            assert!(why.contains(&status.to_string()), "{why}");
+        }
+        // The longer half ran on one core, the other on the other.
+        let halves = [[0, 1, 2, 3], [4, 5, 6, 7]];
+        match fault {
+            Some(_) => assert!(halves.iter().any(|half| lost == half), "{lost:?}"),
+            None => assert!(lost.is_empty(), "{lost:?}"),
+        }
+        let right = |i: &usize| work.output.row(*i) == toy(&texts[*i], &[], 3, 0.0);
+        let answered: Vec<usize> = (0..8).filter(right).collect();
+        assert_eq!(answered.len(), 4, "{status}: {answered:?}");
+        assert!(answered.iter().all(|i| !lost.contains(i)));
+        assert_eq!(counts.reruns, u64::from(fault.is_none()));
+        rig.fake.check_released();
+    }
 }
 
 /// A manifest changed as `change` says, and how its refusal must read.
@@ -424,6 +530,7 @@ fn a_damaged_export_is_refused() {
         let bytes = std::fs::read(folder.join(name)).unwrap();
         std::fs::write(folder.join(name), &bytes[..bytes.len() - 4]).unwrap();
         m.numerics.weights_file = Some(file_ref(folder, name).unwrap());
+        m.portable.clear();
     };
     check_refusal(Weights::Separate, cut, &["weights.safetensors", "damaged"]);
 }

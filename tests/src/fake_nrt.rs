@@ -143,14 +143,14 @@ pub fn toy_neff(
     neff(&lines.join("\n"))
 }
 
-/// What the toy gives for one text: its row of `width` values.
-pub fn toy(ids: &[u32], types: &[u32], width: usize, weights: f32) -> Vec<f32> {
+/// What the toy gives for one text: its row of `width` values. `weights`: what the separate ones add up to.
+pub fn toy(ids: &[u32], types: &[u32], width: usize, weights: f64) -> Vec<f32> {
     let value = |l: i64| {
         let terms = ids.iter().enumerate().map(|(k, &id)| {
             let kind = i64::from(types.get(k).copied().unwrap_or(0));
             (i64::from(id) * (l + 1) + 7 * k as i64 + 13 * kind) % 97
         });
-        terms.sum::<i64>() as f32 + weights
+        (terms.sum::<i64>() as f64 + weights) as f32
     };
     (0..width as i64).map(value).collect()
 }

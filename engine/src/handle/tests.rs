@@ -2,8 +2,8 @@ use super::*;
 use crate::testing::greedy;
 use crate::toy::{self, Hook};
 use crate::{Event, FinishReason, ParamError, RequestError, StopReason};
-use koma_models::Batch;
-use koma_models::kernels::{Class, Error, Fault, KvDtype};
+use koma_models::kernels::{Class, Cx, Error, Fault, KvDtype};
+use koma_models::{Batch, Encoder, Workspace};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -398,6 +398,65 @@ fn a_device_s_fault_is_told_and_a_broken_one_is_remembered() {
         let events = all(engine.submit(generate(&[1; 20], endless(5))).unwrap());
         assert_eq!(events, [Event::Failed(error)]);
         assert_eq!(engine.health().broken_device, broken, "{fault:?}");
+    }
+}
+
+/// An encoder whose device gives no row for the request 1 of each batch.
+struct Holed(Box<dyn Encoder>, Fault);
+
+impl Encoder for Holed {
+    fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error> {
+        self.0.forward(cx, batch, work)?;
+        if batch.requests() > 1 {
+            work.failed
+                .push((1, Error::Device(self.1, "why".to_owned())));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_device_gives_no_row_for_fails_alone() {
+    for (fault, error, broken) in [
+        (Fault::Busy, RequestError::DeviceBusy, false),
+        (Fault::Broken, RequestError::DeviceBroken, true),
+    ] {
+        let (hook, seen, open) = gate();
+        let head = toy::encoder().head.unwrap();
+        let mut loaded = toy::encoder_with(head, hook);
+        let Model::Encoder(inner) = loaded.model else {
+            panic!("a toy encoder is one");
+        };
+        loaded.model = Model::Encoder(Box::new(Holed(inner, fault)));
+        let engine = start(loaded, config());
+        let submit = |id| {
+            let task = Task::Pool(PoolingParams::default());
+            let request = NewRequest {
+                task,
+                ..generate(&[id; 4], endless(1))
+            };
+            engine.submit(request).unwrap()
+        };
+        // While the first one is computed, three gather for the next step.
+        let first = submit(1);
+        assert_eq!(seen.recv().unwrap(), 1);
+        let three = [submit(2), submit(3), submit(4)];
+        open.send(Ok(())).unwrap();
+        assert_eq!(seen.recv().unwrap(), 3);
+        drop(open);
+        assert!(matches!(all(first)[..], [Event::Pooled { .. }]));
+        let [before, failed, behind] = three.map(all);
+        assert_eq!(failed, [Event::Failed(error)]);
+        for answered in [before, behind] {
+            assert!(
+                matches!(answered[..], [Event::Pooled { .. }]),
+                "{answered:?}"
+            );
+        }
+        assert_eq!(engine.health().broken_device, broken, "{fault:?}");
+        let records = engine.steps(usize::MAX);
+        assert!(!records[0].failed && records[1].failed);
+        assert_eq!(engine.stats().finished_failed, 1);
     }
 }
 

@@ -314,7 +314,7 @@ fn a_row_that_is_not_finite_fails_its_request_only() {
         logprob: None,
     };
     let mut rows = StepOutput {
-        rows: vec![Row::NotFinite, good],
+        rows: vec![Row::Failed(RequestError::NotFinite), good],
     };
     rig.scheduler
         .update(&rig.plan, &mut rows, rig.now, &mut rig.out);

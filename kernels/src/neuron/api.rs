@@ -59,7 +59,20 @@ pub(super) struct RawInfos {
     pub(super) infos: [RawInfo; 0],
 }
 
+/// `nrt_version_t`.
+#[repr(C)]
+pub(super) struct RawVersion {
+    /// Major, minor, patch, maintenance.
+    pub(super) numbers: [u64; 4],
+    pub(super) detail: [u8; 128],
+    pub(super) git_hash: [u8; 64],
+}
+
+/// `nrt_get_version`, the one function that does without a started runtime; nothing but [`super::Runtime::find`] needs it.
+pub(super) type GetVersion = unsafe extern "C" fn(*mut RawVersion, usize) -> RawStatus;
+
 const _: () = {
+    assert!(size_of::<RawVersion>() == 224);
     assert!(size_of::<RawInfo>() == 296);
     assert!(offset_of!(RawInfo, usage) == 256);
     assert!(offset_of!(RawInfo, size) == 264);

@@ -1,7 +1,7 @@
 //! [`Runtime`]: the library, loaded and started.
 
 use super::NeuronError;
-use super::api::{Api, NO_FRAMEWORK};
+use super::api::{Api, GetVersion, NO_FRAMEWORK, RawVersion};
 use super::status::check;
 use libloading::Library;
 use std::collections::BTreeSet;
@@ -23,13 +23,42 @@ pub struct Runtime {
     cores: u32,
 }
 
+/// A library that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its name, as it was asked for.
+    pub place: String,
+    /// Such as `2.35.30.0`; none if it does not tell.
+    pub version: Option<String>,
+}
+
 impl Runtime {
+    /// Looks for the library without starting it, so that no core is taken.
+    ///
+    /// # Errors
+    /// If there is no such library.
+    pub fn find(file: Option<&Path>) -> Result<Found, NeuronError> {
+        let loaded = load(file)?;
+        let version = loaded.version.and_then(|get| {
+            let mut version = RawVersion {
+                numbers: [0; 4],
+                detail: [0; 128],
+                git_hash: [0; 64],
+            };
+            // SAFETY: the structure is the documented one, has the size that is told, and is written during the call only.
+            let status = unsafe { get(&raw mut version, size_of::<RawVersion>()) };
+            (status == 0).then(|| version.numbers.map(|n| n.to_string()).join("."))
+        });
+        let place = loaded.place;
+        Ok(Found { place, version })
+    }
+
     /// Loads the library, from `file` or from where it usually is, and starts it.
     ///
     /// # Errors
     /// If there is no such library, it was started before, or it finds no device.
     pub fn start(file: Option<&Path>) -> Result<Arc<Self>, NeuronError> {
-        let api = load(file)?;
+        let Loaded { api, .. } = load(file)?;
         let first = STARTED
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -62,8 +91,15 @@ impl Drop for Runtime {
     }
 }
 
-/// The functions of the first library that can be loaded.
-fn load(file: Option<&Path>) -> Result<Api, NeuronError> {
+/// A library in this process.
+struct Loaded {
+    place: String,
+    api: Api,
+    version: Option<GetVersion>,
+}
+
+/// The first library that can be loaded.
+fn load(file: Option<&Path>) -> Result<Loaded, NeuronError> {
     let named = file.map(Path::as_os_str);
     let places: Vec<&OsStr> = match named {
         Some(name) => vec![name],
@@ -95,13 +131,23 @@ pub(super) fn whole(error: &dyn std::error::Error) -> String {
     told
 }
 
-fn functions(place: &OsStr, library: Library) -> Result<Api, NeuronError> {
+fn functions(place: &OsStr, library: Library) -> Result<Loaded, NeuronError> {
     // SAFETY: the names are those of the runtime's documented interface, and the library is never unloaded (see below).
     let found = unsafe { Api::of(&library) };
+    // SAFETY: as above.
+    let version = unsafe { library.get::<GetVersion>("nrt_get_version") };
+    let version = version.ok().map(|function| *function);
     // It stays until the process ends: threads of its own may outlive `nrt_close`.
     std::mem::forget(library);
-    found.map_err(|error| {
-        let place = Path::new(place).display();
-        NeuronError::Library(format!("{place} is not the Neuron runtime: {error}"))
-    })
+    let place = Path::new(place).display().to_string();
+    match found {
+        Ok(api) => Ok(Loaded {
+            place,
+            api,
+            version,
+        }),
+        Err(error) => Err(NeuronError::Library(format!(
+            "{place} is not the Neuron runtime: {error}"
+        ))),
+    }
 }

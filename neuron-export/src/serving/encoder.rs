@@ -3,10 +3,11 @@
 //! Owns: filling buckets, giving them to cores, putting rows back in order, what becomes of a failed execution. Must not know: the
 //! runtime's handles.
 //!
-//! Invariants: row `i` of the output is request `i` of the batch; if one execution fails, all that were begun are waited for.
+//! Invariants: row `i` of the output is request `i` of the batch; an execution that fails takes its own requests with it and no
+//! others; all that were begun are waited for.
 
 use super::plan::Plan;
-use super::route::{Chunk, route};
+use super::route::{Chunk, Router};
 use super::worker::{Done, Job, Worker};
 use crate::manifest::InputName;
 use koma_models::kernels::neuron::{NeuronError, Status};
@@ -21,6 +22,7 @@ pub(super) struct NeuronEncoder {
     workers: Vec<Worker>,
     plan: Arc<Plan>,
     buckets: Vec<NeuronBucket>,
+    router: Router,
     counters: Arc<NeuronCounters>,
     state: Mutex<State>,
 }
@@ -47,6 +49,7 @@ impl NeuronEncoder {
     ) -> Self {
         Self {
             buckets: counters.buckets().to_vec(),
+            router: Router::new(counters.buckets(), workers.len()),
             workers,
             plan,
             counters,
@@ -77,13 +80,14 @@ impl Encoder for NeuronEncoder {
             chunks,
             ..
         } = state;
-        route(lengths, &self.buckets, order, chunks).map_err(|len| {
+        self.router.route(lengths, order, chunks).map_err(|len| {
             refused(format!(
                 "a request of {len} tokens is longer than every bucket"
             ))
         })?;
         work.output.reset(batch.requests(), self.plan.width);
-        self.compute(cx, batch, state, &mut work.output)
+        self.compute(cx, batch, state, work);
+        Ok(())
     }
 }
 
@@ -101,54 +105,50 @@ impl NeuronEncoder {
         Ok(())
     }
 
-    /// Gives every chunk to a core, one after the other, and takes all of them back.
-    fn compute(
-        &self,
-        cx: &Cx,
-        batch: &Batch,
-        state: &mut State,
-        output: &mut Rows,
-    ) -> Result<(), Error> {
+    /// Gives every chunk to its core, takes all of them back, and does again on the CPU what a core gave no numbers for.
+    fn compute(&self, cx: &Cx, batch: &Batch, state: &mut State, work: &mut Workspace) {
         let (done, finished) = channel::<Done>();
         for (number, chunk) in state.chunks.iter().enumerate() {
             let mut job = state.idle.pop().unwrap_or_default();
             let requests = &state.order[chunk.rows.clone()];
             self.fill(&mut job, (number, chunk.bucket), batch, requests);
-            let core = (state.next + number) % self.workers.len();
+            let core = (state.next + chunk.core) % self.workers.len();
             let tokens = requests.iter().map(|request| state.lengths[*request]).sum();
             self.counters.execution(chunk.bucket, core, tokens);
             self.workers[core].give(job, done.clone());
         }
-        state.next = (state.next + state.chunks.len()) % self.workers.len();
+        state.next = (state.next + 1) % self.workers.len();
         drop(done);
-        let mut failed: Option<NeuronError> = None;
-        let mut again = Vec::new();
-        let mut back = 0;
+        let lost = "the thread of a core has ended".to_owned();
+        let lost = Outcome::Failed(NeuronError::Contract(lost));
+        let mut outcomes = vec![lost; state.chunks.len()];
         for (job, result) in finished {
-            back += 1;
             let requests = &state.order[state.chunks[job.chunk].rows.clone()];
-            match self.judge(&job, requests.len(), result) {
-                Outcome::Rows => {
-                    for (row, request) in job.rows.chunks_exact(self.plan.width).zip(requests) {
-                        output.row_mut(*request).copy_from_slice(row);
-                    }
-                }
-                Outcome::Again => again.push(job.chunk),
-                Outcome::Failed(error) => {
-                    failed.get_or_insert(error);
+            let outcome = self.judge(&job, requests.len(), result);
+            if outcome == Outcome::Rows {
+                for (row, request) in job.rows.chunks_exact(self.plan.width).zip(requests) {
+                    work.output.row_mut(*request).copy_from_slice(row);
                 }
             }
+            outcomes[job.chunk] = outcome;
             state.idle.push(job);
         }
-        if back < state.chunks.len() {
-            return Err(refused("the thread of a core has ended".to_owned()));
+        for (number, outcome) in outcomes.into_iter().enumerate() {
+            let error = match outcome {
+                Outcome::Rows => continue,
+                Outcome::Again => self.again(cx, batch, state, number, &mut work.output).err(),
+                Outcome::Failed(error) => Some(error.into_device()),
+            };
+            let requests = &state.order[state.chunks[number].rows.clone()];
+            if let Some(error) = error {
+                tracing::error!(requests = requests.len(), %error, "an execution on a Neuron core failed");
+                let (fault, reason) = told(error);
+                let failed = requests.iter();
+                let failed = failed.map(|request| (*request, Error::Device(fault, reason.clone())));
+                work.failed.extend(failed);
+            }
         }
-        if let Some(error) = failed {
-            return Err(error.into_device());
-        }
-        again
-            .into_iter()
-            .try_for_each(|chunk| self.again(cx, batch, state, chunk, output))
+        work.failed.sort_unstable_by_key(|(request, _)| *request);
     }
 
     /// Fills the rows of a bucket: the requests', then empty ones, whose mask is 0 everywhere.
@@ -244,6 +244,7 @@ impl NeuronEncoder {
 }
 
 /// What becomes of an execution.
+#[derive(Debug, Clone, PartialEq)]
 enum Outcome {
     /// Its rows are the answer.
     Rows,
@@ -261,6 +262,14 @@ fn tokens(batch: &Batch, request: usize) -> Range<usize> {
 fn copy(row: &mut [i32], values: &[u32]) {
     for (place, value) in row.iter_mut().zip(values) {
         *place = *value as i32;
+    }
+}
+
+/// An error as a device's, which can be told to several requests.
+fn told(error: Error) -> (Fault, String) {
+    match error {
+        Error::Device(fault, reason) => (fault, reason),
+        other => (Fault::Other, other.to_string()),
     }
 }
 
