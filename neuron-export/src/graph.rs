@@ -168,7 +168,7 @@ pub enum Op {
     Concat,
     /// Products of two f32 or two bf16 operands, summed over `contract.0` of the first and `contract.1` of the second, for
     /// each index of the `batch` axes (of the first and of the second). The result has the batch axes, then what is left of the
-    /// first operand, then of the second.
+    /// first operand, then of the second; it is f32, also of bf16: sums are not rounded to the operands' type.
     Dot {
         /// See above.
         batch: Vec<(usize, usize)>,

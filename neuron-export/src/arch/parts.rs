@@ -25,7 +25,7 @@ impl Parts<'_> {
         Ok(self.b.weight(name, elem, dims))
     }
 
-    /// Products of `a` and `b`, whose operands have the precision that was asked for; f32.
+    /// Products of `a` and `b`, which are rounded to the precision that was asked for; sums are not.
     pub(super) fn product(
         &mut self,
         (a, b): (Value, Value),
@@ -34,8 +34,7 @@ impl Parts<'_> {
     ) -> Value {
         let elem = self.operand();
         let operands = (self.b.convert(a, elem), self.b.convert(b, elem));
-        let product = self.b.dot(operands, contract, batch);
-        self.b.convert(product, Elem::F32)
+        self.b.dot(operands, contract, batch)
     }
 
     fn operand(&self) -> Elem {

@@ -215,7 +215,7 @@ fn graphs_compute_what_the_reference_computes() {
         assert!(off < 3e-5, "{name}: {off}");
     }
     let bf16 = off("bert_cross", Precision::Bf16, &|_, _| ());
-    assert!(bf16 > 1e-4 && bf16 < 0.2, "{bf16}");
+    assert!(bf16 > 1e-4 && bf16 < 5e-2, "{bf16}");
 }
 
 #[test]

@@ -267,7 +267,7 @@ impl Builder {
         self.add(
             Op::Dot { batch, contract },
             &[a, b],
-            Type::new(x.elem, &dims),
+            Type::new(Elem::F32, &dims),
         )
     }
 
