@@ -9,25 +9,18 @@ mod folder;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod writer;
 
 use crate::arch::{self, ArchError};
-use crate::files::FileRef;
-use crate::graph::Graph;
-use crate::hlo::{self, lint::LintError};
-use crate::manifest::{
-    BOUND_FILES, Bucket, Checkpoint, Dtype, Exporter, FORMAT, FORMAT_VERSION, Gelu, Hlo, Input,
-    Manifest, ManifestError, Numerics, Output, Pooling, Portable, PortableKind, Precision, Status,
-    Task, TokenizerInfo, Weights,
-};
-use crate::onnx;
-use crate::proto::{MAX_BYTES, Message, Values};
+use crate::hlo::lint::LintError;
+use crate::manifest::{Manifest, ManifestError, Precision, Weights};
+use crate::proto::{MAX_BYTES, Values};
 pub use folder::{Folder, Open};
-use koma_models::kernels::Then;
-use koma_models::spec::{EncoderSpec, Positions, Select};
-use koma_models::{Blueprint, Head, HeadKind, LoadError};
+use koma_models::{Blueprint, LoadError};
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use writer::{Writer, weight_values};
 
 /// Rows of the buckets, unless said otherwise.
 pub const BATCHES: [usize; 3] = [1, 4, 16];
@@ -37,10 +30,6 @@ pub const SEQS: [usize; 3] = [32, 64, 128];
 const INLINE_BYTES: u64 = 1 << 30;
 /// Most rows or tokens of a bucket: far above any device, low enough that no product of sizes overflows.
 const MAX_SIZE: usize = 1 << 20;
-/// Name of the ONNX file.
-const ONNX_FILE: &str = "model.onnx";
-/// Name of the file of separate weights.
-const WEIGHTS_FILE: &str = "weights.safetensors";
 
 /// Why there is no artifact. Nothing is left of it then.
 #[derive(Debug, thiserror::Error)]
@@ -122,14 +111,15 @@ pub fn export(
     options: &ExportOptions,
     progress: &Progress<'_>,
 ) -> Result<Manifest, ExportError> {
-    export_with(model, options, (&folder::create, progress))
+    export_with(model, options, (&folder::create, MAX_BYTES), progress)
 }
 
-/// As [`export`], with files opened by `open`.
+/// As [`export`], with files opened by `open` and messages of at most `longest` bytes.
 fn export_with(
     model: &Blueprint,
     options: &ExportOptions,
-    (open, progress): (&Open<'_>, &Progress<'_>),
+    (open, longest): (&Open<'_>, u64),
+    progress: &Progress<'_>,
 ) -> Result<Manifest, ExportError> {
     let spec = arch::supported(model)?;
     let buckets = buckets(options, model.limits.max_len)?;
@@ -152,7 +142,9 @@ fn export_with(
         Precision::Bf16 => arch::graph(model, Precision::F32)?,
     };
     let portable: u64 = weight_values(&exact).iter().map(Values::bytes).sum();
-    let total = modules.saturating_add(portable);
+    // ONNX reads the modules' separate weights, if it can.
+    let shared = weights == Weights::Separate && options.precision == Precision::F32;
+    let total = modules.saturating_add(if shared { 0 } else { portable });
     let folder = Folder::new(&options.out, options.force, open)?;
     let writer = Writer {
         model,
@@ -162,6 +154,7 @@ fn export_with(
         weights,
         folder: &folder,
         progress: &|done| progress(done, total),
+        longest,
     };
     let mut manifest = writer.manifest(&buckets, options.precision)?;
     manifest
@@ -214,220 +207,6 @@ fn buckets(options: &ExportOptions, max_len: usize) -> Result<Vec<(usize, usize)
     Ok(buckets.into_iter().collect())
 }
 
-/// The weights of a graph, in the order of their parameters.
-fn weight_values(graph: &Graph) -> Vec<Values> {
-    let weights = graph.weights().map(|(name, ty)| Values {
-        name: name.to_owned(),
-        ty: ty.clone(),
-    });
-    weights.collect()
-}
-
-/// What the files of one artifact are made of.
-struct Writer<'a> {
-    model: &'a Blueprint,
-    spec: &'a EncoderSpec,
-    graph: &'a Graph,
-    /// The same in f32.
-    exact: &'a Graph,
-    weights: Weights,
-    folder: &'a Folder<'a>,
-    progress: &'a dyn Fn(u64),
-}
-
-impl Writer<'_> {
-    /// Writes all files but the manifest, which is given back.
-    fn manifest(
-        &self,
-        buckets: &[(usize, usize)],
-        precision: Precision,
-    ) -> Result<Manifest, ExportError> {
-        let head = self
-            .model
-            .head
-            .as_ref()
-            .expect("a model that is supported has one");
-        let (task, activation) = Task::of(head).expect("and it gives one row per text");
-        let separate = self.weights == Weights::Separate;
-        let weights = weight_values(self.graph);
-        let weights_file = separate.then(|| self.weights_file(&weights)).transpose()?;
-        let written = buckets.iter().map(|bucket| self.bucket(*bucket));
-        let inputs = self.graph.inputs().enumerate();
-        Ok(Manifest {
-            format: FORMAT.to_owned(),
-            format_version: FORMAT_VERSION,
-            status: Status::Exported,
-            exporter: Exporter {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
-            buckets: written.collect::<Result<_, _>>()?,
-            source: self.source()?,
-            task,
-            activation,
-            labels: head.labels.clone(),
-            pooling: self.pooling(head),
-            tokenizer: self.tokenizer()?,
-            inputs: inputs
-                .map(|(param, name)| Input {
-                    name,
-                    param,
-                    dtype: Dtype::S32,
-                })
-                .collect(),
-            outputs: vec![Output {
-                name: output_name(task).to_owned(),
-                index: 0,
-                dtype: Dtype::F32,
-                width: head.width,
-            }],
-            numerics: Numerics {
-                compute: precision,
-                gelu: match self.spec.sizes.activation {
-                    Then::GeluTanh => Gelu::Tanh,
-                    Then::Relu => Gelu::Relu,
-                    _ => Gelu::Erf,
-                },
-                mask_value: arch::MASK_VALUE.into(),
-                weights: self.weights,
-                param_order: if separate {
-                    weights.into_iter().map(|weight| weight.name).collect()
-                } else {
-                    Vec::new()
-                },
-                weights_file,
-            },
-            portable: self.onnx(output_name(task))?.into_iter().collect(),
-        })
-    }
-
-    /// Writes and checks the module of a bucket.
-    fn bucket(&self, (batch, seq): (usize, usize)) -> Result<Bucket, ExportError> {
-        let message = hlo::module("koma", self.graph, (batch, seq), self.weights);
-        if message.len() > MAX_BYTES {
-            let reason = format!(
-                "its module would have {} bytes, and none can have 2 GiB: write weights separately",
-                message.len()
-            );
-            return Err(ExportError::Bucket { batch, seq, reason });
-        }
-        let name = format!("b{batch}_s{seq}.hlo.pb");
-        let file = self.message(&name, &message)?;
-        let facts = self.folder.lint(&name)?;
-        Ok(Bucket {
-            batch,
-            seq,
-            hlo: Hlo {
-                file: file.file,
-                sha256: file.sha256,
-                bytes: file.bytes,
-                opcodes: facts.opcodes,
-            },
-            parity: None,
-            neff: None,
-        })
-    }
-
-    /// Writes the model as ONNX; none if it is too large for one file.
-    fn onnx(&self, output: &str) -> Result<Option<Portable>, ExportError> {
-        let message = onnx::model(self.exact, output);
-        if message.len() > MAX_BYTES {
-            return Ok(None);
-        }
-        let file = self.message(ONNX_FILE, &message)?;
-        Ok(Some(Portable {
-            kind: PortableKind::Onnx,
-            opset: Some(onnx::OPSET),
-            file: file.file,
-            sha256: file.sha256,
-            bytes: file.bytes,
-            optional: false,
-            parity: None,
-        }))
-    }
-
-    /// Writes a message, its weights' values from the checkpoint.
-    fn message(&self, name: &str, message: &Message) -> Result<FileRef, ExportError> {
-        self.folder.file(name, &mut |out| {
-            message.write(out, &mut |values, out| self.values(values, out))
-        })
-    }
-
-    fn weights_file(&self, weights: &[Values]) -> Result<FileRef, ExportError> {
-        self.folder.file(WEIGHTS_FILE, &mut |out| {
-            out.write_all(&weights::head(weights))?;
-            weights
-                .iter()
-                .try_for_each(|values| self.values(values, out))
-        })
-    }
-
-    fn values(&self, values: &Values, out: &mut dyn io::Write) -> Result<(), WriteError> {
-        weights::write(&self.model.tensors, values, out)?;
-        (self.progress)(self.folder.written());
-        Ok(())
-    }
-
-    /// What the artifact is bound to.
-    fn source(&self) -> Result<Checkpoint, ExportError> {
-        let folder = &self.model.folder;
-        let mut weights = Vec::new();
-        for path in self.model.tensors.files() {
-            let name = path.strip_prefix(folder).unwrap_or(path);
-            let parts = name.iter().map(|part| part.to_string_lossy().into_owned());
-            weights.push(file_ref(folder, &parts.collect::<Vec<_>>().join("/"))?);
-        }
-        let mut names: Vec<String> = BOUND_FILES.map(str::to_owned).to_vec();
-        if folder.join("modules.json").is_file() {
-            names.extend(configurations(folder)?);
-        }
-        names.retain(|name| folder.join(name).is_file());
-        names.sort();
-        let identity = &self.model.identity;
-        Ok(Checkpoint {
-            architecture: identity.architecture.clone(),
-            weights_hash: identity.weights_hash.clone(),
-            config_sha256: file_ref(folder, "config.json")?.sha256,
-            weights,
-            files: names
-                .iter()
-                .map(|name| file_ref(folder, name))
-                .collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn tokenizer(&self) -> Result<TokenizerInfo, ExportError> {
-        let file = file_ref(&self.model.folder, "tokenizer.json")?;
-        Ok(TokenizerInfo {
-            file: file.file,
-            sha256: file.sha256,
-            max_length: self.model.limits.max_len,
-            pad_id: match self.spec.numbering {
-                Positions::AfterPadding(padding) => padding,
-                Positions::Plain => self.model.padding,
-            },
-            vocab_size: self.model.limits.vocab,
-        })
-    }
-
-    fn pooling(&self, head: &Head) -> Option<Pooling> {
-        match (&head.kind, &self.spec.select) {
-            (HeadKind::Embed { normalize }, Select::Pool(modes)) => Some(Pooling {
-                modes: modes.iter().map(|mode| mode.name().to_owned()).collect(),
-                normalized: *normalize,
-            }),
-            _ => None,
-        }
-    }
-}
-
-/// The output's name in manifest and modules.
-fn output_name(task: Task) -> &'static str {
-    match task {
-        Task::Embedding => "embedding",
-        _ => "logits",
-    }
-}
-
 /// Why a file could not be written.
 #[derive(Debug)]
 pub enum WriteError {
@@ -447,27 +226,4 @@ impl From<LoadError> for WriteError {
     fn from(error: LoadError) -> Self {
         Self::Load(error)
     }
-}
-
-fn file_ref(folder: &Path, name: &str) -> Result<FileRef, ExportError> {
-    crate::files::file_ref(folder, name).map_err(|error| ExportError::Io {
-        path: folder.join(name),
-        error,
-    })
-}
-
-/// The config.json files in the folders of modules.
-fn configurations(folder: &Path) -> Result<Vec<String>, ExportError> {
-    let io = |error| ExportError::Io {
-        path: folder.to_owned(),
-        error,
-    };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let name = entry.map_err(io)?.file_name();
-        if let Some(name) = name.to_str() {
-            names.push(format!("{name}/config.json"));
-        }
-    }
-    Ok(names)
 }

@@ -428,6 +428,9 @@ pub struct Portable {
     pub sha256: String,
     /// Length of that file.
     pub bytes: u64,
+    /// The file with its weights, which must lie beside it, where they are not in it: its own, or [`Numerics::weights_file`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<FileRef>,
     /// Whether it was made by something other than this crate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
@@ -525,6 +528,9 @@ impl Manifest {
         }
         for (i, portable) in self.portable.iter().enumerate() {
             files.push((format!("portable[{i}]"), portable.file_ref()));
+            let own = portable.data.as_ref();
+            let own = own.filter(|data| self.numerics.weights_file.as_ref() != Some(*data));
+            files.extend(own.map(|data| (format!("portable[{i}].data"), data.clone())));
         }
         files
     }

@@ -26,6 +26,9 @@ const STRING: i64 = 3;
 /// As [`INT`].
 const INTS: i64 = 7;
 
+/// `TensorProto.DataLocation` of values that are in another file.
+const EXTERNAL: i64 = 1;
+
 /// `TensorProto.DataType`.
 fn data_type(elem: Elem) -> i64 {
     match elem {
@@ -36,16 +39,26 @@ fn data_type(elem: Elem) -> i64 {
     }
 }
 
-/// The model. Inputs have the names of the graph's, the output is called `output`.
+/// Where weights lie that are not in the model: one after the other in the order of [`Graph::weights`].
+#[derive(Debug, Clone, Copy)]
+pub struct Outside<'a> {
+    /// A file in the model's folder.
+    pub file: &'a str,
+    /// Its first byte that is a weight's.
+    pub start: u64,
+}
+
+/// The model. Inputs have the names of the graph's, the output is called `output`; weights are in it, or `outside`.
 ///
 /// # Panics
 /// If the graph computes in bf16: few runtimes do. The graph in f32 has the same inputs and outputs.
-pub fn model(graph: &Graph, output: &str) -> Message {
+pub fn model(graph: &Graph, output: &str, outside: Option<&Outside<'_>>) -> Message {
     let narrow = graph.nodes.iter().any(|node| node.ty.elem == Elem::Bf16);
     assert!(!narrow, "ONNX is written of graphs in f32");
     let mut writer = Writer {
         graph,
         output,
+        outside: outside.copied(),
         nodes: Vec::new(),
         initializers: Vec::new(),
         values: Vec::with_capacity(graph.nodes.len()),
@@ -80,6 +93,8 @@ enum Attribute<'a> {
 struct Writer<'a> {
     graph: &'a Graph,
     output: &'a str,
+    /// Its start moves on with every weight.
+    outside: Option<Outside<'a>>,
     nodes: Vec<Message>,
     initializers: Vec<Message>,
     /// Of the graph's nodes.
@@ -372,13 +387,27 @@ impl Writer<'_> {
 
     fn weight(&mut self, name: &str, ty: &Type) -> String {
         let mut tensor = tensor(name, data_type(ty.elem), &ty.fixed());
-        tensor.values(
-            9,
-            Values {
-                name: name.to_owned(),
-                ty: ty.clone(),
-            },
-        );
+        let values = Values {
+            name: name.to_owned(),
+            ty: ty.clone(),
+        };
+        if let Some(outside) = &mut self.outside {
+            let (start, length) = (outside.start, values.bytes());
+            outside.start += length;
+            let (start, length) = (start.to_string(), length.to_string());
+            for (key, value) in [
+                ("location", outside.file),
+                ("offset", &start),
+                ("length", &length),
+            ] {
+                let mut entry = Message::default();
+                entry.text(1, key).text(2, value);
+                tensor.message(13, entry);
+            }
+            tensor.int(14, EXTERNAL);
+        } else {
+            tensor.values(9, values);
+        }
         self.initializers.push(tensor);
         name.to_owned()
     }

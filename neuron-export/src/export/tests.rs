@@ -1,11 +1,14 @@
+use super::writer::WEIGHTS_FILE;
 use super::*;
 use crate::arch::tests::{golden, open};
 use crate::files::Hasher;
+use crate::manifest::{Status, Task};
 use safetensors::{Dtype as Stored, SafeTensors, serialize_to_file, tensor::TensorView};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 const FIXTURES: [&str; 9] = [
     "distilbert_classify",
@@ -76,7 +79,12 @@ fn two_exports_are_the_same_bytes_and_hold_no_path() {
                 contents(&out)
             });
             assert!(first == second, "{name}");
-            let files = if weights == Weights::Separate { 7 } else { 6 };
+            // Modules, ONNX, manifest; weights; in bf16 the ONNX file's own, in f32.
+            let files = match (weights, precision) {
+                (Weights::Inline, _) => 6,
+                (Weights::Separate, Precision::F32) => 7,
+                (Weights::Separate, Precision::Bf16) => 8,
+            };
             assert_eq!(first.len(), files, "{name}: {:?}", first.keys());
             for (file, bytes) in &first {
                 for path in [
@@ -289,7 +297,7 @@ fn a_full_disk_is_an_error_that_names_the_file_and_leaves_what_was_there() {
         (all - 1, "model.onnx"),
     ] {
         LEFT.with(|l| l.set(left));
-        let error = export_with(&model, &options, (&full, &|_, _| ()))
+        let error = export_with(&model, &options, (&full, MAX_BYTES), &|_, _| ())
             .unwrap_err()
             .to_string();
         let path = out.join(name);
@@ -298,7 +306,7 @@ fn a_full_disk_is_an_error_that_names_the_file_and_leaves_what_was_there() {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{left}");
     }
     LEFT.with(|l| l.set(all));
-    export_with(&model, &options, (&full, &|_, _| ())).unwrap();
+    export_with(&model, &options, (&full, MAX_BYTES), &|_, _| ()).unwrap();
     assert!(contents(&out) == before);
 }
 
@@ -315,6 +323,44 @@ fn progress_ends_at_the_whole() {
     let (done, total) = last.get();
     // What stands beside the weights is not foreseen.
     assert!(total > 0 && done >= total, "{done} of {total}");
+}
+
+#[test]
+fn what_one_message_cannot_hold_goes_into_a_file_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = open(&golden("distilbert_classify"));
+    let graph = arch::graph(&model, Precision::F32).unwrap();
+    let weights: u64 = weight_values(&graph).iter().map(Values::bytes).sum();
+    let make = |name: &str, precision, longest| {
+        let out = folder.path().join(name);
+        let options = ExportOptions {
+            weights: Some(Weights::Inline),
+            precision,
+            ..options(out.clone())
+        };
+        export_with(&model, &options, (&folder::create, longest), &|_, _| ())
+    };
+    // The modules in bf16 are short enough, ONNX in f32 is not.
+    let manifest = make("a", Precision::Bf16, weights).unwrap();
+    let data = manifest.portable[0].data.as_ref().unwrap();
+    assert_eq!(data.file, "model.onnx.safetensors");
+    assert!(data.bytes > weights && manifest.portable[0].bytes < weights / 4);
+    let read = fs::read(folder.path().join("a").join(&data.file)).unwrap();
+    assert_eq!(
+        SafeTensors::deserialize(&read).unwrap().len(),
+        weight_values(&graph).len()
+    );
+    assert_eq!(Manifest::read(&folder.path().join("a")).unwrap(), manifest);
+    let inside = make("b", Precision::Bf16, MAX_BYTES).unwrap();
+    assert!(inside.portable[0].data.is_none() && inside.portable[0].bytes > weights);
+    // Nor are the modules in f32, which have no other file to go to.
+    let error = make("c", Precision::F32, weights).unwrap_err().to_string();
+    assert!(
+        error.contains("bucket of batch 1 and seq 16")
+            && error.contains("write weights separately"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 /// A checkpoint without one of its tensors is refused as loading refuses it.

@@ -29,7 +29,7 @@ fn texts(bytes: &[u8], path: &[u32]) -> Vec<String> {
 /// The model of a graph, weights full of zeros.
 fn bytes(graph: &Graph) -> Vec<u8> {
     let mut out = Vec::new();
-    let message = model(graph, "logits");
+    let message = model(graph, "logits", None);
     let zeros = &mut |values: &Values, out: &mut dyn io::Write| {
         out.write_all(&vec![0; values.bytes() as usize])
     };
@@ -107,6 +107,31 @@ fn what_does_not_broadcast_gets_its_values_written_out() {
     let ops = texts(&bytes(&b.finish(sum)), &[7, 1, 4]);
     let expected = "Cast Cast Cast Shape Shape Concat Expand Einsum Identity";
     assert_eq!(ops, expected.split_whitespace().collect::<Vec<_>>());
+}
+
+#[test]
+fn weights_outside_are_told_by_their_places() {
+    let outside = Outside {
+        file: "w.safetensors",
+        start: 100,
+    };
+    let (mut bytes, message) = (Vec::new(), model(&graph(), "logits", Some(&outside)));
+    let none = &mut |values: &Values, _: &mut dyn io::Write| {
+        Err(io::Error::other(format!("{} is inside", values.name)))
+    };
+    message.write::<io::Error>(&mut bytes, none).unwrap();
+    let entries: Vec<(String, String)> = texts(&bytes, &[7, 5, 13, 1])
+        .into_iter()
+        .zip(texts(&bytes, &[7, 5, 13, 2]))
+        .collect();
+    let of = |key: &str| -> Vec<&str> {
+        let entries = entries.iter().filter(|(k, _)| k == key);
+        entries.map(|(_, value)| value.as_str()).collect()
+    };
+    assert_eq!(of("location"), ["w.safetensors"; 3]);
+    // 9 x 6, 20 x 6 and 6 x 6 values of four bytes.
+    assert_eq!(of("offset"), ["100", "316", "796"]);
+    assert_eq!(of("length"), ["216", "480", "144"]);
 }
 
 #[test]

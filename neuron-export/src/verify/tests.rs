@@ -28,6 +28,7 @@ impl Bench {
                 file: file.file,
                 sha256: file.sha256,
                 bytes: file.bytes,
+                data: None,
                 optional: kind == PortableKind::Torchscript,
                 parity: None,
             });
