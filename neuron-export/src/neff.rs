@@ -46,6 +46,14 @@ pub struct Neff {
     pub version: [u64; 2],
     /// Bytes behind the header.
     pub data_bytes: u64,
+    /// What the compiler says of itself.
+    pub build: String,
+    /// Of the content, as the compiler computed it; hexadecimal.
+    pub hash: String,
+    /// Hexadecimal.
+    pub uuid: String,
+    /// What it asks of the runtime, as bits that are not documented.
+    pub feature_bits: u64,
     /// Processing blocks that it needs.
     pub num_tpb: u32,
     /// Physical cores that make a logical one.
@@ -129,14 +137,24 @@ impl Neff {
                 "the file has {bytes} bytes, the header says {HEADER} + {data_bytes}"
             ));
         }
-        let name = &header[220..476];
-        let name = name.split(|b| *b == 0).next().unwrap_or_default();
+        let text = |span: std::ops::Range<usize>| {
+            let text = header[span].split(|b| *b == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(text).into_owned()
+        };
+        let hex = |span: std::ops::Range<usize>| {
+            let digits = header[span].iter().map(|byte| format!("{byte:02x}"));
+            digits.collect::<String>()
+        };
         Ok(Self {
             version: [u64_at(24), u64_at(32)],
             data_bytes,
+            build: text(40..168),
+            hash: hex(172..204),
+            uuid: hex(204..220),
+            feature_bits: u64_at(544),
             num_tpb: u32_at(168),
             lnc_size: u32_at(552),
-            name: String::from_utf8_lossy(name).into_owned(),
+            name: text(220..476),
             variables: None,
         })
     }

@@ -4,6 +4,7 @@
  */
 #include <nrt/nrt.h>
 #include <nrt/nrt_experimental.h>
+#include <nrt/nrt_version.h>
 #include <stddef.h>
 
 /* Layouts. */
@@ -14,6 +15,7 @@ _Static_assert(offsetof(nrt_tensor_info_t, dtype) == 272, "dtype");
 _Static_assert(offsetof(nrt_tensor_info_t, shape) == 280, "shape");
 _Static_assert(offsetof(nrt_tensor_info_t, ndim) == 288, "ndim");
 _Static_assert(offsetof(nrt_tensor_info_array_t, tensor_array) == 8, "tensor_array");
+_Static_assert(sizeof(nrt_version_t) == 224 && offsetof(nrt_version_t, rt_detail) == 32, "nrt_version_t");
 _Static_assert(sizeof(NRT_STATUS) == 4 && sizeof(nrt_framework_type_t) == 4, "enumerations are ints");
 _Static_assert(sizeof(nrt_tensor_placement_t) == 4 && sizeof(nrt_dtype_t) == 4, "enumerations are ints");
 
@@ -29,6 +31,7 @@ _Static_assert(NRT_EXEC_COMPLETED_WITH_NUM_ERR == 1003 && NRT_EXEC_NC_BUSY == 10
 /* Signatures: a pointer of another type is an error. */
 NRT_STATUS (*init)(nrt_framework_type_t, const char *, const char *) = nrt_init;
 void (*close_)(void) = nrt_close;
+NRT_STATUS (*version)(nrt_version_t *, size_t) = nrt_get_version;
 NRT_STATUS (*visible)(uint32_t *) = nrt_get_visible_vnc_count;
 NRT_STATUS (*load)(const void *, size_t, int32_t, int32_t, nrt_model_t **) = nrt_load;
 NRT_STATUS (*unload)(nrt_model_t *) = nrt_unload;

@@ -28,7 +28,11 @@ pub(crate) fn neff(files: &[(&str, &str)], compressed: bool) -> Vec<u8> {
     put(16, &(data.len() as u64).to_le_bytes());
     put(24, &2u64.to_le_bytes());
     put(32, &1u64.to_le_bytes());
+    put(40, b"2.28.7631.0");
     put(168, &1u32.to_le_bytes());
+    put(172, &[0xab; 32]);
+    put(204, &[0x01; 16]);
+    put(544, &0x8000_0000_0000_0005u64.to_le_bytes());
     put(220, b"model.neff");
     put(552, &1u32.to_le_bytes());
     [header, data].concat()
@@ -70,6 +74,10 @@ fn header_and_variables_are_read_of_both_kinds_of_archive() {
         assert_eq!(found.version, [2, 1]);
         assert_eq!((found.num_tpb, found.lnc_size), (1, 1));
         assert_eq!(found.name, "model.neff");
+        assert_eq!(found.build, "2.28.7631.0");
+        assert_eq!(found.hash, "ab".repeat(32));
+        assert_eq!(found.uuid, "01".repeat(16));
+        assert_eq!(found.feature_bits, 0x8000_0000_0000_0005);
         assert_eq!(found.data_bytes + HEADER, bytes.len() as u64);
         let variables = found.variables.unwrap();
         assert_eq!(Vec::from_iter(variables.inputs), ["input0", "input1"]);

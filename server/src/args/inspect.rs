@@ -1,6 +1,6 @@
 //! What `koma plan` and `koma doctor` take.
 
-use super::{Layer, MachineArgs, ModelArgs, layer};
+use super::{DeviceArgs, Layer, MachineArgs, ModelArgs, layer};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -24,6 +24,8 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
     pub(crate) machine: MachineArgs,
 }
 
@@ -32,6 +34,9 @@ pub(crate) struct DoctorArgs {
     /// Folder whose disk is measured, with a file of 64 MiB that is removed again [default: the hub's cache]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Neuron runtime [default: as for koma serve]
+    #[arg(long, value_name = "FILE")]
+    neuron_library: Option<String>,
     /// Write everything found to FILE; - is standard output, without the text
     #[arg(long, value_name = "FILE|-")]
     pub(crate) json: Option<PathBuf>,
@@ -41,7 +46,10 @@ pub(crate) struct DoctorArgs {
 
 impl DoctorArgs {
     pub(crate) fn layer(&self) -> Layer {
-        let mut flags = layer([("data-dir", &self.data_dir)]);
+        let mut flags = layer([
+            ("data-dir", &self.data_dir),
+            ("neuron-library", &self.neuron_library),
+        ]);
         flags.append(&mut self.machine.layer());
         flags
     }

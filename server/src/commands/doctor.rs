@@ -7,12 +7,14 @@
 mod advice;
 mod disk;
 mod facts;
+mod neuron;
 mod rates;
 mod report;
 
 use crate::config::DoctorConfig;
 use crate::output;
 use facts::Facts;
+use neuron::Neuron;
 use report::Report;
 
 /// Looks, measures for a few seconds, and writes what was found.
@@ -29,6 +31,7 @@ pub(crate) fn doctor(config: &DoctorConfig) -> anyhow::Result<()> {
         process: config.process.clone(),
         stolen: before.stolen_until_now(),
         facts: before,
+        neuron: Neuron::look(config.neuron_library.as_deref()),
         rates,
         folder,
         disk: disk.map_err(|error| error.to_string()),

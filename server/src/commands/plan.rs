@@ -9,7 +9,7 @@ mod report;
 mod tests;
 
 use super::start;
-use crate::config::PlanConfig;
+use crate::config::{DeviceChoice, PlanConfig};
 use crate::output;
 use anyhow::{Context, ensure};
 use koma_engine::models::kernels::{StandIns, Team};
@@ -33,6 +33,11 @@ pub(crate) fn plan(config: &PlanConfig) -> anyhow::Result<()> {
 }
 
 fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
+    ensure!(
+        config.model.device.choice != DeviceChoice::Neuron,
+        "--device neuron: only the processors' work can be forecast, because a forecast is a rehearsal on the machine itself. What a Neuron \
+         device does is measured on one: `koma serve --device neuron`, then `koma bench serve` (see neuron-export/README.md)"
+    );
     let process = resident();
     let options = start::options(&config.model, &config.process);
     let unloadable = || start::cannot_load(&config.model);

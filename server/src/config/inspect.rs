@@ -28,6 +28,7 @@ impl PlanConfig {
         around: &Surroundings,
     ) -> Result<Self, String> {
         let mut flags = args.model.layer();
+        flags.append(&mut args.device.layer());
         flags.append(&mut args.machine.layer());
         let variables = environment.layer();
         let values = Values::new(&[&flags, &variables]);
@@ -49,6 +50,8 @@ pub(crate) struct DoctorConfig {
     pub(crate) process: ProcessConfig,
     /// Where files that are fetched lie; none if nobody says.
     pub(crate) folder: Option<PathBuf>,
+    /// The Neuron runtime; none if it is where it usually is.
+    pub(crate) neuron_library: Option<PathBuf>,
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -69,6 +72,7 @@ impl DoctorConfig {
         Ok(Self {
             folder: given.or_else(|| process.fetch.hub.cache.clone()),
             process,
+            neuron_library: values.text("neuron-library").map(PathBuf::from),
             json: args.json.clone(),
         })
     }

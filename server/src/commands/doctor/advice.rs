@@ -78,6 +78,7 @@ pub(super) fn advice(report: &Report) -> Vec<String> {
         Err(reason) => all.push(format!("the disk could not be measured: {reason}")),
         Ok(_) => {}
     }
+    all.extend(report.neuron.advice());
     if cfg!(debug_assertions) {
         all.push("this is not a release build: rates are too low; build with --release".to_owned());
     }
@@ -97,6 +98,7 @@ fn usable(report: &Report) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::facts::Facts;
+    use super::super::neuron::Neuron;
     use super::*;
     use crate::config::{LogFormat, ProcessConfig};
     use koma_engine::Survey;
@@ -123,6 +125,7 @@ mod tests {
                 load: Some(0.5),
                 ..Facts::default()
             },
+            neuron: Neuron::none(),
             stolen: Some(0.0),
             rates: Vec::new(),
             folder: "data".into(),
@@ -163,6 +166,10 @@ mod tests {
             &["madvise"],
         );
         check(&|r| r.facts.swap_used = Some(1 << 30), &["swap"]);
+        check(
+            &|r| r.neuron.devices = vec!["/dev/neuron0".into()],
+            &["Neuron device", "aws-neuronx-runtime-lib"],
+        );
         let slow = Disk {
             read: 1e8,
             direct: true,

@@ -3,6 +3,7 @@
 use super::advice::advice;
 use super::disk::Disk;
 use super::facts::Facts;
+use super::neuron::Neuron;
 use super::rates::Rate;
 use crate::config::ProcessConfig;
 use koma_engine::models::kernels::{Format, Isa};
@@ -27,6 +28,7 @@ fn instruction(format: Format) -> usize {
 pub(super) struct Report {
     pub(super) process: ProcessConfig,
     pub(super) facts: Facts,
+    pub(super) neuron: Neuron,
     /// Part of the time that the hypervisor gave to others.
     pub(super) stolen: Option<f64>,
     pub(super) rates: Vec<Rate>,
@@ -89,6 +91,7 @@ impl Report {
                 "read_bytes_per_second": self.disk.as_ref().ok().map(|disk| disk.read),
                 "past_the_cache": self.disk.as_ref().ok().map(|disk| disk.direct),
             },
+            "neuron": self.neuron.json(),
             "load": facts.load,
             "stolen": self.stolen,
             "huge_pages": facts.huge_pages,
@@ -156,6 +159,7 @@ impl Report {
             Err(_) => "unknown".to_owned(),
         };
         line("disk", format!("{}: {disk}", self.folder.display()));
+        line("neuron", self.neuron.text());
         let advice = advice(self);
         if advice.is_empty() {
             line("advice", "none: all is well".to_owned());
@@ -252,6 +256,7 @@ mod tests {
                 fetch: koma_engine::models::FetchOptions::default(),
             },
             facts: Facts::default(),
+            neuron: Neuron::none(),
             stolen: None,
             rates: vec![Rate {
                 probe: Probe::Read,
@@ -268,6 +273,7 @@ mod tests {
             "kernel unknown",
             "disk          data: unknown",
             "no such folder",
+            "neuron        no device; no runtime (",
             "container: no limit",
         ] {
             assert!(text.contains(part), "`{part}` in\n{text}");

@@ -36,14 +36,22 @@ fn neff(neff: &Neff, as_json: bool) -> anyhow::Result<()> {
             "data_bytes": neff.data_bytes,
             "num_tpb": neff.num_tpb,
             "lnc_size": neff.lnc_size,
+            "build": neff.build,
+            "hash": neff.hash,
+            "uuid": neff.uuid,
+            "feature_bits": neff.feature_bits,
             "inputs": neff.variables.as_ref().map(|v| list(&v.inputs)),
             "outputs": neff.variables.as_ref().map(|v| list(&v.outputs)),
         });
         return output::print(&(json.to_string() + "\n"));
     }
     let mut text = format!(
-        "name        {}\nversion     {major}.{minor}\nblocks      {}\ncores each  {}\ndata        {}\n",
+        "name        {}\nbuild       {}\nhash        {}\nuuid        {}\nfeatures    {:#x}\nversion     {major}.{minor}\nblocks      {}\ncores each  {}\ndata        {}\n",
         output::clip(&neff.name, 100),
+        output::clip(&neff.build, 100),
+        neff.hash,
+        neff.uuid,
+        neff.feature_bits,
         neff.num_tpb,
         neff.lnc_size,
         mib(neff.data_bytes)
@@ -170,9 +178,11 @@ fn buckets(manifest: &Manifest) -> String {
         ]);
     }
     for portable in &manifest.portable {
+        let beside = portable.data.as_ref();
+        let beside = beside.map_or_else(String::new, |data| format!(" with {}", data.file));
         rows.push(vec![
             word(&portable.kind),
-            portable.file.clone(),
+            portable.file.clone() + &beside,
             mib(portable.bytes),
             off(&portable.parity),
             "-".to_owned(),

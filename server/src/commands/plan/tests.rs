@@ -73,6 +73,7 @@ fn a_load_that_the_model_cannot_take_is_refused_with_its_flag() {
     for (name, arguments, part) in [
         ("models/intent", "--output-len 3", "--output-len"),
         ("models/intent", "--batch 9 --max-running 8", "--batch"),
+        ("models/intent", "--device neuron", "koma bench serve"),
         ("models/intent", "--input-len 100000", "--input-len"),
         (
             "golden/llama/model",
