@@ -34,10 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
 
 
-def koma(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs `koma export` with these arguments."""
+def koma(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs `koma export` with these arguments, and with more variables."""
     words = [os.environ["KOMA_BIN"], "export", *map(str, arguments)]
-    environment = {**os.environ, "KOMA_PYTHON": sys.executable}
+    environment = {**os.environ, "KOMA_PYTHON": sys.executable, **(environment or {})}
     return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=570)
 
 
