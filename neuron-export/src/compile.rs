@@ -54,8 +54,8 @@ pub enum CompileError {
     /// There is no compiler.
     #[error(
         "the compiler `{0}` is not there. Install it from the Neuron repository, on any x86-64 machine with Linux: \
-         python3 -m pip install neuronx-cc --index-url https://pip.repos.neuron.amazonaws.com \
-         (the package of this name on PyPI is empty). Then put it on the PATH, or its path in NEURON_CC"
+         python3 -m pip install 'neuronx-cc==2.*' --extra-index-url https://pip.repos.neuron.amazonaws.com \
+         (version 1, which is on PyPI, is an empty package). Then put it on the PATH, or its path in NEURON_CC"
     )]
     Missing(String),
     /// Nobody supports this target any more.

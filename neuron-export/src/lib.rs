@@ -23,6 +23,8 @@ pub mod proto;
 pub mod reference;
 #[cfg(feature = "neuron")]
 pub mod serving;
+#[cfg(test)]
+mod testing;
 pub mod verify;
 
 pub use files::{FileRef, file_ref};

@@ -190,6 +190,33 @@ def test_a_tampered_export_is_refused(part, export):
     assert path.name in done.stderr and "sha256" in done.stderr, done.stderr
 
 
+def missing_tensor(model):
+    path = model / "model.safetensors"
+    name = b"transformer.layer.1.ffn.lin2.weight"
+    data = path.read_bytes()
+    assert data.count(name) == 1
+    path.write_bytes(data.replace(name, name[:-1] + b"X"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "flags", "words"),
+    [
+        ("modernbert_classify", None, [], "ModernBertForSequenceClassification` cannot be exported"),
+        ("bert_tokens", None, [], "BertForTokenClassification` cannot be exported"),
+        ("distilbert_classify", None, ["--seq", "32,65"], "seq 65: the model takes texts of at most 64 tokens"),
+        ("distilbert_classify", missing_tensor, [], "layer.1.ffn.lin2.weight"),
+    ],
+)
+def test_what_cannot_be_exported_leaves_nothing_behind(name, change, flags, words, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(GOLDEN / name / "model", model)
+    if change:
+        change(model)
+    done = koma(model, "--out", tmp_path / "out", *flags)
+    assert done.returncode == 1 and words in done.stderr, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_another_model_is_refused(export, tmp_path):
     folder = export("distilbert_classify")
     other = tmp_path / "other"

@@ -1,23 +1,13 @@
 use super::*;
-use crate::manifest::tests::sample;
 use crate::manifest::{Parity, Status};
 use crate::neff::tests::{definition, neff};
-use std::os::unix::fs::PermissionsExt;
-use tempfile::TempDir;
+use crate::testing::{Bench, written};
 
-/// An artifact of two buckets, verified, and a place for a compiler.
-struct Bench {
-    artifact: TempDir,
-    tools: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let (artifact, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut manifest = sample(artifact.path(), source.path());
+/// An artifact of two buckets, verified.
+fn bench() -> Bench {
+    let bench = Bench::with(|folder, manifest| {
         let mut second = manifest.buckets[0].clone();
-        std::fs::write(artifact.path().join("b4_s8.hlo.pb"), "more").unwrap();
-        let hlo = file_ref(artifact.path(), "b4_s8.hlo.pb").unwrap();
+        let hlo = written(folder, "b4_s8.hlo.pb", "more");
         (second.batch, second.hlo.file) = (4, hlo.file);
         (second.hlo.sha256, second.hlo.bytes) = (hlo.sha256, hlo.bytes);
         manifest.buckets.push(second);
@@ -31,30 +21,26 @@ impl Bench {
                 tolerance: 1.0,
             });
         }
-        manifest.write(artifact.path()).unwrap();
-        let tools = tempfile::tempdir().unwrap();
-        let text = definition(&["input0", "input1", "input2"], &["output0"]);
-        let bytes = neff(&[("sg00/def.json", &text)], true);
-        std::fs::write(tools.path().join("good.neff"), bytes).unwrap();
-        Self { artifact, tools }
-    }
+    });
+    let text = definition(&["input0", "input1", "input2"], &["output0"]);
+    let bytes = neff(&[("sg00/def.json", &text)], true);
+    std::fs::write(bench.tools.path().join("good.neff"), bytes).unwrap();
+    bench
+}
 
+impl Bench {
     /// A compiler named `name` that writes its arguments to `argv`, one a line, and a line after each call, and then runs `then`,
     /// in which OUT is the file to be written, IN the module, HERE the folder of tools.
     fn compiler(&self, name: &str, then: &str) -> PathBuf {
-        let (path, here) = (self.tools.path().join(name), self.tools.path().display());
         let script = format!(
-            "#!/bin/sh\nHERE='{here}'\n\
-             if [ \"$1\" = --version ]; then echo 'NeuronX Compiler version 2.28.7631.0+ab'; echo 'Python version 3.11'; exit 0; fi\n\
+            "if [ \"$1\" = --version ]; then echo 'NeuronX Compiler version 2.28.7631.0+ab'; echo 'Python version 3.11'; exit 0; fi\n\
              IN=$2\nfor OUT; do :; done\n\
-             for A; do echo \"$A\" >> \"$HERE/argv\"; done\necho == >> \"$HERE/argv\"\n{then}\n"
+             for A; do echo \"$A\" >> \"$HERE/argv\"; done\necho == >> \"$HERE/argv\"\n{then}"
         );
-        std::fs::write(&path, script).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        path
+        self.program(name, &script)
     }
 
-    fn run(
+    fn compiled(
         &self,
         compiler: PathBuf,
         target: Target,
@@ -84,7 +70,7 @@ impl Bench {
 
     /// The arguments of the calls, paths replaced by names.
     fn calls(&self) -> Vec<Vec<String>> {
-        let text = std::fs::read_to_string(self.tools.path().join("argv")).unwrap();
+        let text = self.left("argv");
         let artifact = self.artifact.path().canonicalize().unwrap();
         let text = text.replace(&format!("{}/", artifact.display()), "");
         let calls = text.trim_end().split("\n==").map(str::trim);
@@ -106,9 +92,9 @@ const UNTOUCHED: [&str; 4] = [
 
 #[test]
 fn every_bucket_is_compiled_with_this_command_line() {
-    let bench = Bench::new();
+    let bench = bench();
     let stub = bench.compiler(COMPILER, GOOD);
-    let manifest = bench.run(stub, Target::Inf2, AutoCast::None).unwrap();
+    let manifest = bench.compiled(stub, Target::Inf2, AutoCast::None).unwrap();
     assert_eq!(manifest.status, Status::NeffCompiled);
     assert_eq!(Manifest::read(bench.artifact.path()).unwrap(), manifest);
     let flags = [
@@ -145,13 +131,13 @@ fn every_bucket_is_compiled_with_this_command_line() {
 
 #[test]
 fn flags_go_into_the_command_line_and_old_products_go() {
-    let bench = Bench::new();
+    let bench = bench();
     let first = bench
-        .run(bench.compiler(COMPILER, GOOD), Target::Inf2, AutoCast::None)
+        .compiled(bench.compiler(COMPILER, GOOD), Target::Inf2, AutoCast::None)
         .unwrap();
     std::fs::remove_file(bench.tools.path().join("argv")).unwrap();
     let second = bench
-        .run(
+        .compiled(
             bench.compiler(COMPILER, GOOD),
             Target::Trn2,
             AutoCast::Matmult,
@@ -193,11 +179,11 @@ fn a_compiler_that_does_not_do_its_work_leaves_the_artifact_as_it_was() {
             ["the compiler ended well, but", "the header says"],
         ),
     ] {
-        let bench = Bench::new();
+        let bench = bench();
         let before = std::fs::read(bench.artifact.path().join("manifest.json")).unwrap();
         let stub = bench.compiler(COMPILER, then);
         let error = bench
-            .run(stub, Target::Inf2, AutoCast::None)
+            .compiled(stub, Target::Inf2, AutoCast::None)
             .unwrap_err()
             .to_string();
         for part in parts {
@@ -213,15 +199,15 @@ fn a_compiler_that_does_not_do_its_work_leaves_the_artifact_as_it_was() {
 
 #[test]
 fn a_missing_compiler_says_what_to_install() {
-    let bench = Bench::new();
+    let bench = bench();
     let none = bench.tools.path().join(COMPILER);
     let error = bench
-        .run(none.clone(), Target::Trn1, AutoCast::None)
+        .compiled(none.clone(), Target::Trn1, AutoCast::None)
         .unwrap_err();
     assert!(matches!(error, CompileError::Missing(_)), "{error}");
     let message = error.to_string();
     assert!(
-        message.contains("pip install neuronx-cc") && message.contains("NEURON_CC"),
+        message.contains("pip install 'neuronx-cc==2.*'") && message.contains("NEURON_CC"),
         "{message}"
     );
     let status = Manifest::read(bench.artifact.path()).unwrap().status;
@@ -229,13 +215,15 @@ fn a_missing_compiler_says_what_to_install() {
 
     // What is there and is no program.
     std::fs::write(&none, "").unwrap();
-    let error = bench.run(none, Target::Trn1, AutoCast::None).unwrap_err();
+    let error = bench
+        .compiled(none, Target::Trn1, AutoCast::None)
+        .unwrap_err();
     assert!(matches!(error, CompileError::Start { .. }), "{error}");
     let stub = bench.compiler(COMPILER, GOOD);
     let script = std::fs::read_to_string(&stub).unwrap();
     std::fs::write(&stub, script.replace("exit 0; fi", "exit 9; fi")).unwrap();
     let error = bench
-        .run(stub, Target::Trn1, AutoCast::None)
+        .compiled(stub, Target::Trn1, AutoCast::None)
         .unwrap_err()
         .to_string();
     assert!(
@@ -247,14 +235,16 @@ fn a_missing_compiler_says_what_to_install() {
 
 #[test]
 fn inf1_is_explained_and_its_old_compiler_never_counts() {
-    let bench = Bench::new();
+    let bench = bench();
     // The new compiler does not do for the old target.
     let stub = bench.compiler(COMPILER, GOOD);
-    let error = bench.run(stub, Target::Inf1, AutoCast::None).unwrap_err();
+    let error = bench
+        .compiled(stub, Target::Inf1, AutoCast::None)
+        .unwrap_err();
     assert!(matches!(error, CompileError::Inf1), "{error}");
     assert!(error.to_string().contains("--target inf2"), "{error}");
     let stub = bench.compiler(LEGACY, GOOD);
-    let manifest = bench.run(stub, Target::Inf1, AutoCast::None).unwrap();
+    let manifest = bench.compiled(stub, Target::Inf1, AutoCast::None).unwrap();
     assert_eq!(manifest.status, Status::HloVerified);
     let neff = manifest.buckets[0].neff.as_ref().unwrap();
     assert!(neff.unverified);
@@ -270,11 +260,11 @@ fn inf1_is_explained_and_its_old_compiler_never_counts() {
 
 #[test]
 fn a_tampered_module_is_not_compiled() {
-    let bench = Bench::new();
+    let bench = bench();
     std::fs::write(bench.artifact.path().join("b4_s8.hlo.pb"), "mOre").unwrap();
     let stub = bench.compiler(COMPILER, GOOD);
     let error = bench
-        .run(stub, Target::Inf2, AutoCast::None)
+        .compiled(stub, Target::Inf2, AutoCast::None)
         .unwrap_err()
         .to_string();
     assert!(

@@ -2,26 +2,17 @@ use super::*;
 use crate::manifest::tests::sample;
 use crate::manifest::{PortableKind, Status};
 use crate::reference::Row;
+use crate::testing::{Bench, written};
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
-use tempfile::TempDir;
 
-/// An artifact of one bucket and an ONNX file, and a place for a Python that is none.
-struct Bench {
-    artifact: TempDir,
-    tools: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let (artifact, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut manifest = sample(artifact.path(), source.path());
+/// An artifact of one bucket with its two portable files.
+fn bench() -> Bench {
+    Bench::with(|folder, manifest| {
         for (name, kind) in [
             ("model.onnx", PortableKind::Onnx),
             ("model.pt", PortableKind::Torchscript),
         ] {
-            std::fs::write(artifact.path().join(name), name).unwrap();
-            let file = crate::files::file_ref(artifact.path(), name).unwrap();
+            let file = written(folder, name, name);
             manifest.portable.push(Portable {
                 kind,
                 opset: None,
@@ -33,22 +24,14 @@ impl Bench {
                 parity: None,
             });
         }
-        manifest.write(artifact.path()).unwrap();
-        let tools = tempfile::tempdir().unwrap();
-        Self { artifact, tools }
-    }
+    })
+}
 
+impl Bench {
     /// Runs with a program in the place of Python that keeps the job and then runs `then`.
     fn run(&self, then: &str) -> Result<Verified, VerifyError> {
-        let (python, here) = (
-            self.tools.path().join("python"),
-            self.tools.path().display(),
-        );
-        let script = format!(
-            "#!/bin/sh\ncp \"$3\" '{here}/job.json'\ncp \"$2\" '{here}/parity.py'\n{then}\n"
-        );
-        std::fs::write(&python, script).unwrap();
-        std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = format!("cp \"$3\" \"$HERE/job.json\"\ncp \"$2\" \"$HERE/parity.py\"\n{then}");
+        let python = self.program("python", &script);
         self.run_with(python, if then.contains("sleep") { 1 } else { 120 })
     }
 
@@ -99,7 +82,7 @@ fn report(first: &Value) -> Value {
 
 #[test]
 fn what_agrees_is_verified_and_the_numbers_are_in_the_manifest() {
-    let bench = Bench::new();
+    let bench = bench();
     let verified = bench.answered(&report(&good()));
     assert!(verified.passes, "{verified:?}");
     assert_eq!(bench.status(), Status::HloVerified);
@@ -119,10 +102,9 @@ fn what_agrees_is_verified_and_the_numbers_are_in_the_manifest() {
 
 #[test]
 fn the_program_is_told_what_to_execute() {
-    let bench = Bench::new();
+    let bench = bench();
     bench.answered(&report(&good()));
-    let read = |name: &str| std::fs::read_to_string(bench.tools.path().join(name)).unwrap();
-    let job: Value = serde_json::from_str(&read("job.json")).unwrap();
+    let job: Value = serde_json::from_str(&bench.left("job.json")).unwrap();
     assert_eq!(job["inputs"], json!(["input_ids", "attention_mask"]));
     assert_eq!((&job["pad_id"], &job["other_id"]), (&json!(0), &json!(9)));
     let hlo = &job["artifacts"][0];
@@ -147,7 +129,7 @@ fn the_program_is_told_what_to_execute() {
         onnx["shapes"],
         json!([[1, 2], [2, 3], [3, 3], [5, 4], [7, 7]])
     );
-    assert!(read("parity.py").contains("import runners"));
+    assert!(bench.left("parity.py").contains("import runners"));
 }
 
 #[test]
@@ -191,7 +173,7 @@ fn whatever_does_not_agree_fails_and_takes_the_status_back() {
             false,
         ),
     ] {
-        let bench = Bench::new();
+        let bench = bench();
         bench.answered(&report(&good()));
         assert_eq!(bench.status(), Status::HloVerified);
         let verified = bench.answered(&report(&finding));
@@ -206,7 +188,7 @@ fn whatever_does_not_agree_fails_and_takes_the_status_back() {
         );
     }
     // The ONNX file is not what a device gets, and fails the check all the same.
-    let bench = Bench::new();
+    let bench = bench();
     let verified = bench.answered(
         &json!({"artifacts": [good(), with("max_abs", json!(1.0)), good()], "spread": 0.0}),
     );
@@ -217,7 +199,7 @@ fn whatever_does_not_agree_fails_and_takes_the_status_back() {
 
 #[test]
 fn torch_may_be_missing_and_jaxlib_may_not() {
-    let bench = Bench::new();
+    let bench = bench();
     let missing = |module: &str| json!({"name": "x", "missing": module});
     bench.answered(&json!({"artifacts": [good(), good(), good()], "spread": 0.0}));
     let verified =
@@ -258,13 +240,13 @@ fn a_program_that_does_not_answer_changes_nothing() {
         ),
         ("echo busy; sleep 1000", "busy"),
     ] {
-        let bench = Bench::new();
+        let bench = bench();
         bench.answered(&report(&good()));
         let error = bench.run(then).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
         assert_eq!(bench.status(), Status::HloVerified);
     }
-    let bench = Bench::new();
+    let bench = bench();
     let none = bench.tools.path().join("no-python");
     let error = bench.run_with(none, 1).unwrap_err().to_string();
     assert!(
@@ -276,7 +258,7 @@ fn a_program_that_does_not_answer_changes_nothing() {
 #[test]
 fn a_tampered_artifact_is_refused_before_anything_runs() {
     for name in ["b1_s8.hlo.pb", "weights.safetensors", "model.onnx"] {
-        let bench = Bench::new();
+        let bench = bench();
         let path = bench.artifact.path().join(name);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[0] ^= 1;
