@@ -243,7 +243,7 @@ pub(crate) fn other_id(manifest: &Manifest) -> u32 {
 }
 
 /// Fills in the expected rows, all in one packed batch.
-fn compute(encoder: &dyn Encoder, cx: &Cx, rows: &mut [Row]) -> Result<(), Error> {
+pub(crate) fn compute(encoder: &dyn Encoder, cx: &Cx, rows: &mut [Row]) -> Result<(), Error> {
     let mut batch = Batch::default();
     batch.clear(0);
     for row in rows.iter() {
@@ -255,6 +255,9 @@ fn compute(encoder: &dyn Encoder, cx: &Cx, rows: &mut [Row]) -> Result<(), Error
     }
     let mut work = Workspace::default();
     encoder.forward(cx, &batch, &mut work)?;
+    if let Some((_, error)) = work.failed.drain(..).next() {
+        return Err(error);
+    }
     for (i, row) in rows.iter_mut().enumerate() {
         row.expected = work.output.row(i).to_vec();
     }

@@ -20,9 +20,10 @@ pub use error::ServingError;
 
 use crate::manifest::{Manifest, Status};
 use encoder::NeuronEncoder;
-use koma_models::{Device, Encoder, Loaded, Model, NeuronBucket, NeuronCounters, Prompts};
+use koma_models::kernels::{Cx, Error, Fault};
+use koma_models::{Batch, Device, Encoder, Loaded, Model, NeuronCounters, Prompts, Workspace};
 use plan::Plan;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weights::Weights;
 use worker::Worker;
@@ -70,20 +71,58 @@ pub fn prepare(
     let folder = &options.artifact;
     let manifest = Manifest::read(folder)?;
     check_model(loaded, &manifest, options)?;
-    let plan = Arc::new(Plan::new(&manifest, folder, options.instance.as_deref())?);
-    let weights = Weights::read(&manifest, folder)?.map(Arc::new);
+    let prepared = load(&manifest, folder, cores, options.instance.as_deref())?;
+    if manifest.status < Status::NeffCompiled {
+        let status = manifest.status;
+        tracing::warn!(artifact = %folder.display(), ?status, "nobody has checked this artifact's numbers");
+    }
+    Ok(prepared)
+}
+
+/// Loads the artifact `folder` onto every core.
+fn load(
+    manifest: &Manifest,
+    folder: &Path,
+    cores: &Arc<Cores>,
+    instance: Option<&str>,
+) -> Result<Prepared, ServingError> {
+    let plan = Arc::new(Plan::new(manifest, folder, instance)?);
+    let weights = Weights::read(manifest, folder)?.map(Arc::new);
     let starting: Vec<_> = (0..cores.count())
         .map(|core| Worker::start(cores, core, &plan, weights.clone()))
         .collect::<Result<_, _>>()?;
     let workers = starting
         .into_iter()
         .map(worker::Starting::wait)
-        .collect::<Result<Vec<_>, _>>()?;
-    if manifest.status < Status::NeffCompiled {
-        let status = manifest.status;
-        tracing::warn!(artifact = %folder.display(), ?status, "nobody has checked this artifact's numbers");
-    }
+        .collect::<Result<_, _>>()?;
     Ok(Prepared { workers, plan })
+}
+
+/// The cores as an encoder of the one bucket that `manifest` has, with nobody to do again what they give no numbers for.
+///
+/// # Errors
+/// As [`prepare`].
+pub(crate) fn alone(
+    manifest: &Manifest,
+    folder: &Path,
+    cores: &Arc<Cores>,
+    instance: Option<&str>,
+) -> Result<Box<dyn Encoder>, ServingError> {
+    let Prepared { workers, plan } = load(manifest, folder, cores, instance)?;
+    let buckets = plan.neuron_buckets();
+    let counters = Arc::new(NeuronCounters::new(buckets, workers.len()));
+    let encoder = NeuronEncoder::new(workers, plan, Box::new(Nobody), counters);
+    Ok(Box::new(encoder))
+}
+
+/// Stands where the CPU would be.
+struct Nobody;
+
+impl Encoder for Nobody {
+    fn forward(&self, _: &Cx, _: &Batch, _: &mut Workspace) -> Result<(), Error> {
+        let reason = "the device gave values that are not numbers";
+        Err(Error::Device(Fault::Other, reason.to_owned()))
+    }
 }
 
 impl Prepared {
@@ -97,12 +136,8 @@ impl Prepared {
             Model::Encoder(encoder) => encoder,
             Model::Decoder(_) => return Err(ServingError::decoder()),
         };
-        let buckets = self.plan.buckets.iter();
-        let buckets = buckets.map(|b| NeuronBucket {
-            batch: b.batch,
-            seq: b.seq,
-        });
-        let counters = Arc::new(NeuronCounters::new(buckets.collect(), self.workers.len()));
+        let buckets = self.plan.neuron_buckets();
+        let counters = Arc::new(NeuronCounters::new(buckets, self.workers.len()));
         loaded.limits.max_len = loaded.limits.max_len.min(self.plan.longest());
         loaded.device = Device::Neuron(Arc::clone(&counters));
         loaded.model = Model::Encoder(Box::new(NeuronEncoder::new(

@@ -7,6 +7,8 @@
 //! Invariant: the manifest afterwards says what the last check found, also where it failed.
 
 mod checker;
+#[cfg(feature = "neuron")]
+mod device;
 
 use crate::manifest::{
     Manifest, ManifestError, Parity, Portable, PortableKind, Precision, Weights,
@@ -15,6 +17,8 @@ use crate::process::Stop;
 use crate::reference::{Reference, other_id};
 pub use checker::CheckerError;
 use checker::{Artifact, Finding, Job};
+#[cfg(feature = "neuron")]
+pub use device::{Device, TOLERANCE_DEVICE, on_device};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -185,14 +189,8 @@ fn judged(artifact: &Artifact, finding: &Finding, reference: &str) -> Checked {
         tolerance,
     };
     let moved = finding.masked_max_abs;
-    checked.failure = if !parity.holds() {
-        let agreement = parity.argmax_agreement.filter(|part| *part < 1.0);
-        let agreement =
-            agreement.map(|part| format!(", and only {part} of the clear rows have the same best"));
-        let agreement = agreement.unwrap_or_default();
-        Some(format!(
-            "is off by {max_abs:.1e}, the tolerance is {tolerance:.0e}{agreement}"
-        ))
+    checked.failure = if let Some(why) = disagreement(&parity) {
+        Some(why)
     } else if moved.is_none_or(|moved| moved > tolerance) {
         let moved = moved.map_or("to no number".to_owned(), |m| format!("by {m:.1e}"));
         Some(format!("ids under the mask move an answer {moved}"))
@@ -203,6 +201,19 @@ fn judged(artifact: &Artifact, finding: &Finding, reference: &str) -> Checked {
     };
     checked.parity = Some(parity);
     checked
+}
+
+/// Why a comparison does not hold; none if it does.
+fn disagreement(parity: &Parity) -> Option<String> {
+    let Parity {
+        max_abs, tolerance, ..
+    } = parity;
+    let agreement = parity.argmax_agreement.filter(|part| *part < 1.0);
+    let agreement =
+        agreement.map(|part| format!(", and only {part} of the clear rows have the same best"));
+    let agreement = agreement.unwrap_or_default();
+    let why = format!("is off by {max_abs:.1e}, the tolerance is {tolerance:.0e}{agreement}");
+    (!parity.holds()).then_some(why)
 }
 
 /// What the Python program is told.

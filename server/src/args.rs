@@ -15,7 +15,9 @@ mod local;
 mod models;
 mod shell;
 
-pub(crate) use artifact::{AutoCastArg, CompileArgs, CostArgs, TargetArg, VerifyArgs};
+pub(crate) use artifact::{
+    AutoCastArg, CompileArgs, CostArgs, TargetArg, VerifyArgs, VerifyDeviceArg,
+};
 pub(crate) use bench::{BenchCommand, BenchServeArgs, Endpoint, Goodput, LoadArgs};
 use clap::{Args, Parser, Subcommand};
 pub(crate) use device::DeviceArgs;

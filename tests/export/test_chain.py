@@ -65,6 +65,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+def stand_in(models: pathlib.Path, faults: str) -> pathlib.Path:
+    """A library of its own in the place of the runtime."""
+    place = models / f"nrt-{len(list(models.glob('nrt-*')))}"
+    place.mkdir()
+    library = place / "libnrt.so.1"
+    source = ROOT / "tests" / "fake_nrt" / "fake_nrt.c"
+    words = ["cc", "-std=c11", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(words, check=True)
+    library.with_name("libnrt.so.1.conf").write_text(f"cores 2\n{faults}", encoding="utf-8")
+    return library
+
+
 class Server:
     """A server over the models: on the stand-in for a device that is told `faults`, or on the CPU."""
 
@@ -72,13 +84,7 @@ class Server:
         self.told = None
         flags = ["--dtype", "f32"]
         if faults is not None:
-            place = models / f"nrt-{len(list(models.glob('nrt-*')))}"
-            place.mkdir()
-            library = place / "libnrt.so.1"
-            source = ROOT / "tests" / "fake_nrt" / "fake_nrt.c"
-            words = ["cc", "-std=c11", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
-            subprocess.run(words, check=True)
-            library.with_name("libnrt.so.1.conf").write_text(f"cores 2\n{faults}", encoding="utf-8")
+            library = stand_in(models, faults)
             self.told = library.with_name("libnrt.so.1.live")
             flags += ["--device", "neuron", "--neuron-library", str(library)]
         with socket.socket() as free:
@@ -199,6 +205,24 @@ def test_wrong_rows_would_be_noticed(models: pathlib.Path, of_the_cpu: dict[str,
         # Nobody recorded this text: the stand-in refuses it, it does not make something up.
         status, reply = server.ask("POST", "/classify", {"model": "intent", "input": "manga manga manga"})
     assert status == 500, reply
+
+
+def test_the_device_is_verified_against_transformers(models: pathlib.Path) -> None:
+    library = stand_in(models, "")
+    for name, fixture in MODELS.items():
+        folder = pathlib.Path(shutil.copytree(models / name, models / "verified" / name)) / "neuron"
+        assert koma("verify", folder).returncode == 0
+        flags = ["--device", "neuron", "--neuron-library", library, "--golden", GOLDEN / fixture]
+        done = koma("verify", folder, *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
+        written = manifest(folder)
+        assert written["status"] == "device-verified"
+        for bucket in written["buckets"]:
+            found = bucket["neff"]["device_parity"]
+            assert found["reference"].startswith("transformers") and found["runner"] == "libnrt 2.99.1.0"
+            assert 0 < found["max_abs"] <= 2e-5 and found["cases"] == len(case(fixture)["inputs"])
+    done = koma("verify", models / "intent" / "neuron", "--device", "neuron", "--neuron-library", "/nowhere/libnrt.so.1")
+    assert done.returncode == 1 and "/nowhere/libnrt.so.1" in done.stderr, done.stderr
 
 
 def test_what_gives_no_numbers_is_computed_by_the_cpu(models: pathlib.Path, of_the_cpu: dict[str, Any]) -> None:

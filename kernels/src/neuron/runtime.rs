@@ -20,6 +20,7 @@ static STARTED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 /// `NEURON_RT_NUM_CORES`) until the process ends; the last owner closes it.
 pub struct Runtime {
     pub(super) api: Api,
+    version: Option<String>,
     cores: u32,
 }
 
@@ -39,18 +40,10 @@ impl Runtime {
     /// If there is no such library.
     pub fn find(file: Option<&Path>) -> Result<Found, NeuronError> {
         let loaded = load(file)?;
-        let version = loaded.version.and_then(|get| {
-            let mut version = RawVersion {
-                numbers: [0; 4],
-                detail: [0; 128],
-                git_hash: [0; 64],
-            };
-            // SAFETY: the structure is the documented one, has the size that is told, and is written during the call only.
-            let status = unsafe { get(&raw mut version, size_of::<RawVersion>()) };
-            (status == 0).then(|| version.numbers.map(|n| n.to_string()).join("."))
-        });
-        let place = loaded.place;
-        Ok(Found { place, version })
+        Ok(Found {
+            version: loaded.version(),
+            place: loaded.place,
+        })
     }
 
     /// Loads the library, from `file` or from where it usually is, and starts it.
@@ -58,7 +51,9 @@ impl Runtime {
     /// # Errors
     /// If there is no such library, it was started before, or it finds no device.
     pub fn start(file: Option<&Path>) -> Result<Arc<Self>, NeuronError> {
-        let Loaded { api, .. } = load(file)?;
+        let loaded = load(file)?;
+        let version = loaded.version();
+        let api = loaded.api;
         let first = STARTED
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -71,11 +66,20 @@ impl Runtime {
         let status = unsafe { (api.nrt_init)(NO_FRAMEWORK, empty, empty) };
         check("nrt_init", status)?;
         // From here on it is closed when dropped.
-        let mut runtime = Self { api, cores: 0 };
+        let mut runtime = Self {
+            api,
+            version,
+            cores: 0,
+        };
         // SAFETY: the number is written during the call only.
         let status = unsafe { (runtime.api.nrt_get_visible_vnc_count)(&raw mut runtime.cores) };
         check("nrt_get_visible_vnc_count", status)?;
         Ok(Arc::new(runtime))
+    }
+
+    /// Such as `2.35.30.0`, if the library tells.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 
     /// Cores that this process may use, numbered from 0.
@@ -96,6 +100,20 @@ struct Loaded {
     place: String,
     api: Api,
     version: Option<GetVersion>,
+}
+
+impl Loaded {
+    /// Such as `2.35.30.0`; none if the library does not tell.
+    fn version(&self) -> Option<String> {
+        let mut version = RawVersion {
+            numbers: [0; 4],
+            detail: [0; 128],
+            git_hash: [0; 64],
+        };
+        // SAFETY: the structure is the documented one, has the size that is told, and is written during the call only.
+        let status = unsafe { self.version?(&raw mut version, size_of::<RawVersion>()) };
+        (status == 0).then(|| version.numbers.map(|n| n.to_string()).join("."))
+    }
 }
 
 /// The first library that can be loaded.

@@ -34,6 +34,11 @@ impl Cores {
         self.runtime.cores()
     }
 
+    /// The runtime's version, if it tells.
+    pub fn version(&self) -> Option<&str> {
+        self.runtime.version()
+    }
+
     pub(super) fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }

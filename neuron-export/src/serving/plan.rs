@@ -3,6 +3,7 @@
 use super::ServingError;
 use crate::manifest::{Bucket, Dtype, InputName, Manifest, Neff as Compiled, Target};
 use crate::neff::Neff;
+use koma_models::NeuronBucket;
 use koma_models::kernels::neuron::{self, TensorInfo, Usage};
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,15 @@ impl Plan {
             pad_id: manifest.tokenizer.pad_id,
             vocab: manifest.tokenizer.vocab_size,
         })
+    }
+
+    /// The buckets' shapes, in their order.
+    pub(super) fn neuron_buckets(&self) -> Vec<NeuronBucket> {
+        let shape = |bucket: &BucketPlan| NeuronBucket {
+            batch: bucket.batch,
+            seq: bucket.seq,
+        };
+        self.buckets.iter().map(shape).collect()
     }
 
     /// Tokens of the longest bucket.

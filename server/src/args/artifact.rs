@@ -1,6 +1,6 @@
 //! What `koma export verify`, `koma export compile` and `koma export cost` take.
 
-use super::MachineArgs;
+use super::{Layer, MachineArgs, layer};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -10,6 +10,8 @@ Examples:
     koma export verify ./intent/neuron
   With the Python of an environment, and the folder of the model:
     koma export verify out --model ./intent --python ~/checks/bin/python
+  What was compiled, on the device of this machine:
+    koma export verify ./intent/neuron --device neuron
 
 The modules are executed by XLA on the CPU, ONNX by ONNX Runtime, TorchScript by PyTorch (if it is there). KOMA_PYTHON names the \
 Python as --python does.";
@@ -38,10 +40,22 @@ pub(crate) struct VerifyArgs {
     /// Compare with the case.json and expected.safetensors of this folder, and not with Koma's own f32
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     pub(crate) golden: Option<PathBuf>,
+    /// What executes it: cpu (the modules and the files for other runtimes, by a Python) or neuron (the compiled modules, on this machine's device)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "cpu|neuron",
+        default_value = "cpu",
+        hide_possible_values = true
+    )]
+    pub(crate) device: VerifyDeviceArg,
+    /// Neuron runtime [default: as for koma serve]
+    #[arg(long, value_name = "FILE")]
+    neuron_library: Option<String>,
     /// Python that executes the files [default: python3]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) python: Option<PathBuf>,
-    /// Largest difference that passes, for values up to 1; it grows with larger ones [default: 1e-5, of more than 8 MiB of weights 1e-4; with bf16 5e-2]
+    /// Largest difference that passes, for values up to 1; it grows with larger ones [default: 1e-5, of more than 8 MiB of weights 1e-4, on a device 1e-3; with bf16 5e-2]
     #[arg(long, value_name = "X", value_parser = positive)]
     pub(crate) tolerance: Option<f64>,
     /// Seconds that the check may take
@@ -52,6 +66,23 @@ pub(crate) struct VerifyArgs {
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+}
+
+impl VerifyArgs {
+    pub(crate) fn layer(&self) -> Layer {
+        let mut flags = layer([("neuron-library", &self.neuron_library)]);
+        flags.append(&mut self.machine.layer());
+        flags
+    }
+}
+
+/// `--device` of `koma export verify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifyDeviceArg {
+    /// The modules, by programs for the CPU
+    Cpu,
+    /// The compiled modules, on a device
+    Neuron,
 }
 
 /// `--target`.

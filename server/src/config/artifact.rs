@@ -2,7 +2,7 @@
 
 use super::values::Values;
 use super::{ProcessConfig, Surroundings, process};
-use crate::args::{AutoCastArg, CompileArgs, Environment, TargetArg, VerifyArgs};
+use crate::args::{AutoCastArg, CompileArgs, Environment, TargetArg, VerifyArgs, VerifyDeviceArg};
 use koma_neuron_export::compile::{AutoCast, CompileOptions};
 use koma_neuron_export::manifest::Target;
 use koma_neuron_export::verify::VerifyOptions;
@@ -25,6 +25,10 @@ pub(crate) struct VerifyConfig {
     pub(crate) artifact: PathBuf,
     pub(crate) expected: Expected,
     pub(crate) options: VerifyOptions,
+    /// Whether the compiled modules are checked, on a device.
+    pub(crate) on_device: bool,
+    /// As in [`super::DeviceConfig`].
+    pub(crate) neuron_library: Option<PathBuf>,
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -38,7 +42,7 @@ impl VerifyConfig {
         environment: &Environment,
         around: &Surroundings,
     ) -> Result<Self, String> {
-        let (flags, variables) = (args.machine.layer(), environment.layer());
+        let (flags, variables) = (args.layer(), environment.layer());
         let values = Values::new(&[&flags, &variables]);
         let python = args.python.as_deref().or_else(|| environment.python());
         let expected = match (&args.golden, &args.model) {
@@ -55,6 +59,8 @@ impl VerifyConfig {
                 limit: Duration::from_secs(args.timeout),
                 tolerance: args.tolerance,
             },
+            on_device: args.device == VerifyDeviceArg::Neuron,
+            neuron_library: values.text("neuron-library").map(PathBuf::from),
             json: args.json.clone(),
         })
     }

@@ -25,7 +25,11 @@ pub(crate) fn verify(config: &VerifyConfig) -> anyhow::Result<()> {
         Expected::Model(folder) => own(config, folder, &manifest)?,
     };
     let artifact = (config.artifact.as_path(), manifest);
-    let verified = interruptible(|stop| check(artifact, &reference, &config.options, stop))??;
+    let verified = if config.on_device {
+        on_device(config, artifact, &reference)?
+    } else {
+        interruptible(|stop| check(artifact, &reference, &config.options, stop))??
+    };
     output::write(
         config.json.as_deref(),
         &json(&verified),
@@ -57,9 +61,39 @@ fn own(config: &VerifyConfig, folder: &Path, manifest: &Manifest) -> anyhow::Res
     if let Some(head) = &loaded.head {
         manifest.check_model(&config.artifact, (&loaded.identity, head, &loaded.limits))?;
     }
+    Ok(Reference::of_model(&loaded, manifest, &cx(config))?)
+}
+
+fn cx(config: &VerifyConfig) -> Cx {
     let team = Arc::new(Team::new(config.process.threads));
-    let cx = Cx::new(team, Class::Throughput, config.process.isa);
-    Ok(Reference::of_model(&loaded, manifest, &cx)?)
+    Cx::new(team, Class::Throughput, config.process.isa)
+}
+
+#[cfg(feature = "neuron")]
+fn on_device(
+    config: &VerifyConfig,
+    artifact: (&Path, Manifest),
+    reference: &Reference,
+) -> anyhow::Result<Verified> {
+    use koma_neuron_export::serving::{Cores, instance_type};
+    use koma_neuron_export::verify::{Device, on_device};
+    let instance = instance_type();
+    let device = Device {
+        cores: &Cores::start(config.neuron_library.as_deref())?,
+        instance: instance.as_deref(),
+        cx: &cx(config),
+    };
+    Ok(on_device(
+        artifact,
+        &device,
+        reference,
+        config.options.tolerance,
+    )?)
+}
+
+#[cfg(not(feature = "neuron"))]
+fn on_device(_: &VerifyConfig, _: (&Path, Manifest), _: &Reference) -> anyhow::Result<Verified> {
+    bail!("--device neuron: this koma was built without the feature `neuron`")
 }
 
 /// Of a number of the usual size here: `4.8e-7`.

@@ -1,0 +1,164 @@
+//! [`on_device`]: executes the compiled modules of an artifact on this machine's Neuron cores and compares their rows with a
+//! [`Reference`].
+//!
+//! Must not know: how a core gets its work; that is `serving`'s. Invariant: as of [`super::verify`]; nothing but this makes an artifact
+//! [`Status::DeviceVerified`](crate::manifest::Status).
+
+use super::{Checked, TOLERANCE_BF16, Verified, disagreement, evidence};
+use crate::manifest::{Bucket, Manifest, Parity, Precision};
+use crate::reference::{Reference, Row, compute};
+use crate::serving::{Cores, ServingError, alone};
+use koma_models::kernels::Cx;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Largest difference of a device that computes in f32, for values of at most 1: what AWS's own exporters ask of such models.
+pub const TOLERANCE_DEVICE: f64 = 1e-3;
+
+/// Where modules are executed.
+pub struct Device<'a> {
+    /// All of them are used.
+    pub cores: &'a Arc<Cores>,
+    /// As in [`crate::serving::ServingOptions`].
+    pub instance: Option<&'a str>,
+    /// What packs the rows.
+    pub cx: &'a Cx,
+}
+
+/// Checks the NEFFs of the artifact `folder`, whose manifest was just read. `tolerance`: as in [`super::VerifyOptions`].
+///
+/// # Errors
+/// [`ServingError`] if the artifact is not compiled, does not fit this machine, or cannot be loaded. A check that fails is a result.
+pub fn on_device(
+    (folder, mut manifest): (&Path, Manifest),
+    device: &Device<'_>,
+    reference: &Reference,
+    tolerance: Option<f64>,
+) -> Result<Verified, ServingError> {
+    let runner = runner(device);
+    let mut seen: Vec<Vec<Vec<f32>>> = vec![Vec::new(); reference.rows.len()];
+    let (mut checked, mut near) = (Vec::new(), 0.0f64);
+    for index in 0..manifest.buckets.len() {
+        let mut one = manifest.clone();
+        one.buckets = vec![manifest.buckets[index].clone()];
+        let bucket = &one.buckets[0];
+        let usual = || usual(&one, bucket);
+        let tolerance = tolerance.unwrap_or_else(usual) * reference.scale();
+        near = near.max(2.0 * tolerance);
+        let all = reference.rows.iter().enumerate();
+        let fitting = all.filter(|(_, row)| row.ids.len() <= bucket.seq);
+        let (numbers, mut rows): (Vec<usize>, Vec<Row>) =
+            fitting.map(|(i, row)| (i, row.clone())).unzip();
+        let encoder = alone(&one, folder, device.cores, device.instance)?;
+        let computed = compute(encoder.as_ref(), device.cx, &mut rows);
+        let mut found = Checked {
+            file: bucket
+                .neff
+                .as_ref()
+                .map_or_else(String::new, |neff| neff.file.clone()),
+            parity: None,
+            masked_max_abs: None,
+            failure: computed.as_ref().err().map(ToString::to_string),
+            skipped: None,
+        };
+        if computed.is_ok() {
+            let pairs = numbers.iter().zip(&rows);
+            let pairs = pairs.map(|(i, row)| {
+                (
+                    row.expected.as_slice(),
+                    reference.rows[*i].expected.as_slice(),
+                )
+            });
+            let parity = parity(pairs, tolerance, (&reference.name, &runner));
+            found.failure = disagreement(&parity);
+            found.parity = Some(parity);
+            for (number, row) in numbers.into_iter().zip(rows) {
+                seen[number].push(row.expected);
+            }
+        }
+        let neff = manifest.buckets[index].neff.as_mut();
+        if let Some(neff) = neff {
+            neff.device_parity = evidence(&found);
+        }
+        checked.push(found);
+    }
+    manifest.write(folder)?;
+    let spread = seen
+        .iter()
+        .map(|answers| spread(answers))
+        .fold(0.0, f64::max);
+    Ok(Verified {
+        passes: spread <= near && checked.iter().all(|one| one.failure.is_none()),
+        manifest,
+        checked,
+        spread: Some(spread),
+    })
+}
+
+/// `libnrt 2.35.30.0 on inf2.xlarge`.
+fn runner(device: &Device<'_>) -> String {
+    let version = device.cores.version().unwrap_or("of unknown version");
+    let instance = device
+        .instance
+        .map_or_else(String::new, |name| format!(" on {name}"));
+    format!("libnrt {version}{instance}")
+}
+
+/// The usual tolerance for values of at most 1.
+fn usual(manifest: &Manifest, bucket: &Bucket) -> f64 {
+    let cast = |flags: &Vec<String>| flags.iter().any(|flag| flag == "bf16");
+    let cast = bucket.neff.as_ref().is_some_and(|neff| cast(&neff.flags));
+    if cast || manifest.numerics.compute == Precision::Bf16 {
+        TOLERANCE_BF16
+    } else {
+        TOLERANCE_DEVICE
+    }
+}
+
+/// What pairs of rows, computed and expected, say. `names`: the reference's and the runner's.
+fn parity<'a>(
+    pairs: impl Iterator<Item = (&'a [f32], &'a [f32])>,
+    tolerance: f64,
+    names: (&str, &str),
+) -> Parity {
+    let (mut cases, mut max_abs, mut clear, mut same) = (0, 0.0f64, 0, 0);
+    for (got, want) in pairs {
+        cases += 1;
+        let off = got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs()));
+        max_abs = off.fold(max_abs, f64::max);
+        let mut sorted = want.to_vec();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        if let [first, second, ..] = sorted[..]
+            && f64::from(first - second) > 2.0 * tolerance
+        {
+            clear += 1;
+            same += usize::from(best(got) == best(want));
+        }
+    }
+    Parity {
+        reference: names.0.to_owned(),
+        runner: names.1.to_owned(),
+        cases,
+        max_abs,
+        argmax_agreement: (clear > 0).then(|| same as f64 / f64::from(clear)),
+        tolerance,
+    }
+}
+
+/// The place of the largest value.
+fn best(row: &[f32]) -> Option<usize> {
+    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]))
+}
+
+/// How far answers to one input lie apart.
+fn spread(answers: &[Vec<f32>]) -> f64 {
+    let width = answers.first().map_or(0, Vec::len);
+    let of = |i: usize| {
+        let values = answers.iter().map(|row| f64::from(row[i]));
+        let ends = values.fold((f64::MAX, f64::MIN), |(least, most), x| {
+            (least.min(x), most.max(x))
+        });
+        ends.1 - ends.0
+    };
+    (0..width).map(of).fold(0.0, f64::max)
+}
