@@ -21,18 +21,20 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
     from golden import blocks, broken, decoders, embedders, encoders, entities, experts, families, gguf_experts
-    from golden import llama, minilm, pieces, poolings, quantized, quants, smollm2, templates
+    from golden import llama, minilm, pieces, poolings, quantized, quants, smollm2, templates, turns
 
     table = {}
     for module in [llama, decoders, encoders, embedders, experts, families, poolings, entities, quantized]:
         table.update({name: lambda a, m=module, n=name: m.make(a.out, n) for name in module.VARIANTS})
     table["gemma3_pictures"] = lambda a: decoders.make_pictures(a.out)
+    table["gguf_rope_freqs"] = lambda a: decoders.make_rope_freqs(a.out)
     table["gguf_experts"] = lambda a: gguf_experts.make(a.out)
     table["gguf_experts_k"] = lambda a: gguf_experts.make_k(a.out)
     table["gguf_experts_apart"] = lambda a: gguf_experts.make_apart(a.out)
     table["gguf_blocks"] = lambda a: blocks.make(a.out)
     table["gguf_types"] = lambda a: quants.make(a.out)
     table["pieces"] = lambda a: pieces.make(a.out)
+    table["turns"] = lambda a: turns.make(a.out)
     table["smollm2"] = lambda a: smollm2.make(a.out, need(a.chat, "--chat"))
     table["minilm"] = lambda a: minilm.make(a.out, need(a.embed, "--embed"))
     table["chat_templates"] = lambda a: templates.make(a.out)

@@ -1,11 +1,12 @@
 //! Heads of GGUF files that lie: each is refused with a message, and what reading it allocates is bounded by what the file
-//! has, not by what it claims.
+//! has, not by what it claims; nor does a load make much of a vocabulary that no model has.
 
 use koma_models::gguf::Gguf;
+use koma_models::{LoadOptions, Source, load};
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Counts the bytes that each thread holds, and the most that it held.
 struct Counting;
@@ -181,6 +182,84 @@ fn a_head_that_claims_much_costs_little() {
             assert!(most < 1 << 20, "{word}: {most} bytes for {short} of {len}");
         }
     }
+}
+
+/// A file of so many control tokens, and an embedding with so many rows, which is a hole in the file; and the bytes of its head.
+fn vocabulary(folder: &Path, tokens: u64, rows: u64) -> std::io::Result<(PathBuf, usize)> {
+    let string = |name: &str, value: &str| key(name, 8, &text(value));
+    let texts = (0..tokens).flat_map(|i| text(&format!("<{i}>")));
+    let strings: Vec<u8> = array(8, tokens).into_iter().chain(texts).collect();
+    let control = 3u32.to_le_bytes().repeat(tokens as usize);
+    let types = [array(5, tokens), control].concat();
+    let mut bytes = head(
+        (1, 6),
+        &[
+            &string("general.architecture", "llama"),
+            &string("tokenizer.ggml.model", "gpt2"),
+            &string("tokenizer.ggml.pre", "gpt-2"),
+            &key("tokenizer.ggml.tokens", 9, &strings),
+            &key("tokenizer.ggml.token_type", 9, &types),
+            &key("tokenizer.ggml.merges", 9, &array(8, 0)),
+            &tensor("token_embd.weight", &[32, rows], 0, 0),
+        ],
+    );
+    let len = bytes.len();
+    bytes.resize(len.next_multiple_of(32), 0);
+    let path = folder.join("a.gguf");
+    std::fs::write(&path, &bytes)?;
+    let file = std::fs::OpenOptions::new().write(true).open(&path)?;
+    let data = 32 * 4 * rows;
+    file.set_len(bytes.len() as u64 + data)?;
+    Ok((path, len))
+}
+
+/// The automaton that finds tokens which are matched whole takes many times what they take in the head.
+#[test]
+fn a_vocabulary_that_no_model_has_costs_little() {
+    let folder = tempfile::tempdir().unwrap();
+    for (tokens, rows, words) in [
+        (200_000, 8, ["200000 tokens", "8 rows"]),
+        (70_000, 70_000, ["70000 tokens", "more than 65536"]),
+        (
+            1_100_000,
+            1_100_000,
+            ["1100000 tokens", "more than 1048576"],
+        ),
+    ] {
+        let (path, len) = vocabulary(folder.path(), tokens, rows).unwrap();
+        let source = Source::parse(path.to_str().unwrap()).unwrap();
+        let (result, most) = peak(|| load(&source, &LoadOptions::default()));
+        let message = result.map(|_| ()).unwrap_err().to_string();
+        for word in words.iter().chain(&["tokenizer.ggml.to"]) {
+            assert!(message.contains(word), "{word}: {message}");
+        }
+        assert!(most < 16 * len, "{tokens}: {most} bytes for {len}");
+    }
+}
+
+/// Names that a file has for tensors and keys do not fill the log.
+#[test]
+fn long_names_are_not_repeated() {
+    let long = "n".repeat(1 << 20);
+    for bytes in [
+        head((1, 0), &[&tensor(&long, &[32], 0, 0)]),
+        head((1, 0), &[&tensor(&long[..64], &[32], 0, 0)]),
+        head((0, 1), &[&key(&long[..60_000], 99, &[0])]),
+    ] {
+        let message = parse(&bytes).0.map(|_| ()).unwrap_err();
+        assert!(message.len() < 3000, "{} letters", message.len());
+    }
+    let name = [key("general.architecture", 8, &text(&long))];
+    let mut bytes = head((1, 1), &[&name[0], &tensor("n", &[32], 0, 0)]);
+    bytes.resize(bytes.len().next_multiple_of(32) + 128, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.gguf");
+    std::fs::write(&path, &bytes).unwrap();
+    let source = Source::parse(path.to_str().unwrap()).unwrap();
+    let message = load(&source, &LoadOptions::default())
+        .map(|_| ())
+        .unwrap_err();
+    assert!(message.to_string().len() < 3000);
 }
 
 /// The counter counts: a head that really has much takes more than the bound above.

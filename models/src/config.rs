@@ -148,9 +148,10 @@ impl Json {
         self.require(field, found)
     }
 
-    /// A positive finite number, or `default`.
+    /// A positive finite number, also as an f32, or `default`.
     pub(crate) fn positive_or(&self, field: &str, default: f64) -> Result<f64, LoadError> {
-        let read = |v: &Value| v.as_f64().filter(|f| f.is_finite() && *f > 0.0);
+        let positive = |f: &f64| (*f as f32).is_finite() && *f as f32 > 0.0;
+        let read = |v: &Value| v.as_f64().filter(positive);
         Ok(self
             .find(field, "a positive number", read)?
             .unwrap_or(default))
@@ -236,14 +237,18 @@ impl Json {
 
 /// Reads a text file of bounded size.
 pub(crate) fn read_text(path: &Path) -> Result<String, LoadError> {
+    read_bounded(path, MAX_BYTES)
+}
+
+/// Reads a text file of `most` bytes at most.
+pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<String, LoadError> {
     let io = |error| LoadError::Io {
         path: path.to_owned(),
         error,
     };
     let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > MAX_BYTES {
-        let reason =
-            format!("{size} bytes are more than the {MAX_BYTES} that such a file may have");
+    if size > most {
+        let reason = format!("{size} bytes are more than the {most} that such a file may have");
         return Err(file_error(path, reason));
     }
     std::fs::read_to_string(path).map_err(io)

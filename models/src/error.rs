@@ -2,6 +2,18 @@
 
 use std::path::PathBuf;
 
+/// Letters of a message at most: lists of what is known fit, a file's own texts may not.
+const MAX_LETTERS: usize = 2000;
+
+/// The first letters of a message that may quote a file.
+pub(crate) fn shortened(mut text: String) -> String {
+    if let Some((cut, _)) = text.char_indices().nth(MAX_LETTERS) {
+        text.truncate(cut);
+        text.push_str("...");
+    }
+    text
+}
+
 /// An error of loading. Every message names the file, field or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

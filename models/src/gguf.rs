@@ -23,6 +23,8 @@ use std::path::Path;
 
 /// Tensors of a file at most: what their names and places take in memory stays below a hundred megabytes.
 const MAX_TENSORS: u64 = 1 << 18;
+/// Bytes of a tensor's name at most (ggml's own limit).
+const MAX_NAME: usize = 63;
 /// Dimensions of a tensor at most (ggml's own limit).
 const MAX_DIMS: u32 = 4;
 /// The least bytes of one entry of the tensor table: name length, dimensions, one size, type, offset.
@@ -81,7 +83,14 @@ impl Gguf {
 
 /// Reads one entry of the tensor table; its range is still relative to the data section.
 fn read_tensor(reader: &mut Reader<'_>, i: u64) -> Result<(String, GgufTensor), LoadError> {
-    let name = reader.string(&format!("name of tensor {i}"))?.to_owned();
+    let name = reader.string(&format!("name of tensor {i}"))?;
+    if name.len() > MAX_NAME {
+        return Err(reader.error(format!(
+            "the name of tensor {i} is {} bytes long, more than {MAX_NAME}",
+            name.len()
+        )));
+    }
+    let name = name.to_owned();
     let bad = |reader: &Reader<'_>, reason: String| LoadError::Tensor {
         name: name.clone(),
         path: reader.path().to_owned(),

@@ -157,11 +157,16 @@ fn open_folder(
         ));
     };
     let architecture = registry::find(name)?;
+    if architecture.1 == Kind::Decoder {
+        // An embedder that was made of a model which generates: its text would be nonsense.
+        modules::only_transformer(folder)?;
+    }
     let mut checkpoint = Checkpoint {
         kind: architecture.1,
         gguf: None,
         weights: Weights::folder(folder, options)?,
         folder: Some((folder.to_owned(), json.clone())),
+        max_len: options.max_len,
     };
     checkpoint.weights.named(named_dtype(&json)?);
     checkpoint.weights.quantized_by(Scheme::read(&json)?);
@@ -264,6 +269,7 @@ fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architec
         weights,
         gguf: Some(meta),
         folder: None,
+        max_len: options.max_len,
     };
     Ok((checkpoint, architecture))
 }
@@ -271,22 +277,16 @@ fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architec
 fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
     let (mut checkpoint, (architecture, _, build)) = open_gguf(path, options)?;
     let meta = checkpoint.gguf.as_ref().expect("open_gguf gives it");
+    let (tokens, rows) = (gguf_tokens(meta)?, checkpoint.weights.rows(EMBEDDING)?);
+    // Before a tokenizer is made of them: a head may have far more tokens than a model has.
+    if tokens.len() != rows {
+        let reason = format!("{} tokens for {rows} rows of the embedding", tokens.len());
+        return Err(meta.error(TOKENS, reason));
+    }
     let tokenizer = Tokenizer::from_gguf(meta)?;
-    let vocab = meta.get::<&[String]>("tokenizer.ggml.tokens")?.len();
-    let chat = gguf_chat(meta, vocab)?;
+    let chat = gguf_chat(meta, tokens)?;
     let built = build(&mut checkpoint)?;
     checkpoint.weights.finish(built.ignorable)?;
-    if vocab != built.limits.vocab {
-        let reason = format!(
-            "{vocab} tokens for {} rows of the embedding",
-            built.limits.vocab
-        );
-        return Err(LoadError::Config {
-            path: path.to_owned(),
-            field: "tokenizer.ggml.tokens".to_owned(),
-            reason,
-        });
-    }
     assemble(
         built,
         architecture,
@@ -297,19 +297,38 @@ fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
     )
 }
 
-/// Ends of turns that GGUF files often do not name by a key (Gemma's, Phi's, older ones of Llama 3); llama.cpp finds them by
-/// their text, too.
-const TURN_ENDS: [&str; 5] = [
+/// Of a GGUF file: its tokens, their types, and the tensor that has a row for each.
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const EMBEDDING: &str = "token_embd.weight";
+/// Types of tokens that are matched whole: control tokens, and what a user defined.
+const MATCHED: [i64; 2] = [3, 4];
+
+/// Ends of turns and texts. A GGUF file names one of them by a key, and models have more (their `generation_config.json` lists
+/// them); llama.cpp finds them by their text, too.
+const ENDS: [&str; 12] = [
     "<|eot_id|>",
     "<|eom_id|>",
     "<|im_end|>",
     "<|end|>",
     "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<EOT>",
+    "_<EOT>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
 ];
 
+fn gguf_tokens(meta: &GgufMeta) -> Result<&[String], LoadError> {
+    meta.get(TOKENS)
+}
+
 /// Template, tokens and end ids of a GGUF file.
-fn gguf_chat(meta: &GgufMeta, vocab: usize) -> Result<ChatAssets, LoadError> {
-    let tokens: &[String] = meta.get("tokenizer.ggml.tokens")?;
+fn gguf_chat(meta: &GgufMeta, tokens: &[String]) -> Result<ChatAssets, LoadError> {
+    let types: &[i64] = meta.find(TYPES)?.unwrap_or_default();
+    let vocab = tokens.len();
     let id = |key: &str| match meta.find::<u32>(key)? {
         Some(id) if id as usize >= vocab => {
             Err(meta.error(key, format!("{id} is not below the vocabulary's {vocab}")))
@@ -324,8 +343,10 @@ fn gguf_chat(meta: &GgufMeta, vocab: usize) -> Result<ChatAssets, LoadError> {
         eos_ids.extend(id(key)?.filter(|id| !eos_ids.contains(id)));
     }
     for (id, token) in tokens.iter().enumerate() {
+        // Such a text may also be an ordinary token, made of the bytes of a tag.
+        let whole = types.get(id).is_none_or(|kind| MATCHED.contains(kind));
         let id = id as u32;
-        if TURN_ENDS.contains(&token.as_str()) && !eos_ids.contains(&id) {
+        if whole && ENDS.contains(&token.as_str()) && !eos_ids.contains(&id) {
             eos_ids.push(id);
         }
     }
@@ -370,17 +391,59 @@ mod tests {
     use super::*;
     use crate::gguf::Value as Meta;
 
-    /// Gemma's files name `<eos>` and not the end of a turn.
+    /// Files name one end by a key, `eos`; the others, and what they are called in a folder, are those of the models.
     #[test]
-    fn a_turn_ends_where_its_text_says() {
-        let texts = ["<eos>", "<end_of_turn>", "end_of_turn"];
-        let tokens = texts.map(str::to_owned).to_vec();
-        let pairs = [
-            ("tokenizer.ggml.tokens", Meta::Strs(tokens)),
-            ("tokenizer.ggml.eos_token_id", Meta::Int(0)),
-        ];
-        let values = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        let meta = GgufMeta::new(Path::new("x.gguf"), values);
-        assert_eq!(gguf_chat(&meta, 3).unwrap().eos_ids, [0, 1]);
+    fn a_text_ends_where_its_tokens_say() {
+        let control = |text: &'static str| (text, 3);
+        let check = |tokens: &[(&str, i64)], expected: &[u32]| {
+            let texts = tokens.iter().map(|(text, _)| (*text).to_owned()).collect();
+            let types = tokens.iter().map(|(_, kind)| *kind).collect();
+            let pairs = [
+                (TOKENS, Meta::Strs(texts)),
+                (TYPES, Meta::Ints(types)),
+                ("tokenizer.ggml.eos_token_id", Meta::Int(0)),
+            ];
+            let values = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+            let meta = GgufMeta::new(Path::new("x.gguf"), values);
+            let chat = gguf_chat(&meta, gguf_tokens(&meta).unwrap()).unwrap();
+            assert_eq!(chat.eos_ids, expected, "{tokens:?}");
+        };
+        // Gemma, Qwen, Llama 3, Phi-3, DeepSeek.
+        check(
+            &[
+                control("<eos>"),
+                control("<end_of_turn>"),
+                ("end_of_turn", 1),
+            ],
+            &[0, 1],
+        );
+        check(&[control("<|im_end|>"), control("<|endoftext|>")], &[0, 1]);
+        check(
+            &[
+                control("<|eot_id|>"),
+                control("<|end_of_text|>"),
+                control("<|eom_id|>"),
+            ],
+            &[0, 1, 2],
+        );
+        check(
+            &[
+                control("<|endoftext|>"),
+                ("</s>", 4),
+                control("<|end|>"),
+                control("<|user|>"),
+            ],
+            &[0, 1, 2],
+        );
+        check(
+            &[
+                control("<|EOT|>"),
+                control("<｜end▁of▁sentence｜>"),
+                control("<EOT>"),
+            ],
+            &[0, 1, 2],
+        );
+        // A tag in a vocabulary of byte pairs is text.
+        check(&[control("<|eot_id|>"), ("</s>", 1), ("<eos>", 1)], &[0]);
     }
 }

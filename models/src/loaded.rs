@@ -75,6 +75,9 @@ pub struct LoadOptions {
     pub name: String,
     /// Precision.
     pub dtype: Dtype,
+    /// Tokens that a request will have at most, if the caller limits them: what a model can only choose once, when it is loaded
+    /// (`LongRoPE`'s factors), it chooses by this. [`Limits`] are not cut to it.
+    pub max_len: Option<usize>,
     /// How to get at models that are not folders on this machine.
     pub fetch: FetchOptions,
     /// Called now and then, from any thread.

@@ -7,6 +7,7 @@ use crate::arch::{
     qwen3_moe, roberta,
 };
 use crate::config::Json;
+use crate::error;
 use crate::gguf::GgufMeta;
 use crate::weights::Weights;
 use crate::{Head, Limits, LoadError, Model};
@@ -145,6 +146,8 @@ pub(crate) struct Checkpoint {
     /// The folder and its config.json, if it is a folder.
     pub(crate) folder: Option<(PathBuf, Json)>,
     pub(crate) weights: Weights,
+    /// See [`crate::LoadOptions::max_len`].
+    pub(crate) max_len: Option<usize>,
 }
 
 impl Checkpoint {
@@ -220,7 +223,7 @@ pub fn architectures() -> Vec<Supported> {
 pub(crate) fn find(name: &str) -> Result<Architecture, LoadError> {
     let line = TABLE.iter().find(|(known, ..)| *known == name);
     line.copied().ok_or_else(|| LoadError::UnknownArchitecture {
-        name: name.to_owned(),
+        name: error::shortened(name.to_owned()),
         known: TABLE
             .iter()
             .map(|(n, ..)| *n)
@@ -239,7 +242,7 @@ pub(crate) fn find_gguf(meta: &GgufMeta) -> Result<Architecture, LoadError> {
     match names.find(|(known, _)| *known == name) {
         Some((_, architecture)) => find(architecture),
         None => Err(LoadError::UnknownArchitecture {
-            name: name.to_owned(),
+            name: error::shortened(name.to_owned()),
             known: GGUF_NAMES
                 .iter()
                 .map(|(n, _)| *n)

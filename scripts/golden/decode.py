@@ -17,7 +17,10 @@ def first_seed(name, attempt, seeds=range(500)):
     raise SystemExit(f"{name}: no seed gave greedy runs without a near tie")
 
 
-def prompts(vocab, seed, lengths=(1, 7, 33), first=4):
+LENGTHS = (1, 7, 33)
+
+
+def prompts(vocab, seed, lengths=LENGTHS, first=4):
     """Random ids without the special tokens below `first`."""
     rng = torch.Generator().manual_seed(seed)
     return [torch.randint(first, vocab, (n,), generator=rng).tolist() for n in lengths]

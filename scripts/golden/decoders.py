@@ -204,6 +204,52 @@ VARIANTS = {
         },
         gguf="phi3",
     ),
+    # Every prompt is longer than the first window, so that the reference takes the other factors for all of them.
+    "phi3_longrope_long": dict(
+        family="Phi3",
+        config=dict(
+            hidden_size=64,
+            rope_parameters={**LONGROPE, "original_max_position_embeddings": 16},
+            original_max_position_embeddings=16,
+            tie_word_embeddings=True,
+        ),
+        lengths=(17, 25, 33),
+        controls={
+            "the short factors": dict(
+                rope_parameters={**LONGROPE, "original_max_position_embeddings": 16, "long_factor": LONGROPE["short_factor"]}
+            ),
+        },
+        gguf="phi3",
+    ),
+    # Biases, which released models have not, but configurations and files of `llama` can name.
+    "llama_biases": dict(
+        family="Llama",
+        config=dict(rope_parameters=PLAIN, attention_bias=True, mlp_bias=True),
+        controls={"no biases of attention": dict(attention_bias=False), "none of the MLP": dict(mlp_bias=False)},
+        gguf="llama",
+    ),
+    "qwen3_biases": dict(
+        family="Qwen3",
+        config=dict(rope_parameters=PLAIN, head_dim=20, attention_bias=True),
+        controls={"no biases": dict(attention_bias=False)},
+    ),
+    "gemma2_biases": dict(
+        family="Gemma2",
+        config=dict(rope_parameters=PLAIN, head_dim=20, query_pre_attn_scalar=20, sliding_window=WINDOW, attention_bias=True),
+        controls={"no biases": dict(attention_bias=False)},
+    ),
+    "gemma3_biases": dict(
+        family="Gemma3",
+        config=dict(
+            rope_parameters={"full_attention": PLAIN, "sliding_attention": PLAIN},
+            head_dim=20,
+            query_pre_attn_scalar=20,
+            sliding_window=WINDOW,
+            layer_types=layers(1, 0),
+            attention_bias=True,
+        ),
+        controls={"no biases": dict(attention_bias=False)},
+    ),
 }
 # A text model inside of one that sees pictures: what the released files leave out is left out, names are today's.
 PICTURES = dict(
@@ -250,7 +296,8 @@ def attempt(out, name, seed):
     (case.model / "generation_config.json").unlink(missing_ok=True)
     bpe.write(case.model, bpe.tiny(), "jinja")
     model = model_class.from_pretrained(case.model, dtype=torch.float32, attn_implementation="eager").eval()
-    if not decode.record(case, model, decode.prompts(bpe.VOCAB, seed)):
+    lengths = variant.get("lengths", decode.LENGTHS)
+    if not decode.record(case, model, decode.prompts(bpe.VOCAB, seed, lengths)):
         return False
     case.info["stop_ids"] = [2]
     case.info["controls"] = controls(case, variant, model)
@@ -258,6 +305,14 @@ def attempt(out, name, seed):
         return False
     case.write()
     return True
+
+
+def make_rope_freqs(out, name="gguf_rope_freqs"):
+    """The model of `llama3_rope` as llama.cpp's converter writes it: its scaling is a tensor. The answers are those of the folder."""
+    case = Case(out, name, kind="decoder", architecture="LlamaForCausalLM", answers="llama3_rope")
+    model = transformers.LlamaForCausalLM.from_pretrained(out / "llama3_rope" / "model", dtype=torch.float32)
+    write_gguf(case.folder / "model.gguf", "llama", model)
+    case.write()
 
 
 def make_pictures(out, name="gemma3_pictures"):
@@ -363,7 +418,7 @@ def write_gguf(path, arch, model):
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert theirs is not None, name
         heads = gguf_llama.heads_of(theirs, config)
-        if heads and arch == "mistral3":
+        if heads and arch in ["mistral3", "llama"]:
             value = gguf_llama.permute(value, heads)
         if arch.startswith("gemma") and name.endswith("norm.weight"):
             value = value + 1
@@ -380,6 +435,18 @@ def mistral3(writer, config):
     qwen2(writer, config)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
+
+
+def llama(writer, config):
+    mistral3(writer, config)
+    rope = config.rope_parameters
+    if rope["rope_type"] == "llama3":
+        # What each frequency is divided by: that of long waves by the factor, that of short ones by 1, smoothly between.
+        width = config.hidden_size // config.num_attention_heads
+        turns = rope["original_max_position_embeddings"] / (2 * np.pi) / rope["rope_theta"] ** (np.arange(0, width, 2) / width)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        smooth = np.clip((turns - low) / (high - low), 0, 1)
+        writer.add_tensor("rope_freqs.weight", (1 / ((1 - smooth) / rope["factor"] + smooth)).astype(np.float32))
 
 
 def qwen2(writer, config):
@@ -430,7 +497,7 @@ def phi3(writer, config):
             writer.add_tensor(f"rope_factors_{which}.weight", np.array(rope[f"{which}_factor"], np.float32))
 
 
-FIELDS = dict(mistral3=mistral3, qwen2=qwen2, qwen3=qwen3, gemma2=gemma2, gemma3=gemma3, phi3=phi3)
+FIELDS = dict(llama=llama, mistral3=mistral3, qwen2=qwen2, qwen3=qwen3, gemma2=gemma2, gemma3=gemma3, phi3=phi3)
 
 
 def tokenizer(writer):

@@ -51,6 +51,13 @@ VARIANTS = {
         apart=False,
         old=dict(rope_theta=10000.0, rope_scaling=None, num_experts=6),
     ),
+    "qwen3_moe_biases": dict(
+        model=(Qwen3MoeConfig, Qwen3MoeForCausalLM),
+        config=dict(num_experts=4, moe_intermediate_size=32, norm_topk_prob=True, attention_bias=True),
+        store=torch.bfloat16,
+        apart=True,
+        old=None,
+    ),
     "mixtral": dict(
         model=(MixtralConfig, MixtralForCausalLM),
         config=dict(num_local_experts=4, intermediate_size=64),

@@ -11,9 +11,11 @@ import hashlib
 import numpy as np
 import torch
 from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.entrypoints.convert.converters.autoawq import AutoAWQConverter
 from compressed_tensors.quantization import QuantizationScheme
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 from . import bpe, decode, experts
@@ -37,6 +39,7 @@ BASE = dict(
 # name -> classes, configuration, and for experts the names of their block and of each one's gate, up and down projection on disk.
 MODELS = {
     "llama": dict(classes=(LlamaConfig, LlamaForCausalLM), config=BASE),
+    "qwen2": dict(classes=(Qwen2Config, Qwen2ForCausalLM), config={**BASE, "rms_norm_eps": 1e-6}),
     "qwen3_moe": dict(
         classes=(Qwen3MoeConfig, Qwen3MoeForCausalLM),
         config={
@@ -75,6 +78,8 @@ def compressed(format, weights, inputs=None, **more):
     }
 
 
+# What a calibration found for activations: one scale for all of them, in tensors beside each matrix.
+CALIBRATED = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "tensor", "dynamic": False}
 PER_TOKEN = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
 
 # name -> quantization_config, the type on disk of everything else and of scales, changes of the model, and `key`: where the
@@ -113,6 +118,36 @@ VARIANTS = {
         q={**FP8, "fmt": "e4m3", "weight_block_size": [16, 32]}, store=torch.bfloat16, scale=torch.float32
     ),
     "quant_fp8_tensor": dict(q=FP8, store=torch.bfloat16, scale=torch.float32),
+    # As published with scales for activations: by AutoFP8, by Mistral, by llm-compressor.
+    "quant_fp8_static": dict(
+        q={**FP8, "activation_scheme": "static", "ignored_layers": ["lm_head"]},
+        store=torch.bfloat16,
+        scale=torch.float32,
+        names={"weight_scale_inv": "weight_scale"},
+        activations={"input_scale": torch.tensor([0.02])},
+    ),
+    "quant_fp8_static_scalar": dict(
+        q={**FP8, "activation_scheme": "static", "weight_block_size": None, "modules_to_not_convert": ["lm_head"]},
+        store=torch.bfloat16,
+        activations={"activation_scale": torch.tensor(0.02, dtype=torch.bfloat16)},
+    ),
+    "quant_ct_fp8_static": dict(
+        q=compressed("float-quantized", {"type": "float", "strategy": "tensor"}, {**CALIBRATED, "type": "float"}),
+        store=torch.bfloat16,
+        activations={"input_scale": torch.tensor([0.02], dtype=torch.bfloat16)},
+    ),
+    "quant_ct_int8_static": dict(
+        q=compressed("int-quantized", {"strategy": "channel"}, {**CALIBRATED, "symmetric": False}),
+        store=torch.bfloat16,
+        activations={
+            "input_scale": torch.tensor([0.02], dtype=torch.bfloat16),
+            "input_zero_point": torch.tensor([3], dtype=torch.int8),
+        },
+    ),
+    # As Qwen2.5 is published: biases of q, k, v, and zeros for the layers that have none.
+    "quant_gptq_biases": dict(
+        q={**GPTQ, "group_size": 32, "desc_act": False, "sym": True}, model="qwen2", no_bias=["o_proj", "gate_proj", "up_proj", "down_proj"]
+    ),
     # The order of columns differs from expert to expert, and from gate to up projection.
     "quant_experts_gptq": dict(q={**GPTQ, "group_size": 32, "desc_act": True, "sym": True}, model="qwen3_moe"),
     "quant_experts_awq": dict(q={**AWQ, "group_size": 32, "modules_to_not_convert": ["gate"]}, model="mixtral"),
@@ -145,13 +180,17 @@ def attempt(out, name, seed):
     for key, value in model.state_dict().items():
         if key == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
-        if ".layers." not in key or "norm" in key or key.endswith("mlp.gate.weight"):
+        if ".layers." not in key or "norm" in key or key.endswith(("mlp.gate.weight", ".bias")):
             tensors[spelled(key, kind)], state[key] = value, value.float()
             continue
         wanted = []
         for name_on_disk, matrix in apart(key, value, kind):
             parts, values = quantize(variant, matrix.float(), rng)
             stem = name_on_disk.removesuffix(".weight")
+            parts = {variant.get("names", {}).get(part, part): tensor for part, tensor in parts.items()}
+            parts.update({part: tensor.clone() for part, tensor in variant.get("activations", {}).items()})
+            if stem.rsplit(".", 1)[1] in variant.get("no_bias", []):
+                parts["bias"] = torch.zeros(matrix.shape[0], dtype=store)
             tensors.update({f"{stem}.{part}": tensor.contiguous() for part, tensor in parts.items()})
             wanted.append(values)
             hashes[name_on_disk] = {
@@ -211,10 +250,10 @@ def quantize(variant, weight, rng):
     if method in ("gptq", "awq"):
         return gptq(q, weight, scale_type, rng)
     if method == "fp8":
-        block = q.get("weight_block_size", list(weight.shape))
+        block = q.get("weight_block_size") or list(weight.shape)
         codes, scales, values = floats(weight, block, scale_type)
         # One scale is a scalar where there are no blocks.
-        scales = scales if "weight_block_size" in q else scales.reshape(())
+        scales = scales if q.get("weight_block_size") else scales.reshape(())
         oracle = Fp8Dequantize(None)._dequantize_one(codes, scales, torch.float32)
         assert torch.equal(oracle, values), "transformers dequantizes to other values"
         return {"weight": codes, "weight_scale_inv": scales}, values
@@ -269,6 +308,10 @@ def gptq(q, weight, scale_type, rng):
     if awq:
         order = [0, 2, 4, 6, 1, 3, 5, 7]
         parts = {"qweight": words(codes.T, 4, order), "qzeros": words(zeros.T, 4, order), "scales": scales.T}
+        read = AutoAWQConverter(group_size=size)._convert_gemm_module(parts["qweight"], parts["scales"], parts["qzeros"])
+        theirs, scale, zero = (part.float() for part in read)
+        oracle = scale[:, groups] * (theirs - zero[:, groups])
+        assert torch.equal(oracle, values), "compressed-tensors reads other values from AWQ"
     else:
         parts = {
             "qweight": words(codes, q["bits"]).T,

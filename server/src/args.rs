@@ -140,7 +140,7 @@ pub(crate) struct ModelArgs {
     /// Memory of each chat model's cache, such as 512M or 2GiB [default of serve and plan: a part of the memory that is free; else what is needed]
     #[arg(long, value_name = "SIZE")]
     kv_cache_memory: Option<String>,
-    /// Most tokens of a request, prompt and output together [default: the model's own]
+    /// Most tokens of a request, prompt and output together [default: the model's own, of the two of some Phi-3 the shorter]
     #[arg(long, value_name = "N")]
     max_model_len: Option<String>,
     /// Most requests that run at once in a model [default: 128]

@@ -7,10 +7,11 @@ use koma_tests::golden::{Case, worst};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 6] = [
     "qwen3_moe",
     "qwen3_moe_fused",
     "qwen3_moe_window",
+    "qwen3_moe_biases",
     "mixtral",
     "mixtral_window",
 ];
@@ -40,6 +41,7 @@ fn wrong_picks_are_noticed() {
         ("qwen3_moe", "norm_topk_prob", json!(false)),
         ("qwen3_moe", "num_experts_per_tok", json!(1)),
         ("qwen3_moe_fused", "norm_topk_prob", json!(true)),
+        ("qwen3_moe_biases", "norm_topk_prob", json!(false)),
         ("mixtral", "num_experts_per_tok", json!(1)),
         ("mixtral_window", "sliding_window", json!(null)),
         ("qwen3_moe_window", "use_sliding_window", json!(false)),

@@ -3,13 +3,14 @@
 use crate::decoders::{LOGITS, check, last_logits};
 use crate::{edited, open};
 use koma_kernels::GroupKind;
-use koma_models::{Dtype, LoadOptions, Source, outline};
+use koma_models::gguf::Gguf;
+use koma_models::{Dtype, LoadOptions, Source, load, outline};
 use koma_tests::forward::decoder;
 use koma_tests::golden::Case;
 use serde_json::{Value, json};
 
 /// Name of the case, and the cache groups of the model: window (0: none) and layers of each.
-const CASES: [(&str, &[(usize, usize)]); 12] = [
+const CASES: [(&str, &[(usize, usize)]); 16] = [
     ("mistral", &[(13, 2)]),
     ("mistral_full", &[(0, 2)]),
     ("qwen2", &[(0, 2)]),
@@ -22,6 +23,10 @@ const CASES: [(&str, &[(usize, usize)]); 12] = [
     ("gemma3_pictures", &[(0, 1), (13, 1)]),
     ("phi3", &[(13, 2)]),
     ("phi3_longrope", &[(0, 2)]),
+    ("llama_biases", &[(0, 2)]),
+    ("qwen3_biases", &[(0, 2)]),
+    ("gemma2_biases", &[(0, 1), (13, 1)]),
+    ("gemma3_biases", &[(0, 1), (13, 1)]),
 ];
 
 #[test]
@@ -77,8 +82,56 @@ fn gguf_files_match_transformers() {
     architectures.dedup();
     assert_eq!(
         architectures.join(" "),
-        "MistralForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Phi3ForCausalLM"
+        "MistralForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Phi3ForCausalLM LlamaForCausalLM"
     );
+}
+
+/// `LongRoPE` has other factors for longer requests: they hold for all of them where longer ones were asked for.
+#[test]
+fn a_longer_limit_takes_the_factors_for_it() {
+    let case = Case::read("phi3_longrope_long");
+    for path in [case.model(), case.folder.join("model.gguf")] {
+        let source = Source::parse(path.to_str().unwrap()).unwrap();
+        let asked = |max_len| LoadOptions {
+            dtype: Dtype::F32,
+            max_len,
+            ..LoadOptions::default()
+        };
+        for limit in [17, 512, 9999] {
+            let long = load(&source, &asked(Some(limit))).unwrap();
+            check(&long, &case, &case.json, "");
+            assert_eq!(long.limits.max_len, 512);
+            let known = outline(&source, &asked(Some(limit))).unwrap();
+            assert_eq!(known, long.outline());
+        }
+        for limit in [None, Some(16)] {
+            let short = load(&source, &asked(limit)).unwrap();
+            assert_eq!(short.limits.max_len, 16);
+            let off = last_logits(&short, &case, &case.json, "");
+            assert!(off > 10.0 * LOGITS, "logits move by {off:e} only");
+        }
+    }
+}
+
+/// The scaling of Llama 3 is a tensor in these files: what each frequency is divided by.
+#[test]
+fn a_gguf_file_with_a_tensor_of_frequencies_matches_its_folder() {
+    let case = Case::read("llama3_rope");
+    let path = koma_tests::golden::root().join("gguf_rope_freqs/model.gguf");
+    check(&open(&path, Dtype::F32).unwrap(), &case, &case.json, "");
+    // The control: multiplied instead, which is divided by the inverse.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let gguf = Gguf::parse(&path, &bytes).unwrap();
+    let factors = bytes[gguf.tensors["rope_freqs.weight"].range.clone()].chunks_exact_mut(4);
+    factors.for_each(|b| {
+        let factor = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        b.copy_from_slice(&(1.0 / factor).to_le_bytes());
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("inverse.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let off = last_logits(&open(&path, Dtype::F32).unwrap(), &case, &case.json, "");
+    assert!(off > 10.0 * LOGITS, "logits move by {off:e} only");
 }
 
 /// The negative controls: each field that a family adds, with another value, is far outside of the tolerance.
@@ -202,6 +255,25 @@ fn what_cannot_be_computed_is_refused() {
         let message = error.to_string();
         assert!(message.contains(field), "{name}: {field} in: {message}");
     }
+}
+
+/// Embedders that are made of a decoder (Qwen3-Embedding) have its architecture, and modules that say what they are.
+#[test]
+fn an_embedder_made_of_a_decoder_is_refused() {
+    let folder = edited(&Case::read("qwen3").model(), |_| {});
+    let module = |name: &str, path: &str| json!({"type": format!("sentence_transformers.models.{name}"), "path": path});
+    let modules = folder.path().join("modules.json");
+    let write = |list: Value| std::fs::write(&modules, list.to_string()).unwrap();
+    write(json!([
+        module("Transformer", ""),
+        module("Pooling", "1_Pooling")
+    ]));
+    let error = open(folder.path(), Dtype::F32).map(|_| ()).unwrap_err();
+    for word in ["modules.json", "Pooling"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    write(json!([module("Transformer", "")]));
+    open(folder.path(), Dtype::F32).unwrap();
 }
 
 /// The spelling of the released Phi-3 files means the same as today's.

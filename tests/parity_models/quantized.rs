@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Names, formats, and whether everything but the quantized matrices (and with it the tied head) is bf16.
-const CASES: [(&str, &str, bool); 18] = [
+const CASES: [(&str, &str, bool); 23] = [
     ("quant_gptq", "INT4", false),
     ("quant_gptq_asym", "INT4", false),
     ("quant_gptq_v2_order", "INT4", false),
@@ -25,6 +25,11 @@ const CASES: [(&str, &str, bool); 18] = [
     ("quant_ct_fp8_tensor", "FP8", false),
     ("quant_fp8", "FP8", true),
     ("quant_fp8_tensor", "FP8", true),
+    ("quant_fp8_static", "FP8", true),
+    ("quant_fp8_static_scalar", "FP8", true),
+    ("quant_ct_fp8_static", "FP8", true),
+    ("quant_ct_int8_static", "INT8", true),
+    ("quant_gptq_biases", "INT4", false),
     ("quant_experts_gptq", "INT4", false),
     ("quant_experts_awq", "INT4", false),
     ("quant_experts_fp8", "FP8", true),
@@ -50,7 +55,10 @@ fn without(model: &Path, stem: &str) -> tempfile::TempDir {
     let mut bytes = std::fs::read(&path).unwrap();
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let head: Value = serde_json::from_slice(&bytes[8..start]).unwrap();
-    let scales = |name: &&String| name.starts_with(stem) && name.contains("scale");
+    let scales = |name: &&String| {
+        let part = name.strip_prefix(stem).unwrap_or_default();
+        part.starts_with("weight_scale") || part == "scales"
+    };
     let name = head.as_object().unwrap().keys().find(scales).unwrap();
     let ends = ids(&head[name]["data_offsets"]);
     bytes[start + ends[0] as usize..start + ends[1] as usize].fill(0);

@@ -35,6 +35,7 @@ pub fn render() -> Result<String, String> {
     let fixtures = fixtures(&tests)?;
     let mut text = HEAD.to_owned();
     text += &architectures(&koma_models::architectures(), &fixtures)?;
+    text += NOTES;
     text += "\n## Formats\n\n";
     text += &formats(&fixtures)?;
     Ok(text)
@@ -51,6 +52,16 @@ and a test fails when it is out of date, or when something has no fixture.
 
 ## Architectures
 
+";
+
+const NOTES: &str = "
+- llama.cpp's converter writes Mistral 7B, Nemo and Small as `llama`, whose files have no key for a window: one that has a window
+  (Mistral 7B v0.1) then sees everything. Load its folder where that matters. `mistral3` is the name in files of later models.
+- Phi-3 and Phi-4-mini with LongRoPE serve the window of their first training (4,096 tokens), as transformers computes it. A larger
+  `--max-model-len` loads them with their factors for longer requests, which then hold for all requests, as in llama.cpp and vLLM.
+- FP8 and compressed-tensors checkpoints that want their activations quantized, on the fly or with scales of their own, are computed
+  with activations as they are.
+- A decoder's folder whose `modules.json` names a pooling (Qwen3-Embedding) is refused.
 ";
 
 /// The table of architectures.

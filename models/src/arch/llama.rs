@@ -40,6 +40,13 @@ pub(super) fn gguf(keys: &Keys<'_>, weights: &Weights) -> Result<Spec, LoadError
             .zip(factors)
             .for_each(|(f, d)| *f /= d);
     }
+    // No key says it; llama.cpp, too, takes what is there.
+    let has = |part: &str| weights.has(&format!("blk.0.{part}.bias"));
+    spec.biases = Biases {
+        qkv: has("attn_q"),
+        out: has("attn_output"),
+        mlp: has("ffn_down"),
+    };
     Ok(spec)
 }
 

@@ -36,8 +36,8 @@ impl TokenFiles {
         }
     }
 
-    /// Template, tokens and end ids of a decoder with `vocab` ids. End ids: `generation_config.json`, else config.json,
-    /// else the tokenizer's end token.
+    /// Template, tokens and end ids of a decoder with `vocab` ids. End ids: those of `generation_config.json`, else of
+    /// config.json, and the tokenizer's end token, which a chat template may end its turns with.
     pub(crate) fn chat(
         &self,
         folder: &Path,
@@ -54,9 +54,8 @@ impl TokenFiles {
         if eos_ids.is_empty() {
             eos_ids = end_ids(config, vocab)?;
         }
-        if eos_ids.is_empty() {
-            eos_ids = tokenizer.id(&eos_token).into_iter().collect();
-        }
+        let end = tokenizer.id(&eos_token);
+        eos_ids.extend(end.filter(|id| !eos_ids.contains(id)));
         Ok(ChatAssets {
             template: self.template(folder)?,
             bos_token,

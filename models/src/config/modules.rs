@@ -86,7 +86,7 @@ pub(crate) fn embedding(folder: &Path, hidden: usize) -> Result<Embedding, LoadE
     Ok(embedding)
 }
 
-/// Fails if a classifier's folder names modules beside the transformer, or a prompt that belongs before every text.
+/// Fails if the folder of a classifier, or of a model that generates, names modules beside the transformer, or a prompt that belongs before every text.
 pub(crate) fn only_transformer(folder: &Path) -> Result<(), LoadError> {
     if let Some([module, ..]) = modules(folder)?.as_deref() {
         return Err(unsupported(folder, module));

@@ -1,6 +1,6 @@
 //! Rotary embedding: from config.json (`rope_parameters`, or `rope_theta` and `rope_scaling` in older files) to frequencies.
 
-mod yarn;
+pub(crate) mod yarn;
 
 use super::Json;
 use crate::LoadError;

@@ -505,6 +505,18 @@ fn length_limits() {
     }
 }
 
+/// A number that is 0 or infinite where it is computed with.
+#[test]
+fn numbers_that_f32_cannot_hold_are_refused() {
+    for value in [json!(1e-60), json!(1e60), json!(0.0), json!(-1.0)] {
+        let json = object(json!({"rms_norm_eps": value}));
+        fails(json.positive_or("rms_norm_eps", 1.0), "rms_norm_eps");
+        fails(json.positive("rms_norm_eps"), "rms_norm_eps");
+    }
+    let json = object(json!({"rms_norm_eps": 1e-12}));
+    assert_eq!(json.positive("rms_norm_eps").unwrap(), 1e-12);
+}
+
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/golden")
@@ -548,7 +560,8 @@ fn templates_tokens_and_end_ids_come_from_any_of_their_files() {
     .unwrap();
     assert_eq!(
         (file.template.as_deref(), file.eos_ids),
-        (Some("J"), vec![5])
+        (Some("J"), vec![5, tokenizer.id("<|im_end|>").unwrap()]),
+        "the tokenizer's end token is one whatever the files list"
     );
     let token = chat(
         &[("tokenizer_config.json", tokens)],

@@ -2,6 +2,7 @@
 
 use super::reader::{MAX_KEY, Reader};
 use crate::LoadError;
+use crate::error;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -84,7 +85,7 @@ from_value!(&'a str, "a string", Value::Str(s) => Some(s));
 from_value!(u32, "an integer from 0 to 2^32 - 1", Value::Int(i) => u32::try_from(*i).ok());
 from_value!(usize, "an integer from 0", Value::Int(i) => usize::try_from(*i).ok());
 from_value!(bool, "a boolean", Value::Bool(b) => Some(*b));
-from_value!(f32, "a finite number", Value::Float(f) => f.is_finite().then_some(*f as f32));
+from_value!(f32, "a finite number", Value::Float(f) => Some(*f as f32).filter(|f| f.is_finite()));
 from_value!(&'a [String], "an array of strings", Value::Strs(v) => Some(v));
 from_value!(&'a [i64], "an array of integers", Value::Ints(v) => Some(v));
 from_value!(&'a [f32], "an array of numbers", Value::Floats(v) => Some(v));
@@ -154,8 +155,8 @@ impl GgufMeta {
     pub fn error(&self, key: &str, reason: impl Into<String>) -> LoadError {
         LoadError::Config {
             path: self.path.clone(),
-            field: key.to_owned(),
-            reason: reason.into(),
+            field: error::shortened(key.to_owned()),
+            reason: error::shortened(reason.into()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! [`Reader`]: a cursor over a file's bytes that refuses to pass the end. Little-endian.
 
 use crate::LoadError;
+use crate::error;
 use std::path::Path;
 
 /// A key is not longer than this (the format's own limit).
@@ -32,7 +33,7 @@ impl<'a> Reader<'a> {
     pub(super) fn error(&self, reason: String) -> LoadError {
         LoadError::File {
             path: self.path.to_owned(),
-            reason,
+            reason: error::shortened(reason),
         }
     }
 

@@ -124,6 +124,14 @@ fn values_are_read_with_their_types() {
     }
 }
 
+/// An f64 that is infinite as an f32.
+#[test]
+fn numbers_that_f32_cannot_hold_are_refused() {
+    let large = Maker::new().key("eps", 12, &1e300f64.to_le_bytes());
+    let meta = large.parse().unwrap().meta;
+    assert!(meta.get::<f32>("eps").is_err());
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let array = |kind: u32, count: u64| {

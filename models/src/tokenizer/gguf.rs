@@ -2,6 +2,8 @@
 //!
 //! Owns: which kinds there are, the begin and end tokens, and the table of `tokenizer.ggml.pre` values, whose patterns are those of llama.cpp's converter and of the models'
 //! own `tokenizer.json`. A value that is not in the table is an error: a wrong pattern gives wrong ids without a sound.
+//!
+//! Invariant: memory is bounded before the vocabulary is indexed ([`MAX_TOKENS`], [`MAX_MATCHED`]).
 
 mod sentencepiece;
 mod wordpiece;
@@ -34,6 +36,14 @@ const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
+
+/// Tokens at most: four times the largest vocabularies.
+const MAX_TOKENS: usize = 1 << 20;
+/// Tokens that are matched whole at most: ten times as many as models have. The automaton that finds them takes hundreds of bytes
+/// for each, and more for long ones.
+const MAX_MATCHED: usize = 1 << 16;
+/// Tokens of Phi-3 after which a space stays; the others that are matched whole swallow it.
+const PHI3_KEEPS_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 /// Token types of the format: what stands for unknown text.
 const UNKNOWN_TYPE: i64 = 2;
@@ -84,6 +94,15 @@ const DEEPSEEK_V3: &[&str] = &[
     r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+",
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
 ];
+/// Letters and punctuation are lists of their own here.
+const DEEPSEEK_LLM: &[&str] = &[
+    r"[\r\n]",
+    r"\s?[A-Za-z\x{00B5}\x{00C0}-\x{00D6}\x{00D8}-\x{00F6}\x{00F8}-\x{01BA}\x{01BC}-\x{01BF}\x{01C4}-\x{0293}\x{0295}-\x{02AF}\x{0370}-\x{0373}\x{0376}\x{0377}\x{037B}-\x{037D}\x{037F}\x{0386}\x{0388}-\x{038A}\x{038C}\x{038E}-\x{03A1}\x{03A3}-\x{03F5}\x{03F7}-\x{0481}\x{048A}-\x{052F}\x{0531}-\x{0556}\x{10A0}-\x{10C5}\x{13A0}-\x{13F5}\x{13F8}-\x{13FD}\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF}\x{1D00}-\x{1D2B}\x{1D6B}-\x{1D77}\x{1D79}-\x{1D9A}\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D}\x{1F20}-\x{1F45}\x{1F48}-\x{1F4D}\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}\x{1F5D}\x{1F5F}-\x{1F7D}\x{1F80}-\x{1FB4}\x{1FB6}-\x{1FBC}\x{1FBE}\x{1FC2}-\x{1FC4}\x{1FC6}-\x{1FCC}\x{1FD0}-\x{1FD3}\x{1FD6}-\x{1FDB}\x{1FE0}-\x{1FEC}\x{1FF2}-\x{1FF4}\x{1FF6}-\x{1FFC}\x{2102}\x{2107}\x{210A}-\x{2113}\x{2115}\x{2119}-\x{211D}\x{2124}\x{2126}\x{2128}\x{212A}-\x{212D}\x{212F}-\x{2134}\x{2139}\x{213C}-\x{213F}\x{2145}-\x{2149}\x{214E}\x{2183}\x{2184}\x{2C00}-\x{2C7B}\x{2C7E}-\x{2CE4}\x{2CEB}-\x{2CEE}\x{2CF2}\x{2CF3}\x{A640}-\x{A66D}\x{A680}-\x{A69B}\x{A722}-\x{A76F}\x{A771}-\x{A787}\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+",
+    r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+",
+    r"\s+$",
+    r"[\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+",
+    r"\p{N}",
+];
 const DEEPSEEK_CODER: &[&str] = &[
     r"[\r\n]",
     r"\s?\p{L}+",
@@ -92,7 +111,7 @@ const DEEPSEEK_CODER: &[&str] = &[
     r"\p{N}",
 ];
 
-const TABLE: [Pre; 9] = [
+const TABLE: [Pre; 10] = [
     Pre {
         names: &["smollm", "starcoder"],
         split: Splitting::DigitsGpt2,
@@ -108,7 +127,14 @@ const TABLE: [Pre; 9] = [
         add_bos: false,
     },
     Pre {
-        names: &["llama-bpe", "llama3", "llama-v3"],
+        names: &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "pixtral",
+            "midm-2.0",
+        ],
         split: Splitting::Patterns(LLAMA3),
         nfc: false,
         ignore_merges: true,
@@ -122,14 +148,14 @@ const TABLE: [Pre; 9] = [
         add_bos: false,
     },
     Pre {
-        names: &["qwen2"],
+        names: &["qwen2", "deepseek-r1-qwen"],
         split: Splitting::Patterns(QWEN2),
         nfc: true,
         ignore_merges: false,
         add_bos: false,
     },
     Pre {
-        names: &["gpt-4o"],
+        names: &["gpt-4o", "llama4"],
         split: Splitting::Patterns(GPT_4O),
         nfc: false,
         ignore_merges: false,
@@ -150,6 +176,13 @@ const TABLE: [Pre; 9] = [
         add_bos: false,
     },
     Pre {
+        names: &["deepseek-llm"],
+        split: Splitting::Patterns(DEEPSEEK_LLM),
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
         names: &["deepseek-coder"],
         split: Splitting::Patterns(DEEPSEEK_CODER),
         nfc: false,
@@ -165,6 +198,10 @@ impl Tokenizer {
     /// [`LoadError::Config`] naming the key that is missing, wrong or not supported.
     pub fn from_gguf(meta: &GgufMeta) -> Result<Self, LoadError> {
         let tokens: &[String] = meta.get(TOKENS)?;
+        if tokens.len() > MAX_TOKENS {
+            let reason = format!("{} tokens, more than {MAX_TOKENS}", tokens.len());
+            return Err(meta.error(TOKENS, reason));
+        }
         let mut inner = match meta.get::<&str>(MODEL)? {
             "gpt2" => {
                 let pre = find_pre(meta)?;
@@ -206,6 +243,12 @@ fn byte_level(meta: &GgufMeta, tokens: &[String], pre: &Pre) -> Result<Inner, Lo
         inner.with_normalizer(Some(NFC)).map_err(failed)?;
     }
     let add_space = meta.find(ADD_SPACE)?.unwrap_or(false);
+    if add_space && !matches!(pre.split, Splitting::Gpt2) {
+        let reason = format!(
+            "true is not supported where `{PRE}` splits words by more than GPT-2's pattern"
+        );
+        return Err(meta.error(ADD_SPACE, reason));
+    }
     inner.with_pre_tokenizer(Some(pre_tokenizer(&pre.split, add_space).map_err(failed)?));
     inner.with_decoder(Some(ByteLevel::default()));
     Ok(inner)
@@ -307,13 +350,30 @@ fn types<'a>(meta: &'a GgufMeta, tokens: &[String]) -> Result<&'a [i64], LoadErr
 
 /// Tokens that are matched whole in the text: control and unknown tokens are special, user-defined ones are not.
 fn added_tokens(meta: &GgufMeta, tokens: &[String]) -> Result<Vec<AddedToken>, LoadError> {
-    let added = |(token, kind): (&String, &i64)| {
-        let special = matches!(*kind, CONTROL | UNKNOWN_TYPE);
-        let matched = (special || *kind == USER_DEFINED) && !token.is_empty();
-        matched.then(|| AddedToken::from(token.as_str(), special).normalized(false))
-    };
+    let strips = strips_right(meta)?;
+    let special = |kind: i64| matches!(kind, CONTROL | UNKNOWN_TYPE);
     let all = tokens.iter().zip(types(meta, tokens)?);
-    Ok(all.filter_map(added).collect())
+    let matched = all
+        .filter(|(token, kind)| (special(**kind) || **kind == USER_DEFINED) && !token.is_empty());
+    let count = matched.clone().count();
+    if count > MAX_MATCHED {
+        let reason = format!("{count} tokens are matched whole, more than {MAX_MATCHED}");
+        return Err(meta.error(TYPES, reason));
+    }
+    let added = matched.map(|(token, kind)| {
+        let strips = strips && !PHI3_KEEPS_SPACE.contains(&token.as_str());
+        AddedToken::from(token.as_str(), special(*kind))
+            .normalized(false)
+            .rstrip(strips)
+    });
+    Ok(added.collect())
+}
+
+/// Whether tokens that are matched whole swallow the space behind them. A file does not say it; the `tokenizer.json` of Phi-3
+/// does, and llama.cpp goes by the model's name.
+fn strips_right(meta: &GgufMeta) -> Result<bool, LoadError> {
+    let phi3 = meta.find::<&str>("general.architecture")? == Some("phi3");
+    Ok(phi3 && meta.get::<&str>(MODEL)? == "llama")
 }
 
 /// What adds the begin and end tokens, if one of them is added. `add_bos`: whether a begin token is, where the file does

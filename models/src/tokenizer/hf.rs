@@ -6,6 +6,7 @@
 use super::Tokenizer;
 use super::words::{Inner, Words};
 use crate::LoadError;
+use crate::config::{Json, read_bounded};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,6 +14,8 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, TruncationDirection};
 
+/// Bytes of a `tokenizer.json` at most: eight times the largest ones.
+const MAX_BYTES: u64 = 256 << 20;
 /// Fields of `tokenizer_config.json` and `special_tokens_map.json` that name one special token each.
 const NAMED: [&str; 7] = [
     "bos_token",
@@ -43,10 +46,7 @@ impl Tokenizer {
         if !path.exists() {
             return Err(refuse(why_missing(path)));
         }
-        let bytes = std::fs::read(path).map_err(|error| LoadError::Io {
-            path: path.to_owned(),
-            error,
-        })?;
+        let bytes = read_bounded(path, MAX_BYTES)?.into_bytes();
         let damaged = |e: &dyn std::fmt::Display| refuse(e.to_string());
         let mut inner = Inner::from_bytes(&bytes).map_err(|e| damaged(&e))?;
         let embedded = [&model, &model["text_config"]].map(|part| part["vocab_size"].as_u64());
@@ -109,14 +109,7 @@ fn json_beside(path: &Path, name: &str) -> Result<Value, LoadError> {
     if !path.exists() {
         return Ok(Value::Null);
     }
-    let bytes = std::fs::read(&path).map_err(|error| LoadError::Io {
-        path: path.clone(),
-        error,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|e| LoadError::File {
-        path,
-        reason: e.to_string(),
-    })
+    Json::read_value(&path)
 }
 
 /// The tokenizer's class as transformers finds it: `tokenizer_class` of `tokenizer_config.json` or of config.json, else the

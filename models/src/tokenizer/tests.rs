@@ -366,6 +366,29 @@ fn added_tokens_without_a_row_are_left_out() {
     }
 }
 
+/// Beside a `tokenizer.json`, transformers 5 does not look at the flags about begin and end tokens: its template alone counts.
+#[test]
+fn flags_about_begin_and_end_tokens_do_not_count() {
+    let case = case("turns");
+    let rows = case["flags"].as_array().unwrap();
+    let mut begins = 0;
+    for row in rows {
+        let file = golden("turns").join(row["file"].as_str().unwrap());
+        let file = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let config = row["tokenizer_config"].clone();
+        let beside = [
+            ("tokenizer_config.json", config),
+            ("config.json", json!({"model_type": row["model_type"]})),
+        ];
+        let tokenizer = load(&file, &beside).unwrap();
+        let got = tokenizer.encode(row["text"].as_str().unwrap(), true);
+        let expected = ids(&row["ids"]);
+        begins += usize::from(expected[0] == 1);
+        assert_eq!(got.unwrap().ids, expected, "{beside:?}");
+    }
+    assert_eq!((rows.len(), begins), (30, 15));
+}
+
 #[test]
 fn bert_classes_have_defaults() {
     let model = golden("bert_classify/model");
@@ -569,6 +592,34 @@ fn what_cannot_be_reproduced_is_refused() {
         assert!(error.contains("tokenizer.json"), "{error} names no file");
     }
     load(&good, &[]).unwrap();
+}
+
+/// Files of gigabytes are refused by their size, before they are read.
+#[test]
+fn files_that_are_too_large_are_named() {
+    let decoder = json!({"type": "Fuse"});
+    for (name, size) in [
+        ("tokenizer.json", 257u64 << 20),
+        ("tokenizer_config.json", 65 << 20),
+        ("special_tokens_map.json", 65 << 20),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, bpe(&["<s>", "a"], &decoder).to_string()).unwrap();
+        // A hole in the file.
+        let large = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder.path().join(name))
+            .unwrap();
+        large.set_len(size).unwrap();
+        let error = message(Tokenizer::from_file(&path));
+        assert!(
+            error.contains(name) && error.contains("more than"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -1,12 +1,24 @@
 //! What a checkpoint's weights are, in short: a hash, a count, the prevailing format.
 
-use super::Weights;
+use super::{Entry, Weights};
 use crate::LoadError;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Bytes of each tensor's start and end that go into the hash.
 const SAMPLE: usize = 4096;
+
+impl Entry {
+    /// The first and the last [`SAMPLE`] bytes, or all twice if there are fewer.
+    pub(super) fn ends(&self) -> [Range<usize>; 2] {
+        let Range { start, end } = self.range;
+        [
+            start..end.min(start + SAMPLE),
+            start.max(end.saturating_sub(SAMPLE))..end,
+        ]
+    }
+}
 
 impl Weights {
     /// Hexadecimal sha256 over names, shapes, formats, and the first and last [`SAMPLE`] bytes of each tensor as stored,
@@ -21,14 +33,12 @@ impl Weights {
                 hash.update((*size as u64).to_le_bytes());
             }
             hash.update(entry.stored.name());
-            let range = entry.range.clone();
-            if range.is_empty() {
+            if entry.range.is_empty() {
                 continue;
             }
-            let head = range.start..range.end.min(range.start + SAMPLE);
-            let tail = range.start.max(range.end.saturating_sub(SAMPLE))..range.end;
-            hash.update(&*self.files.map(entry.file, head)?);
-            hash.update(&*self.files.map(entry.file, tail)?);
+            for end in entry.ends() {
+                hash.update(&*self.files.map(entry.file, end)?);
+            }
         }
         let digits = hash.finalize().into_iter().flat_map(|b| [b >> 4, b & 15]);
         Ok(digits

@@ -182,6 +182,14 @@ impl Weights {
         Some((name, entry))
     }
 
+    /// The scales and zero points that a calibration found for the inputs of the layer `stem`: nothing is computed with them, see
+    /// [`unquantized_activations`].
+    fn of_activations(&self, stem: &str) -> impl Iterator<Item = (&str, &Entry)> {
+        let names = ["input_scale", "activation_scale", "input_zero_point"];
+        let part = move |name| self.part(&format!("{stem}.{name}"));
+        names.into_iter().filter_map(part)
+    }
+
     /// The tensor of exactly this name, which must have one of these types and this shape.
     fn expect_part(
         &self,
@@ -258,6 +266,14 @@ impl Weights {
         }
         Ok((!order.is_sorted()).then(|| order.into()))
     }
+}
+
+/// Says that activations stay as they are, where a checkpoint (`part` of its configuration) wants them rounded.
+fn unquantized_activations(part: &str) {
+    tracing::info!(
+        part,
+        "activations are not quantized as this checkpoint asks: they are computed with as they are, or in int8 by 32 columns"
+    );
 }
 
 /// Whether this is how one value for a whole matrix is written: a scalar, a vector or a matrix.

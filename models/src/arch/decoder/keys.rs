@@ -2,7 +2,7 @@
 
 use super::{Biases, Heads, Kind, Spec};
 use crate::LoadError;
-use crate::config::rope::{Rope, Scaling, Yarn};
+use crate::config::rope::{Rope, Scaling, Yarn, yarn};
 use crate::gguf::{FromValue, GgufMeta};
 use crate::registry::MAX;
 use koma_kernels::Then;
@@ -14,8 +14,16 @@ const HEADS: [&str; 3] = [
     "attention.key_length",
 ];
 
+/// Keys of `YaRN`: the turns above and below which frequencies stay or are divided, and two factors.
+const YARN: [&str; 4] = [
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_ext_factor",
+    "rope.scaling.yarn_attn_factor",
+];
+
 /// Keys that every decoder reads, or that say how a model came to be and not how it is computed.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 22] = [
     "embedding_length",
     "feed_forward_length",
     "block_count",
@@ -33,6 +41,10 @@ const KNOWN: [&str; 18] = [
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
+    YARN[0],
+    YARN[1],
+    YARN[2],
+    YARN[3],
     "tensor_data_layout",
 ];
 
@@ -127,6 +139,28 @@ impl<'a> Keys<'a> {
         Ok(rope)
     }
 
+    /// The turns of [`Yarn`], if the file has those; its other two keys must have their usual values.
+    fn yarn_turns(&self) -> Result<[f64; 2], LoadError> {
+        let [fast, slow, extrapolation, attention] = YARN;
+        for key in [extrapolation, attention] {
+            // Below 0: not set.
+            if let Some(factor) = self.find::<f32>(key)?.filter(|f| *f >= 0.0 && *f != 1.0) {
+                return Err(self.error(key, format!("{factor} is not supported, only 1")));
+            }
+        }
+        let mut turns = yarn::TURNS;
+        for (key, to) in [fast, slow].into_iter().zip(&mut turns) {
+            if let Some(number) = self.find_positive(key)? {
+                *to = number.into();
+            }
+        }
+        if turns[0] <= turns[1] {
+            let reason = format!("{} must be above `{slow}`, which is {}", turns[0], turns[1]);
+            return Err(self.error(fast, reason));
+        }
+        Ok(turns)
+    }
+
     /// `positions`: the window, if no other is named as the one before scaling.
     fn scaling(&self, positions: usize) -> Result<Scaling, LoadError> {
         const KIND: &str = "rope.scaling.type";
@@ -149,7 +183,12 @@ impl<'a> Keys<'a> {
                 let original = "rope.scaling.original_context_length";
                 let original = self.find_size(original, MAX.positions)?;
                 let original = original.unwrap_or(positions);
-                Ok(Scaling::Yarn(Yarn::new(factor.into(), original as f64)))
+                let turns = self.yarn_turns()?;
+                Ok(Scaling::Yarn(Yarn::new(
+                    factor.into(),
+                    original as f64,
+                    turns,
+                )))
             }
             Some(other) => {
                 let reason =
@@ -266,7 +305,7 @@ mod tests {
             ),
             (
                 vec![(factor, Meta::Float(4.0)), (kind, text("yarn"))],
-                Scaling::Yarn(Yarn::new(4.0, 100.0)),
+                Scaling::Yarn(Yarn::new(4.0, 100.0, yarn::TURNS)),
             ),
             (
                 vec![
@@ -274,7 +313,18 @@ mod tests {
                     (kind, text("yarn")),
                     ("llama.rope.scaling.original_context_length", Meta::Int(50)),
                 ],
-                Scaling::Yarn(Yarn::new(4.0, 50.0)),
+                Scaling::Yarn(Yarn::new(4.0, 50.0, yarn::TURNS)),
+            ),
+            (
+                vec![
+                    (factor, Meta::Float(4.0)),
+                    (kind, text("yarn")),
+                    ("llama.rope.scaling.yarn_beta_fast", Meta::Float(16.0)),
+                    ("llama.rope.scaling.yarn_beta_slow", Meta::Float(2.0)),
+                    ("llama.rope.scaling.yarn_ext_factor", Meta::Float(1.0)),
+                    ("llama.rope.scaling.yarn_attn_factor", Meta::Float(1.0)),
+                ],
+                Scaling::Yarn(Yarn::new(4.0, 100.0, [16.0, 2.0])),
             ),
         ] {
             let meta = meta(&pairs);
@@ -286,7 +336,14 @@ mod tests {
     #[test]
     fn a_scaling_that_cannot_be_done_is_refused_by_its_key() {
         let kind = |kind: &str| ("llama.rope.scaling.type", Meta::Str(kind.to_owned()));
+        let yarn = |key: &'static str, value| {
+            let factor = ("llama.rope.scaling.factor", Meta::Float(4.0));
+            (vec![kind("yarn"), factor, (key, Meta::Float(value))], key)
+        };
         for (pairs, key) in [
+            yarn("llama.rope.scaling.yarn_beta_fast", 1.0),
+            yarn("llama.rope.scaling.yarn_ext_factor", 0.5),
+            yarn("llama.rope.scaling.yarn_attn_factor", 1.2),
             (vec![kind("yarn")], "llama.rope.scaling.factor"),
             (vec![kind("dynamic")], "llama.rope.scaling.type"),
         ] {

@@ -6,7 +6,7 @@ use crate::LoadError;
 use std::f64::consts::PI;
 
 /// The turns within the original window above which a frequency stays, and below which it is divided, by default.
-const TURNS: [f64; 2] = [32.0, 1.0];
+pub(crate) const TURNS: [f64; 2] = [32.0, 1.0];
 
 /// What describes the scaling.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,12 +24,12 @@ pub(crate) struct Yarn {
 }
 
 impl Yarn {
-    /// The usual one.
-    pub(crate) fn new(factor: f64, original: f64) -> Self {
+    /// The usual one, but for [`TURNS`].
+    pub(crate) fn new(factor: f64, original: f64, turns: [f64; 2]) -> Self {
         Self {
             factor,
             original,
-            turns: TURNS,
+            turns,
             whole: true,
             attention: sharper(factor, 1.0),
         }

@@ -74,6 +74,7 @@ fn each_pre_value_splits_as_its_models_do() {
         ("tekken", "I|'M| | at| |1|2|3|4|5|,\n\n|ok|\t|!"),
         ("deepseek-v3", "I|'M| | at| |123|45|,\n\n|ok|\t|!"),
         ("deepseek-coder", "I|'|M| | at| |1|2|3|4|5|,|\n|\n|ok|\t!"),
+        ("deepseek-llm", "I|'|M| | at| |1|2|3|4|5|,|\n|\n|ok|\t!"),
     ] {
         assert_eq!(words(name, text).join("|"), expected, "{name}");
     }
@@ -98,12 +99,33 @@ fn each_pre_value_splits_as_its_models_do() {
             "deepseek-coder",
             "HelloWORLD|'|s| |漫画| $|x|+|y| |第|1|2|話|/|\r|\n| | .|end",
         ),
+        (
+            "deepseek-llm",
+            "HelloWORLD|'|s| |漫画| $|x|+|y| |第|1|2|話|/|\r|\n| | .|end",
+        ),
     ] {
         assert_eq!(words(name, mixed).join("|"), expected, "{name}");
     }
+    // Other names for the same.
+    let same = [
+        ("starcoder", "smollm"),
+        ("llama3", "llama-bpe"),
+        ("llama-v3", "llama-bpe"),
+        ("falcon3", "llama-bpe"),
+        ("pixtral", "llama-bpe"),
+        ("midm-2.0", "llama-bpe"),
+        ("smaug-bpe", "dbrx"),
+        ("deepseek-r1-qwen", "qwen2"),
+        ("llama4", "gpt-4o"),
+    ];
+    for (name, other) in same {
+        for text in [text, mixed] {
+            assert_eq!(words(name, text), words(other, text), "{name}");
+        }
+    }
     assert_eq!(
         known_pre().len(),
-        13,
+        same.len() + 10,
         "each name of the table is meant to be tested"
     );
 }
@@ -127,6 +149,14 @@ fn gguf_options_are_honoured() {
         true,
         &[space_ab],
     );
+    // Behind other patterns the library would put one before every word.
+    for name in ["smollm", "llama-bpe"] {
+        let error = message(Tokenizer::from_gguf(&meta(vec![
+            pre(name),
+            flag("add_space_prefix", true),
+        ])));
+        assert!(error.contains("add_space_prefix"), "{error}");
+    }
     check(vec![flag("add_bos_token", true)], "ab", true, &[end, ab]);
     check(vec![flag("add_bos_token", true)], "ab", false, &[ab]);
     check(vec![flag("add_eos_token", true)], "ab", true, &[ab, end]);

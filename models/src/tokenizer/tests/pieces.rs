@@ -127,3 +127,21 @@ fn byte_tokens_of_one_letter_come_one_by_one() {
     }
     assert_eq!(bytes, "🙂".as_bytes());
 }
+
+/// Phi-3's role markers swallow the space behind them: a chat turn has other ids without.
+#[test]
+fn role_markers_of_phi3_swallow_the_space_behind_them() {
+    let path = golden("turns/phi3.gguf");
+    let meta = Gguf::parse(&path, &std::fs::read(&path).unwrap())
+        .unwrap()
+        .meta;
+    let gguf = Tokenizer::from_gguf(&meta).unwrap();
+    let folder = Tokenizer::from_json(&std::fs::read(golden("turns/phi3.json")).unwrap()).unwrap();
+    for row in case("turns")["phi3"].as_array().unwrap() {
+        let text = row["text"].as_str().unwrap();
+        for (name, tokenizer) in [("gguf", &gguf), ("folder", &folder)] {
+            let got = tokenizer.encode(text, true).unwrap().ids;
+            assert_eq!(got, ids(&row["ids"]), "{name}: {text:?}");
+        }
+    }
+}

@@ -3,12 +3,13 @@
 //!
 //! `pack-quantized`: integers plus half of their range, 32 / bits in each int32 of `weight_packed`, inputs in order; zero
 //! points the same along outputs. `int-quantized`, `float-quantized`, `naive-quantized`: a byte each in `weight`.
-//! Activations that the checkpoint wants quantized on the fly are not: they stay as exact as the kernels have them.
+//! Activations that the checkpoint wants quantized, on the fly or with scales of its own, are not: they stay as exact as the
+//! kernels have them.
 
 use super::fp8::{E4M3, block_size, blocks, groups_of};
 use super::{
     Fetch, Matrix, Parts, SCALES, Shape, code_of, expect_empty, expect_fields, field, is_single,
-    scale_of,
+    scale_of, unquantized_activations,
 };
 use crate::LoadError;
 use crate::config::Json;
@@ -222,6 +223,7 @@ impl Group {
             // Older versions keep the zeros of symmetric weights.
             rest.push(weights.expect_part(&zeros, &["I8", "I32", E4M3], &entry.shape.clone())?);
         }
+        rest.extend(weights.of_activations(stem));
         let order = name("weight_g_idx");
         if self.reordered || weights.part(&order).is_some() {
             rest.push(weights.expect_part(&order, &["I32"], &[cols])?);
@@ -379,15 +381,8 @@ fn read_group(json: &Json, name: &str, format: Option<&str>) -> Result<Option<Gr
     ];
     expect_fields(json, &[&FIELDS])?;
     json.expect_only("output_activations", &Value::Null)?;
-    if let Some(inputs) = json.find_inner("input_activations")? {
-        if !inputs.bool_or("dynamic", false)? {
-            let reason = "false is not supported: activations with scales from a calibration";
-            return Err(inputs.error("dynamic", reason));
-        }
-        tracing::info!(
-            group = name,
-            "activations are not quantized as this group asks: they are computed with as they are, or in int8 by 32 columns"
-        );
+    if json.find_inner("input_activations")?.is_some() {
+        unquantized_activations(name);
     }
     let Some(weights) = json.find_inner("weights")? else {
         return Ok(None);

@@ -1,8 +1,12 @@
 //! FP8 as transformers and vLLM save it (`quant_method` "fp8"): e4m3 codes in `weight`, and what they are multiplied with in
 //! `weight_scale_inv` (one for each block of the matrix) or `weight_scale` (one for all of it).
+//!
+//! Activations are not quantized, whether their scales would be made on the fly or are in the files (`input_scale`,
+//! `activation_scale`): they stay as exact as the kernels have them.
 
 use super::{
     Fetch, Matrix, Parts, SCALES, Shape, expect_fields, expect_numbers, is_single, scale_of,
+    unquantized_activations,
 };
 use crate::LoadError;
 use crate::config::Json;
@@ -37,12 +41,19 @@ impl Fp8 {
         ];
         expect_fields(json, &[&FIELDS])?;
         for (field, only) in [
-            ("activation_scheme", json!("dynamic")),
             ("fmt", json!("e4m3")),
             ("kv_cache_scheme", Value::Null),
             ("expert_dtype", json!("fp8")),
         ] {
             json.expect_only(field, &only)?;
+        }
+        match json.find_str("activation_scheme")? {
+            None | Some("dynamic") => {}
+            Some("static") => unquantized_activations("quantization_config"),
+            Some(other) => {
+                let reason = format!("`{other}` is not supported, only dynamic and static");
+                return Err(json.error("activation_scheme", reason));
+            }
         }
         // A power of two in a tensor of floats is a float.
         if let Some(format) = json.find_str("scale_fmt")?
@@ -86,10 +97,12 @@ impl Fp8 {
             _ => grid,
         };
         let scales = weights.expect_part(&scales, &SCALES, &expected)?;
+        let mut rest = vec![scales];
+        rest.extend(weights.of_activations(stem));
         Ok(Some(Parts {
             groups: groups_of(scales.1, width.min(cols)),
             codes,
-            rest: vec![scales],
+            rest,
         }))
     }
 
