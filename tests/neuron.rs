@@ -5,7 +5,13 @@
     reason = "a test ends where something is not as it must be"
 )]
 
+#[path = "neuron/rig.rs"]
+mod rig;
 #[path = "neuron/runtime.rs"]
 mod runtime;
 #[path = "neuron/serving.rs"]
 mod serving;
+#[path = "neuron/steps.rs"]
+mod steps;
+#[path = "neuron/verify.rs"]
+mod verify;

@@ -2,53 +2,21 @@
 //!
 //! The stand-in computes the same toy as [`toy`], so each answer is known to the last bit.
 
+use crate::rig::{Rig, text};
 use koma_engine::{
     EngineConfig, EngineHandle, Event, NewRequest, PoolingParams, RequestError, SubmitError, Task,
 };
-use koma_kernels::{Class, Cx, Error, Fault, Isa, Team};
-use koma_models::{Batch, Device, Model, NeuronCounts, Workspace};
+use koma_kernels::{Class, Isa, Team};
+use koma_models::{Device, NeuronCounts};
 use koma_neuron_export::file_ref;
-use koma_neuron_export::manifest::{Manifest, Status, Weights};
-use koma_neuron_export::reference::{Reference, Row};
+use koma_neuron_export::manifest::{Manifest, Weights};
 use koma_neuron_export::serving::{Cores, ServingError, ServingOptions, prepare};
-use koma_neuron_export::verify::{Device as VerifyDevice, Verified, on_device};
 use koma_tests::artifact::{self, compile, golden, loaded, make};
 use koma_tests::fake_nrt::{FakeNrt, neff, toy, toy_neff};
 use std::path::Path;
 use std::sync::Arc;
-use tempfile::TempDir;
-
-/// Rows and tokens of the buckets.
-const BUCKETS: (&[usize], &[usize]) = (&[1, 4], &[16, 32]);
-
-/// A golden model with its export, and a stand-in.
-struct Rig {
-    model: std::path::PathBuf,
-    artifact: TempDir,
-    fake: FakeNrt,
-    /// What the separate weights add up to.
-    weights: f64,
-}
 
 impl Rig {
-    fn new(model: &str, weights: Weights, conf: &str) -> Self {
-        let (model, artifact) = (golden(model), tempfile::tempdir().unwrap());
-        Self {
-            weights: make(&model, artifact.path(), BUCKETS, weights),
-            model,
-            artifact,
-            fake: FakeNrt::new(conf),
-        }
-    }
-
-    fn options(&self) -> ServingOptions {
-        ServingOptions {
-            artifact: self.artifact.path().to_owned(),
-            model: self.model.clone(),
-            instance: Some("inf2.xlarge".to_owned()),
-        }
-    }
-
     /// Starts an engine over the cores. The engine alone keeps them.
     fn engine(&self) -> EngineHandle {
         let model = loaded(&self.model);
@@ -109,14 +77,6 @@ fn end(engine: &EngineHandle) {
         .build()
         .unwrap();
     runtime.block_on(engine.shutdown(std::time::Instant::now()));
-}
-
-/// A text for each number: from 1 to 32 tokens.
-fn text(number: usize) -> Vec<u32> {
-    let len = 1 + (number * 13) % 32;
-    (0..len)
-        .map(|k| ((number * 31 + k * 7) % 300) as u32)
-        .collect()
 }
 
 /// Asks from 8 threads at once; the number of wrong answers.
@@ -297,186 +257,6 @@ fn a_failed_execution_fails_its_requests_and_the_next_one_works() {
         matches!(&failed, Err(RequestError::Step(why)) if why.contains("1004")),
         "{failed:?}"
     );
-}
-
-/// One step of these texts, without an engine that decides what comes together; the rows, and who got none.
-fn step(rig: &Rig, texts: &[Vec<u32>]) -> (Workspace, NeuronCounts) {
-    let mut batch = Batch::default();
-    batch.clear(0);
-    for text in texts {
-        batch.ids.extend(text);
-        batch.positions.extend(0..text.len() as u32);
-        batch.cu_seqlens.push(batch.ids.len() as u32);
-        batch.kv_lens.push(text.len() as u32);
-        batch.logit_rows.push(batch.ids.len() as u32 - 1);
-    }
-    let model = loaded(&rig.model);
-    let cores = Cores::start(Some(&rig.fake.library())).unwrap();
-    let prepared = prepare(&model, &cores, &rig.options()).unwrap();
-    let placed = prepared.attach(model).unwrap();
-    let (Model::Encoder(encoder), Device::Neuron(counters)) = (placed.model, placed.device) else {
-        panic!("an encoder on cores");
-    };
-    let cx = Cx::new(Arc::new(Team::new(1)), Class::Latency, Isa::detect());
-    let mut work = Workspace::default();
-    encoder.forward(&cx, &batch, &mut work).unwrap();
-    let counts = counters.counts();
-    drop(encoder);
-    (work, counts)
-}
-
-/// Short ones, which differ.
-fn short(count: u32) -> Vec<Vec<u32>> {
-    let text = |i: u32| (0..=i % 16).map(|k| 5 * i + k + 1).collect();
-    (0..count).map(text).collect()
-}
-
-#[test]
-fn the_texts_of_one_step_run_on_all_cores_at_the_same_time() {
-    // Texts in the step, cores, executions on each.
-    for (count, cores, each) in [(2, 2, 1), (8, 2, 1), (32, 4, 2), (3, 4, 1)] {
-        let active = cores.min(count);
-        let conf = format!("cores {cores}\nmeet {active}");
-        let rig = Rig::new("distilbert_classify", Weights::Inline, &conf);
-        let texts = short(count);
-        let (work, _) = step(&rig, &texts);
-        assert!(
-            work.failed.is_empty(),
-            "{count} on {cores}: {:?}",
-            work.failed
-        );
-        for (i, text) in texts.iter().enumerate() {
-            assert_eq!(work.output.row(i), toy(text, &[], 3, 0.0), "{i} of {count}");
-        }
-        rig.fake.check_released();
-        let closed = rig.fake.closed();
-        for core in 0..cores {
-            let expected = if core < active { each } else { 0 };
-            assert_eq!(
-                closed[&format!("core{core}")],
-                expected,
-                "{count} on {cores}"
-            );
-        }
-    }
-}
-
-#[test]
-fn an_execution_that_fails_takes_its_own_texts_with_it_and_no_others() {
-    for (status, fault) in [
-        (5, Some(Fault::Timeout)),
-        (7, Some(Fault::Busy)),
-        (1005, Some(Fault::Busy)),
-        (6, Some(Fault::Broken)),
-        (1004, Some(Fault::Other)),
-        (1003, None),
-    ] {
-        let conf = format!("cores 2\nnrt_execute {status} 0 1");
-        let rig = Rig::new("distilbert_classify", Weights::Inline, &conf);
-        let texts = short(8);
-        let (work, counts) = step(&rig, &texts);
-        assert_eq!(counts.errors.get(&status), Some(&1), "{status}");
-        let lost: Vec<usize> = work.failed.iter().map(|(i, _)| *i).collect();
-        for (i, error) in &work.failed {
-            let Error::Device(found, why) = error else {
-                panic!("{i}: {error}");
-            };
-            assert_eq!(Some(*found), fault, "{status}");
-            assert!(why.contains(&status.to_string()), "{why}");
-        }
-        // The longer half ran on one core, the other on the other.
-        let halves = [[0, 1, 2, 3], [4, 5, 6, 7]];
-        match fault {
-            Some(_) => assert!(halves.iter().any(|half| lost == half), "{lost:?}"),
-            None => assert!(lost.is_empty(), "{lost:?}"),
-        }
-        let right = |i: &usize| work.output.row(*i) == toy(&texts[*i], &[], 3, 0.0);
-        let answered: Vec<usize> = (0..8).filter(right).collect();
-        assert_eq!(answered.len(), 4, "{status}: {answered:?}");
-        assert!(answered.iter().all(|i| !lost.contains(i)));
-        assert_eq!(counts.reruns, u64::from(fault.is_none()));
-        rig.fake.check_released();
-    }
-}
-
-/// What a check on the device finds, if of the reference's rows `wrong` is changed.
-fn verified(rig: &Rig, wrong: Option<usize>) -> Result<Verified, ServingError> {
-    let manifest = Manifest::read(rig.artifact.path()).unwrap();
-    let row = |(i, ids): (usize, Vec<u32>)| {
-        let mut expected = toy(&ids, &[], 3, rig.weights);
-        expected[0] += f32::from(u8::from(wrong == Some(i)));
-        Row {
-            type_ids: vec![0; ids.len()],
-            expected,
-            ids,
-        }
-    };
-    let reference = Reference {
-        name: "the toy".to_owned(),
-        rows: (0..20).map(text).enumerate().map(row).collect(),
-    };
-    let device = VerifyDevice {
-        cores: &Cores::start(Some(&rig.fake.library())).unwrap(),
-        instance: Some("inf2.xlarge"),
-        cx: &Cx::new(Arc::new(Team::new(1)), Class::Throughput, Isa::detect()),
-    };
-    let artifact = (rig.artifact.path(), manifest);
-    on_device(artifact, &device, &reference, Some(1e-6))
-}
-
-#[test]
-fn an_artifact_is_verified_by_executing_it_on_the_device() {
-    let status = |rig: &Rig| Manifest::read(rig.artifact.path()).unwrap().status;
-    for weights in [Weights::Inline, Weights::Separate] {
-        let rig = Rig::new("distilbert_classify", weights, "cores 2");
-        let right = verified(&rig, None).unwrap();
-        assert!(right.passes, "{right:?}");
-        assert_eq!((right.checked.len(), right.spread), (4, Some(0.0)));
-        // The numbers of the modules themselves were not checked on a CPU, which comes first.
-        assert_eq!(status(&rig), Status::Exported);
-        let mut manifest = Manifest::read(rig.artifact.path()).unwrap();
-        for bucket in &mut manifest.buckets {
-            let parity = bucket.neff.as_ref().unwrap().device_parity.clone().unwrap();
-            assert_eq!(parity.runner, "libnrt 2.99.1.0 on inf2.xlarge");
-            // Of 20 texts of 1 to 32 tokens.
-            assert_eq!(parity.cases, if bucket.seq == 32 { 20 } else { 11 });
-            bucket.parity = Some(parity);
-        }
-        manifest.write(rig.artifact.path()).unwrap();
-        assert_eq!(status(&rig), Status::DeviceVerified);
-        rig.fake.check_released();
-        assert!(rig.fake.closed()["core1"] > 0);
-
-        let again = Rig {
-            fake: FakeNrt::new(""),
-            ..rig
-        };
-        let wrong = verified(&again, Some(7)).unwrap();
-        assert!(!wrong.passes);
-        assert_eq!(status(&again), Status::NeffCompiled);
-        again.fake.check_released();
-    }
-    for (conf, why) in [
-        ("swap 1", "is off by"),
-        ("nrt_execute 1003 0 0", "not numbers"),
-        ("nrt_execute 6 3 1", "NRT_STATUS 6"),
-    ] {
-        let rig = Rig::new("distilbert_classify", Weights::Inline, conf);
-        let found = verified(&rig, None).unwrap();
-        let failures: Vec<_> = found
-            .checked
-            .iter()
-            .filter_map(|c| c.failure.as_deref())
-            .collect();
-        assert!(
-            !found.passes && failures.iter().any(|f| f.contains(why)),
-            "{failures:?}"
-        );
-        assert!(status(&rig) < Status::DeviceVerified);
-        rig.fake.check_released();
-    }
-    let trainium = Rig::new("distilbert_classify", Weights::Inline, "nrt_load 9 0 0");
-    assert!(verified(&trainium, None).is_err());
 }
 
 /// A manifest changed as `change` says, and how its refusal must read.

@@ -100,24 +100,26 @@ impl Writer<'_> {
                 dtype: Dtype::F32,
                 width: head.width,
             }],
-            numerics: Numerics {
-                compute: precision,
-                gelu: match self.spec.sizes.activation {
-                    Then::GeluTanh => Gelu::Tanh,
-                    Then::Relu => Gelu::Relu,
-                    _ => Gelu::Erf,
-                },
-                mask_value: arch::MASK_VALUE.into(),
-                weights: self.weights,
-                param_order: if separate {
-                    weights.into_iter().map(|weight| weight.name).collect()
-                } else {
-                    Vec::new()
-                },
-                weights_file,
-            },
+            numerics: self.numerics(precision, weights_file),
             portable: vec![portable],
         })
+    }
+
+    fn numerics(&self, compute: Precision, weights_file: Option<FileRef>) -> Numerics {
+        let weights = weight_values(self.graph).into_iter();
+        let separate = weights.filter(|_| weights_file.is_some());
+        Numerics {
+            compute,
+            gelu: match self.spec.sizes.activation {
+                Then::GeluTanh => Gelu::Tanh,
+                Then::Relu => Gelu::Relu,
+                _ => Gelu::Erf,
+            },
+            mask_value: arch::MASK_VALUE.into(),
+            weights: self.weights,
+            param_order: separate.map(|weight| weight.name).collect(),
+            weights_file,
+        }
     }
 
     /// Writes and checks the module of a bucket.

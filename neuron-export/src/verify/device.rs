@@ -8,7 +8,7 @@ use super::{Checked, TOLERANCE_BF16, Verified, disagreement, evidence};
 use crate::manifest::{Bucket, Manifest, Parity, Precision};
 use crate::reference::{Reference, Row, compute};
 use crate::serving::{Cores, ServingError, alone};
-use koma_models::kernels::Cx;
+use koma_models::kernels::{Cx, Error};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +25,9 @@ pub struct Device<'a> {
     pub cx: &'a Cx,
 }
 
+/// Rows with their numbers in the reference.
+type Rows = Vec<(usize, Vec<f32>)>;
+
 /// Checks the NEFFs of the artifact `folder`, whose manifest was just read. `tolerance`: as in [`super::VerifyOptions`].
 ///
 /// # Errors
@@ -35,64 +38,73 @@ pub fn on_device(
     reference: &Reference,
     tolerance: Option<f64>,
 ) -> Result<Verified, ServingError> {
-    let runner = runner(device);
+    let names = (reference.name.as_str(), &*runner(device));
     let mut seen: Vec<Vec<Vec<f32>>> = vec![Vec::new(); reference.rows.len()];
     let (mut checked, mut near) = (Vec::new(), 0.0f64);
     for index in 0..manifest.buckets.len() {
         let mut one = manifest.clone();
         one.buckets = vec![manifest.buckets[index].clone()];
-        let bucket = &one.buckets[0];
-        let usual = || usual(&one, bucket);
+        let usual = || usual(&one, &one.buckets[0]);
         let tolerance = tolerance.unwrap_or_else(usual) * reference.scale();
         near = near.max(2.0 * tolerance);
-        let all = reference.rows.iter().enumerate();
-        let fitting = all.filter(|(_, row)| row.ids.len() <= bucket.seq);
-        let (numbers, mut rows): (Vec<usize>, Vec<Row>) =
-            fitting.map(|(i, row)| (i, row.clone())).unzip();
-        let encoder = alone(&one, folder, device.cores, device.instance)?;
-        let computed = compute(encoder.as_ref(), device.cx, &mut rows);
-        let mut found = Checked {
-            file: bucket
-                .neff
-                .as_ref()
-                .map_or_else(String::new, |neff| neff.file.clone()),
-            parity: None,
-            masked_max_abs: None,
-            failure: computed.as_ref().err().map(ToString::to_string),
-            skipped: None,
-        };
-        if computed.is_ok() {
-            let pairs = numbers.iter().zip(&rows);
-            let pairs = pairs.map(|(i, row)| {
-                (
-                    row.expected.as_slice(),
-                    reference.rows[*i].expected.as_slice(),
-                )
-            });
-            let parity = parity(pairs, tolerance, (&reference.name, &runner));
-            found.failure = disagreement(&parity);
-            found.parity = Some(parity);
-            for (number, row) in numbers.into_iter().zip(rows) {
-                seen[number].push(row.expected);
+        let mut found = unchecked(&one.buckets[0]);
+        match rows((folder, &one), device, reference)? {
+            Ok(rows) => {
+                let pairs = rows.iter();
+                let pairs = pairs.map(|(i, row)| (&row[..], &reference.rows[*i].expected[..]));
+                let parity = parity(pairs, tolerance, names);
+                found.failure = disagreement(&parity);
+                found.parity = Some(parity);
+                for (number, row) in rows {
+                    seen[number].push(row);
+                }
             }
+            Err(error) => found.failure = Some(error.to_string()),
         }
-        let neff = manifest.buckets[index].neff.as_mut();
-        if let Some(neff) = neff {
+        if let Some(neff) = &mut manifest.buckets[index].neff {
             neff.device_parity = evidence(&found);
         }
         checked.push(found);
     }
     manifest.write(folder)?;
-    let spread = seen
-        .iter()
-        .map(|answers| spread(answers))
-        .fold(0.0, f64::max);
+    let apart = seen.iter().map(|answers| spread(answers));
+    let spread = apart.fold(0.0, f64::max);
     Ok(Verified {
         passes: spread <= near && checked.iter().all(|one| one.failure.is_none()),
         manifest,
         checked,
         spread: Some(spread),
     })
+}
+
+/// The device's rows in the one bucket of an artifact, for those of the reference that fit into it, by their numbers there; or why it
+/// gave none.
+fn rows(
+    (folder, manifest): (&Path, &Manifest),
+    device: &Device<'_>,
+    reference: &Reference,
+) -> Result<Result<Rows, Error>, ServingError> {
+    let seq = manifest.buckets[0].seq;
+    let fitting = reference.rows.iter().enumerate();
+    let fitting = fitting.filter(|(_, row)| row.ids.len() <= seq);
+    let (numbers, mut rows): (Vec<usize>, Vec<Row>) =
+        fitting.map(|(i, row)| (i, row.clone())).unzip();
+    let encoder = alone(manifest, folder, device.cores, device.instance)?;
+    let computed = compute(encoder.as_ref(), device.cx, &mut rows);
+    let rows = rows.into_iter().map(|row| row.expected);
+    Ok(computed.map(|()| numbers.into_iter().zip(rows).collect()))
+}
+
+/// Of a bucket, before it is executed.
+fn unchecked(bucket: &Bucket) -> Checked {
+    let file = bucket.neff.as_ref().map(|neff| neff.file.clone());
+    Checked {
+        file: file.unwrap_or_default(),
+        parity: None,
+        masked_max_abs: None,
+        failure: None,
+        skipped: None,
+    }
 }
 
 /// `libnrt 2.35.30.0 on inf2.xlarge`.
