@@ -50,7 +50,7 @@ pub(crate) struct LoadArgs {
     /// Tokens each request generates [default: 64]; only for models that generate
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) output_len: Option<u32>,
-    /// Measured runs [default: 5 for throughput, 20 for latency]
+    /// Measured runs [default: 5 for throughput, 20 for latency]; one of throughput repeats its requests for 0.1 s
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) runs: Option<u32>,
     /// Runs before the measured ones [default: 1 for throughput, 2 for latency]

@@ -27,18 +27,21 @@ use load::{Arrivals, Load, Run};
 use report::Report;
 pub(crate) use serve::serve;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Output tokens of each request, unless said otherwise.
 const OUTPUT_LEN: usize = 64;
+/// Below this a run would measure how fast threads wake and what else the machine does.
+const SHORTEST_RUN: Duration = Duration::from_millis(100);
 
 /// Measures how many tokens a second a model computes, and writes the result.
 ///
 /// # Errors
 /// If the model cannot be loaded or is not for such a load, or the result cannot be written.
 pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
-    let report = measured(config, |info, load, runs| {
-        Report::new(config, info, load, runs.iter().map(Run::of).collect())
+    let report = measured(config, SHORTEST_RUN, |info, load, runs| {
+        let runs = runs.iter().map(|batches| Run::of(batches));
+        Report::new(config, info, load, runs.collect())
     })?;
     output::write(config.json.as_deref(), &report.json(), &report.table())
 }
@@ -48,16 +51,18 @@ pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
 /// # Errors
 /// As [`throughput`].
 pub(crate) fn latency(config: &BenchConfig) -> anyhow::Result<()> {
-    let report = measured(config, |info, load, runs| {
-        latency::Report::new(config, info, load, &runs)
+    let report = measured(config, Duration::ZERO, |info, load, runs| {
+        latency::Report::new(config, info, load, &runs.concat())
     })?;
     output::write(config.json.as_deref(), &report.json(), &report.table())
 }
 
-/// Loads the model, runs the load, and makes `report` of the measured runs.
+/// Loads the model, runs the load, and makes `report` of the measured runs, each made of one batch or as many as last for
+/// `shortest`.
 fn measured<T>(
     config: &BenchConfig,
-    report: impl FnOnce(&ModelInfo, &Load, Vec<Arrivals>) -> T,
+    shortest: Duration,
+    report: impl FnOnce(&ModelInfo, &Load, Vec<Vec<Arrivals>>) -> T,
 ) -> anyhow::Result<T> {
     ensure!(
         config.batch <= config.model.max_running,
@@ -71,7 +76,7 @@ fn measured<T>(
     let team = Arc::new(Team::new(config.process.threads));
     let engine = EngineHandle::start(loaded, engine_config, team, config.process.isa)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let runs = runtime.block_on(measure(config, &engine, &load))?;
+    let runs = runtime.block_on(measure(config, shortest, &engine, &load))?;
     let report = report(engine.info(), &load, runs);
     runtime.block_on(engine.shutdown(Instant::now()));
     Ok(report)
@@ -129,16 +134,23 @@ fn engine_config(config: &BenchConfig, loaded: &Loaded, load: &Load) -> EngineCo
 
 async fn measure(
     config: &BenchConfig,
+    shortest: Duration,
     engine: &EngineHandle,
     load: &Load,
-) -> anyhow::Result<Vec<Arrivals>> {
+) -> anyhow::Result<Vec<Vec<Arrivals>>> {
     let may_draw = config.process.log_format == LogFormat::Text;
     let progress = Progress::start("measuring", Unit::Runs, may_draw);
     let total = config.warmup + config.runs;
     let mut runs = Vec::with_capacity(total);
+    let mut prompts = 0;
     for index in 0..total {
         progress.set(index as u64, total as u64);
-        runs.push(load.run(engine, index as u64).await?);
+        let (started, mut batches) = (Instant::now(), Vec::new());
+        while batches.is_empty() || started.elapsed() < shortest {
+            batches.push(load.batch(engine, prompts).await?);
+            prompts += 1;
+        }
+        runs.push(batches);
     }
     progress.set(total as u64, total as u64);
     Ok(runs.split_off(config.warmup))

@@ -22,50 +22,57 @@ pub(super) struct Load {
     pub(super) seed: u64,
 }
 
-/// When each token, or the result, of each request of a run arrived, in seconds since its requests were submitted.
+/// When each token, or the result, of each request of a batch arrived, in seconds since its requests were submitted.
 pub(super) type Arrivals = Vec<Vec<f64>>;
 
-/// Times of one run, in seconds since its requests were submitted.
-#[derive(Debug, Clone, PartialEq)]
+/// Times of one run: of its batches together, in seconds.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Run {
-    /// When the last request ended.
+    /// Batches that ran, one after another.
+    pub(super) batches: usize,
+    /// From a batch's submission until its last request ended.
     pub(super) seconds: f64,
-    /// When each request gave its first token, or its result.
+    /// Of those, until every request of a batch had its first token: all its prompts are computed then.
+    pub(super) prefill_seconds: f64,
+    /// When each request gave its first token, or its result, since it was submitted.
     pub(super) first: Vec<f64>,
-    /// Output tokens that came after the last request's first one.
+    /// Output tokens that came after a batch's last first one.
     pub(super) decode_tokens: usize,
 }
 
 impl Run {
-    /// Until every request had its first token: all prompts are computed then.
-    pub(super) fn prefill_seconds(&self) -> f64 {
-        self.first.iter().copied().fold(0.0, f64::max)
-    }
-
-    /// From then to the end.
+    /// From a batch's last first token to its end.
     pub(super) fn decode_seconds(&self) -> f64 {
-        self.seconds - self.prefill_seconds()
+        self.seconds - self.prefill_seconds
     }
 
-    pub(super) fn of(arrivals: &Arrivals) -> Self {
-        let all = || arrivals.iter().flatten().copied();
-        let mut run = Self {
-            seconds: all().fold(0.0, f64::max),
-            first: arrivals
-                .iter()
-                .filter_map(|one| one.first().copied())
-                .collect(),
-            decode_tokens: 0,
-        };
-        let prefilled = run.prefill_seconds();
-        run.decode_tokens = all().filter(|at| *at > prefilled).count();
+    pub(super) fn of(batches: &[Arrivals]) -> Self {
+        let mut run = Self::default();
+        for arrivals in batches {
+            run.add(arrivals);
+        }
         run
+    }
+
+    fn add(&mut self, arrivals: &Arrivals) {
+        let all = || arrivals.iter().flatten().copied();
+        let first = arrivals.iter().filter_map(|one| one.first().copied());
+        let prefilled = first.clone().fold(0.0, f64::max);
+        self.batches += 1;
+        self.seconds += all().fold(0.0, f64::max);
+        self.prefill_seconds += prefilled;
+        self.first.extend(first);
+        self.decode_tokens += all().filter(|at| *at > prefilled).count();
     }
 }
 
 impl Load {
-    /// Runs once. Each `index` has other prompts.
-    pub(super) async fn run(&self, engine: &EngineHandle, index: u64) -> anyhow::Result<Arrivals> {
+    /// Runs one batch. Each `index` has other prompts.
+    pub(super) async fn batch(
+        &self,
+        engine: &EngineHandle,
+        index: u64,
+    ) -> anyhow::Result<Arrivals> {
         let requests: Vec<NewRequest> = (0..self.batch)
             .map(|place| self.request(index, place as u64))
             .collect::<anyhow::Result<_>>()?;
@@ -166,12 +173,17 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_split_at_the_last_first_token() {
-        let run = Run::of(&vec![vec![0.1, 0.2, 0.3], vec![0.25, 0.35, 0.5]]);
+    fn a_run_is_split_at_the_last_first_tokens_of_its_batches() {
+        let one = vec![vec![0.1, 0.2, 0.3], vec![0.25, 0.35, 0.5]];
+        let run = Run::of(std::slice::from_ref(&one));
         assert_eq!(run.first, [0.1, 0.25]);
-        assert_eq!(run.seconds, 0.5);
-        assert_eq!(run.prefill_seconds(), 0.25);
+        assert_eq!((run.batches, run.seconds), (1, 0.5));
+        assert_eq!(run.prefill_seconds, 0.25);
         assert_eq!(run.decode_seconds(), 0.25);
         assert_eq!(run.decode_tokens, 3); // 300, 350, 500: what came before is not decode alone
+        let run = Run::of(&[one, vec![vec![1.0, 1.5]]]);
+        assert_eq!(run.first, [0.1, 0.25, 1.0]);
+        assert_eq!((run.batches, run.seconds), (2, 2.0));
+        assert_eq!((run.prefill_seconds, run.decode_tokens), (1.25, 4));
     }
 }

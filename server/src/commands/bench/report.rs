@@ -61,8 +61,9 @@ impl Report {
             .collect();
         let run = |run: &Run| {
             json!({
+                "batches": run.batches,
                 "seconds": run.seconds,
-                "prefill_seconds": run.prefill_seconds(),
+                "prefill_seconds": run.prefill_seconds,
                 "decode_tokens": run.decode_tokens,
                 "first_seconds": run.first,
             })
@@ -167,16 +168,16 @@ fn quantities(load: &Load, runs: &[Run]) -> Vec<Quantity> {
         scale: 1.0,
         samples: runs.iter().filter_map(value).collect(),
     };
-    let requests = load.batch as f64;
-    let inputs = requests * load.input_len as f64;
-    let tokens = inputs + requests * load.output_len.unwrap_or(0) as f64;
+    let requests = |run: &Run| (run.batches * load.batch) as f64;
+    let inputs = |run: &Run| requests(run) * load.input_len as f64;
+    let outputs = |run: &Run| requests(run) * load.output_len.unwrap_or(0) as f64;
     let times = runs.iter().flat_map(|run| run.first.iter().copied());
     let mut all = Vec::new();
     if load.output_len.is_some() {
         all.push(by_run(
             "prefill_tokens_per_second",
             "prefill, tokens/s",
-            &|run| Some(inputs / run.prefill_seconds()),
+            &|run| Some(inputs(run) / run.prefill_seconds),
         ));
         all.push(by_run(
             "decode_tokens_per_second",
@@ -190,10 +191,10 @@ fn quantities(load: &Load, runs: &[Run]) -> Vec<Quantity> {
     all.push(by_run(
         "total_tokens_per_second",
         "total, tokens/s",
-        &|run| Some(tokens / run.seconds),
+        &|run| Some((inputs(run) + outputs(run)) / run.seconds),
     ));
     all.push(by_run("requests_per_second", "requests/s", &|run| {
-        Some(requests / run.seconds)
+        Some(requests(run) / run.seconds)
     }));
     let (key, title) = match load.output_len {
         Some(_) => ("time_to_first_token_seconds", "time to first token, ms"),
@@ -232,7 +233,9 @@ mod tests {
 
     fn run(seconds: f64, first: [f64; 2], decode_tokens: usize) -> Run {
         Run {
+            batches: 1,
             seconds,
+            prefill_seconds: first[1],
             first: first.to_vec(),
             decode_tokens,
         }
@@ -275,6 +278,23 @@ mod tests {
         check(
             &load(None),
             &[run(0.5, [0.25, 0.5], 0)],
+            &[
+                ("total_tokens_per_second", &[400.0]),
+                ("requests_per_second", &[4.0]),
+                ("latency_seconds", &[0.25, 0.5]),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_run_of_several_batches_has_the_rate_of_all() {
+        let several = Run {
+            batches: 4,
+            ..run(2.0, [0.25, 0.5], 0)
+        };
+        check(
+            &load(None),
+            &[several],
             &[
                 ("total_tokens_per_second", &[400.0]),
                 ("requests_per_second", &[4.0]),
