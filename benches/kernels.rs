@@ -172,7 +172,7 @@ fn paged_attention(bencher: Bencher<'_, '_>, (requests, rows, context): (usize, 
                 kv_lens: &batch.kv_lens,
                 tables: &batch.tables,
             };
-            paged(&cx, &batch.qkv, kv.layer(0, 0), &meta, &spec, &mut out);
+            paged(&cx, &batch.qkv, &kv.layer(0, 0), &meta, &spec, &mut out);
         });
 }
 
@@ -200,7 +200,7 @@ fn gemma2_attention(bencher: Bencher<'_, '_>, (rows, context, capped): (usize, u
         kv_lens: &batch.kv_lens,
         tables: &batch.tables,
     };
-    bencher.bench_local(|| paged(&cx, &batch.qkv, kv.layer(0, 0), &meta, &spec, &mut out));
+    bencher.bench_local(|| paged(&cx, &batch.qkv, &kv.layer(0, 0), &meta, &spec, &mut out));
 }
 
 /// Attention of `MiniLM`: sequences and their length.

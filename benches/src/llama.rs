@@ -45,7 +45,7 @@ fn batch(
     let tokens = Random::new(6).rows(all.len(), width);
     let cx = cx(Isa::detect());
     for layer in 0..layers {
-        write_kv(&cx, &tokens, kv.layer(0, layer), &all);
+        write_kv(&cx, &tokens, &mut kv.layer(0, layer), &all);
     }
     let mut tables = BlockTables::default();
     let each = context.div_ceil(BLOCK) as u32;
@@ -153,14 +153,14 @@ impl Llama {
             rms_norm(cx, x, &self.norm, 1e-5, normed);
             linear(cx, normed, &layer.qkv, Epilogue::default(), qkv);
             rope(cx, qkv, &self.layout, angles, false);
-            let kv = self.batch.kv.layer(0, i);
-            write_kv(cx, qkv, kv, &self.slots);
+            let mut kv = self.batch.kv.layer(0, i);
+            write_kv(cx, qkv, &mut kv, &self.slots);
             let meta = AttnMeta {
                 cu_seqlens: &self.batch.cu_seqlens,
                 kv_lens: &self.batch.kv_lens,
                 tables: &self.batch.tables,
             };
-            paged(cx, qkv, kv, &meta, &spec, mixed);
+            paged(cx, qkv, &kv, &meta, &spec, mixed);
             linear(cx, mixed, &layer.output, Epilogue::then(Then::Add), x);
             rms_norm(cx, x, &self.norm, 1e-5, normed);
             linear(

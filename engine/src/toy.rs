@@ -196,14 +196,14 @@ impl Decoder for ToyDecoder {
         }
         let slots = &batch.groups[0].slot_mapping;
         if self.slip == 0 {
-            write_kv(cx, &work.qkv, cache.layer(0, 0), slots);
+            write_kv(cx, &work.qkv, &mut cache.layer(0, 0), slots);
         } else {
             let slipped: Vec<u32> = slots.iter().map(|slot| slot ^ self.slip).collect();
-            write_kv(cx, &work.qkv, cache.layer(0, 0), &slipped);
+            write_kv(cx, &work.qkv, &mut cache.layer(0, 0), &slipped);
         }
         let whole = usize::MAX;
         let seen = Seen::new(batch, 0, whole, block_size);
-        seen.mix_all(cache.layer(0, 0), &mut work.hidden)?;
+        seen.mix_all(&cache.layer(0, 0), &mut work.hidden)?;
         for r in 0..tokens {
             fill(
                 work.qkv.row_mut(r),
@@ -214,11 +214,11 @@ impl Decoder for ToyDecoder {
         write_kv(
             cx,
             &work.qkv,
-            cache.layer(1, 0),
+            &mut cache.layer(1, 0),
             &batch.groups[1].slot_mapping,
         );
         let seen = Seen::new(batch, 1, WINDOW, block_size);
-        seen.mix_all(cache.layer(1, 0), &mut work.normed)?;
+        seen.mix_all(&cache.layer(1, 0), &mut work.normed)?;
         recur(batch, cache, &mut work.normed);
         work.output.reset(batch.logit_rows.len(), VOCAB);
         for (i, &row) in batch.logit_rows.iter().enumerate() {
@@ -259,7 +259,7 @@ impl<'a> Seen<'a> {
     }
 
     /// For each token, the mixture of what the layer stores of it and those before it, as read through the block table.
-    fn mix_all(&self, layer: &KvLayer, out: &mut Rows) -> Result<(), Error> {
+    fn mix_all(&self, layer: &KvLayer<'_>, out: &mut Rows) -> Result<(), Error> {
         out.reset(self.batch.tokens(), 1);
         for i in 0..self.batch.requests() {
             let (start, end) = bounds(self.batch, i);

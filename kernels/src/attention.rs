@@ -3,6 +3,7 @@
 //! Sums run in a fixed order per query: tiles of the context counted from its start, so neither the batch nor the chunk
 //! that a token came in changes a bit. Keys and values are read as the cache stores them, even those of this step.
 
+use crate::cache::LANES;
 use crate::cpu::attention::{self as cpu, Attend, Context, Merge, SPLIT, Target, Task};
 use crate::cpu::isa::dispatch;
 use crate::cpu::shared::Shared;
@@ -118,12 +119,12 @@ pub struct AttnMeta<'a> {
 /// `out` becomes `[tokens, layout.out_width()]`.
 ///
 /// # Panics
-/// If the shapes do not agree, or `cu_seqlens` does not ascend from 0.
+/// If the shapes do not agree, `cu_seqlens` does not ascend from 0, or the tokens of a block are no multiple of 16.
 #[track_caller]
 pub fn paged(
     cx: &Cx,
     qkv: &Rows,
-    kv: &KvLayer,
+    kv: &KvLayer<'_>,
     meta: &AttnMeta<'_>,
     spec: &AttnSpec,
     out: &mut Rows,
@@ -142,6 +143,7 @@ pub fn paged(
         "paged: tables"
     );
     assert!(ascends(meta.cu_seqlens), "paged: cu_seqlens");
+    assert!(kv.block_size().is_multiple_of(LANES), "paged: block size");
     let enough = |i: usize| meta.kv_lens[i] >= meta.cu_seqlens[i + 1] - meta.cu_seqlens[i];
     assert!((0..meta.kv_lens.len()).all(enough), "paged: cached tokens");
     let sequence = |i: usize| Sequence {

@@ -1,9 +1,15 @@
-//! The paged cache: groups of layers that share block tables, their memory, and the write into it.
+//! The paged cache: groups of layers that share block tables, and their memory.
+//!
+//! Invariant: a block holds what all layers of its group keep of its tokens, side by side, so memory is written from its
+//! start on as blocks are used, and a block is copied at once.
 
-use crate::cpu::shared::Shared;
+mod layer;
+
 use crate::memory::Zeroed;
-use crate::{Cx, Error, HeadLayout, Rows};
+use crate::{Error, HeadLayout};
 use half::bf16;
+pub use layer::{KvLayer, write_kv};
+pub(crate) use layer::{LANES, Places, Store, View};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +64,8 @@ impl CacheGroup {
     pub fn block_bytes(&self, block_size: usize, dtype: KvDtype) -> usize {
         let layer = match self.kind {
             GroupKind::Full(layout) | GroupKind::Sliding { layout, .. } => {
-                let head = layout.k_dim.saturating_add(layout.v_dim);
-                let token = layout.kv_heads.saturating_mul(head);
-                block_size
-                    .saturating_mul(token)
-                    .saturating_mul(dtype.bytes())
+                let values = layer::values(&layout, block_size, dtype);
+                values.map_or(usize::MAX, |n| n.saturating_mul(dtype.bytes()))
             }
             GroupKind::Recurrent { values } => values.saturating_mul(4),
         };
@@ -70,117 +73,14 @@ impl CacheGroup {
     }
 }
 
-/// Keys and values of one layer: per block `[kv_heads, k_dim, block_size]` (so that a vector holds one value of many
-/// keys), then `[kv_heads, block_size, v_dim]`.
-#[derive(Debug)]
-pub struct KvLayer {
-    layout: HeadLayout,
-    block_size: usize,
-    store: Store,
-}
-
-#[derive(Debug)]
-pub(crate) enum Store {
-    F32(Zeroed<f32>),
-    /// Bits of bf16.
-    Bf16(Zeroed<u16>),
-}
-
-/// A layer, to read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct View<'a> {
-    pub(crate) places: Places,
-    pub(crate) store: &'a Store,
-}
-
-/// Where things are in a layer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Places {
-    layout: HeadLayout,
-    pub(crate) block_size: usize,
-}
-
-impl Places {
-    /// The keys of `head` in `block`: `[k_dim, block_size]`.
-    pub(crate) fn keys(&self, block: usize, head: usize) -> usize {
-        let HeadLayout { k_dim, .. } = self.layout;
-        block_len(&self.layout, self.block_size) * block + head * k_dim * self.block_size
-    }
-
-    /// The values of `head` in `block`: `[block_size, v_dim]`.
-    pub(crate) fn values(&self, block: usize, head: usize) -> usize {
-        let HeadLayout {
-            kv_heads, v_dim, ..
-        } = self.layout;
-        self.keys(block, kv_heads) + head * self.block_size * v_dim
-    }
-}
-
-/// Values of one block of a layer.
-fn block_len(layout: &HeadLayout, block_size: usize) -> usize {
-    layout.kv_heads * block_size * (layout.k_dim + layout.v_dim)
-}
-
-impl KvLayer {
-    /// Heads of this layer.
-    pub fn layout(&self) -> HeadLayout {
-        self.layout
-    }
-
-    /// Tokens per block.
-    pub fn block_size(&self) -> usize {
-        self.block_size
-    }
-
-    /// How it is stored.
-    pub fn dtype(&self) -> KvDtype {
-        match self.store {
-            Store::F32(_) => KvDtype::F32,
-            Store::Bf16(_) => KvDtype::Bf16,
-        }
-    }
-
-    pub(crate) fn view(&self) -> View<'_> {
-        View {
-            places: self.places(),
-            store: &self.store,
-        }
-    }
-
-    fn places(&self) -> Places {
-        Places {
-            layout: self.layout,
-            block_size: self.block_size,
-        }
-    }
-
-    /// The stored key of `slot` and `head`, widened to f32; `out`: `[k_dim]`.
-    pub fn read_key(&self, slot: usize, head: usize, out: &mut [f32]) {
-        let at = self.places().keys(slot / self.block_size, head) + slot % self.block_size;
-        self.read((at, self.block_size), out);
-    }
-
-    /// The stored value of `slot` and `head`, widened to f32; `out`: `[v_dim]`.
-    pub fn read_value(&self, slot: usize, head: usize, out: &mut [f32]) {
-        let values = self.places().values(slot / self.block_size, head);
-        let at = values + slot % self.block_size * self.layout.v_dim;
-        self.read((at, 1), out);
-    }
-
-    /// Every `step`-th value from `at` on.
-    fn read(&self, (at, step): (usize, usize), out: &mut [f32]) {
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = match &self.store {
-                Store::F32(v) => v[at + i * step],
-                Store::Bf16(v) => bf16::from_bits(v[at + i * step]).to_f32(),
-            };
-        }
-    }
-}
-
 #[derive(Debug)]
 enum GroupStore {
-    Layers(Vec<KvLayer>),
+    Blocks {
+        layout: HeadLayout,
+        block_size: usize,
+        layers: usize,
+        store: Store,
+    },
     States {
         values: usize,
         slots: usize,
@@ -209,29 +109,18 @@ impl KvCache {
             .iter()
             .map(|group| {
                 let bytes = group.block_bytes(block_size, dtype).saturating_mul(blocks);
-                let layer_bytes = bytes / group.layers.max(1);
                 let oom = || Error::OutOfMemory {
                     what: "the cache",
                     bytes,
                 };
                 Ok(match group.kind {
                     GroupKind::Full(layout) | GroupKind::Sliding { layout, .. } => {
-                        let layer = |_| {
-                            Ok(KvLayer {
-                                layout,
-                                block_size,
-                                store: match dtype {
-                                    KvDtype::F32 => {
-                                        Store::F32(Zeroed::new(layer_bytes / 4).ok_or_else(oom)?)
-                                    }
-                                    KvDtype::Bf16 => {
-                                        Store::Bf16(Zeroed::new(layer_bytes / 2).ok_or_else(oom)?)
-                                    }
-                                },
-                            })
-                        };
-                        let layers = (0..group.layers).map(layer);
-                        GroupStore::Layers(layers.collect::<Result<_, Error>>()?)
+                        GroupStore::Blocks {
+                            layout,
+                            block_size,
+                            layers: group.layers,
+                            store: Store::new(bytes, dtype).ok_or_else(oom)?,
+                        }
                     }
                     GroupKind::Recurrent { values } => GroupStore::States {
                         values,
@@ -249,9 +138,14 @@ impl KvCache {
     /// # Panics
     /// If there is no such layer, or the group is recurrent.
     #[track_caller]
-    pub fn layer(&mut self, group: usize, layer: usize) -> &mut KvLayer {
+    pub fn layer(&mut self, group: usize, layer: usize) -> KvLayer<'_> {
         match &mut self.groups[group] {
-            GroupStore::Layers(layers) => &mut layers[layer],
+            GroupStore::Blocks {
+                layout,
+                block_size,
+                layers,
+                store,
+            } => KvLayer::new((*layout, *block_size), (layer, *layers), store),
             GroupStore::States { .. } => {
                 panic!("cache group {group} holds states, not keys and values")
             }
@@ -273,7 +167,7 @@ impl KvCache {
                 let at = (layer * *slots + slot) * *values;
                 &mut data[at..at + *values]
             }
-            GroupStore::Layers(_) => {
+            GroupStore::Blocks { .. } => {
                 panic!("cache group {group} holds keys and values, not states")
             }
         }
@@ -282,15 +176,13 @@ impl KvCache {
     /// Writes small numbers over all keys and values, so that attention reads memory as it does where requests have been: for
     /// measuring.
     pub fn fill(&mut self) {
-        let groups = self.groups.iter_mut();
-        let layers = groups.flat_map(|group| match group {
-            GroupStore::Layers(layers) => layers.as_mut_slice(),
-            GroupStore::States { .. } => &mut [],
-        });
-        for layer in layers {
-            match &mut layer.store {
-                Store::F32(values) => values.fill(0.25),
-                Store::Bf16(values) => values.fill(bf16::from_f32(0.25).to_bits()),
+        for group in &mut self.groups {
+            match group {
+                GroupStore::Blocks { store, .. } => match store {
+                    Store::F32(values) => values.fill(0.25),
+                    Store::Bf16(values) => values.fill(bf16::from_f32(0.25).to_bits()),
+                },
+                GroupStore::States { .. } => {}
             }
         }
     }
@@ -301,13 +193,17 @@ impl KvCache {
             data.copy_within(from * len..(from + 1) * len, to * len);
         }
         match &mut self.groups[group] {
-            GroupStore::Layers(layers) => {
-                for layer in layers {
-                    let len = block_len(&layer.layout, layer.block_size);
-                    match &mut layer.store {
-                        Store::F32(v) => copy(v, len, from, to),
-                        Store::Bf16(v) => copy(v, len, from, to),
-                    }
+            GroupStore::Blocks {
+                layout,
+                block_size,
+                layers,
+                store,
+            } => {
+                let len =
+                    Places::new((*layout, *block_size), (0, *layers), store.dtype()).block_len();
+                match store {
+                    Store::F32(v) => copy(v, len, from, to),
+                    Store::Bf16(v) => copy(v, len, from, to),
                 }
             }
             GroupStore::States {
@@ -321,52 +217,4 @@ impl KvCache {
             }
         }
     }
-}
-
-/// Writes the keys and values of `qkv` (after rope), row `i` to slot `slots[i]`. `qkv`: `[tokens, layout.qkv_width()]`.
-///
-/// # Panics
-/// If the shapes do not agree.
-#[track_caller]
-pub fn write_kv(cx: &Cx, qkv: &Rows, layer: &mut KvLayer, slots: &[u32]) {
-    let layout = layer.layout;
-    assert_eq!(qkv.width(), layout.qkv_width(), "write_kv: width");
-    assert_eq!(qkv.rows(), slots.len(), "write_kv: slots");
-    let places = layer.places();
-    match &mut layer.store {
-        Store::F32(store) => write(cx, (qkv, slots), &places, store, |v| v),
-        Store::Bf16(store) => write(cx, (qkv, slots), &places, store, |v| {
-            bf16::from_f32(v).to_bits()
-        }),
-    }
-}
-
-/// The write, value by value, each head on one thread: heads never share memory, whatever the slots are.
-fn write<T: Send>(
-    cx: &Cx,
-    (qkv, slots): (&Rows, &[u32]),
-    places: &Places,
-    store: &mut [T],
-    round: impl Fn(f32) -> T + Sync,
-) {
-    let Places { layout, block_size } = *places;
-    let store = Shared::new(store);
-    let cost = 4 * slots.len() * (layout.k_dim + layout.v_dim);
-    cx.run_rows(layout.kv_heads, cost, &|heads| {
-        for head in heads {
-            for (r, &slot) in slots.iter().enumerate() {
-                let (block, offset) = (slot as usize / block_size, slot as usize % block_size);
-                let key = places.keys(block, head) + offset;
-                for (d, k) in layout.key(qkv.row(r), head).iter().enumerate() {
-                    // SAFETY: a head belongs to one range.
-                    unsafe { store.set(key + d * block_size, round(*k)) };
-                }
-                let value = places.values(block, head) + offset * layout.v_dim;
-                for (d, v) in layout.value(qkv.row(r), head).iter().enumerate() {
-                    // SAFETY: a head belongs to one range.
-                    unsafe { store.set(value + d, round(*v)) };
-                }
-            }
-        }
-    });
 }

@@ -4,6 +4,9 @@
 //! hand out pages that it had before and write zeros over all of them, and keep what is freed.
 //! Invariant: the bytes are zero until somebody writes them.
 
+mod arena;
+
+use arena::Part;
 use memmap2::MmapMut;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -19,35 +22,66 @@ pub fn give_back() {
 #[derive(Debug)]
 pub(crate) struct Zeroed<T> {
     /// None if there are no values: the system refuses an empty map.
-    map: Option<MmapMut>,
+    memory: Option<Memory>,
     len: usize,
     values: PhantomData<T>,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Map(MmapMut),
+    Part(Part),
 }
 
 impl<T: Plain> Zeroed<T> {
     /// `len` zeros; none if the size overflows or the system has no such memory.
     pub(crate) fn new(len: usize) -> Option<Self> {
-        let bytes = len.checked_mul(size_of::<T>())?;
-        isize::try_from(bytes).ok()?;
-        let map = match bytes {
-            0 => None,
-            _ => Some(MmapMut::map_anon(bytes).ok()?),
-        };
-        Some(Self {
-            map,
-            len,
-            values: PhantomData,
-        })
+        Self::with(len, |bytes| MmapMut::map_anon(bytes).ok().map(Memory::Map))
     }
 
-    /// Asks for huge pages, which spare address lookups where all of the memory will be written and much of it read.
+    /// As [`Zeroed::new`], side by side with others in huge pages: for what will be written whole and read often.
+    pub(crate) fn side_by_side(len: usize) -> Option<Self> {
+        Self::with(len, |bytes| Part::new(bytes).map(Memory::Part))
+    }
+
+    /// Asks for huge pages for memory that is written from its start on.
     pub(crate) fn in_huge_pages(self) -> Self {
         #[cfg(target_os = "linux")]
-        if let Some(map) = &self.map {
+        if let Some(Memory::Map(map)) = &self.memory {
             // A wish: a system without them refuses, and nothing is different.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         self
+    }
+
+    fn with(len: usize, memory: impl FnOnce(usize) -> Option<Memory>) -> Option<Self> {
+        let bytes = len.checked_mul(size_of::<T>())?;
+        isize::try_from(bytes).ok()?;
+        let memory = match bytes {
+            0 => None,
+            _ => Some(memory(bytes)?),
+        };
+        Some(Self {
+            memory,
+            len,
+            values: PhantomData,
+        })
+    }
+}
+
+impl Memory {
+    fn as_ptr(&self) -> *const u8 {
+        match self {
+            Self::Map(map) => map.as_ptr(),
+            Self::Part(part) => part.as_ptr(),
+        }
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        match self {
+            Self::Map(map) => map.as_mut_ptr(),
+            Self::Part(part) => part.as_ptr(),
+        }
     }
 }
 
@@ -55,7 +89,7 @@ impl<T> Default for Zeroed<T> {
     /// No values.
     fn default() -> Self {
         Self {
-            map: None,
+            memory: None,
             len: 0,
             values: PhantomData,
         }
@@ -66,20 +100,22 @@ impl<T: Plain> Deref for Zeroed<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        let Some(map) = &self.map else { return &[] };
-        // SAFETY: the map is `len` values long, starts at a page, lives as long as `self`, and any bytes are a `T`
+        let Some(memory) = &self.memory else {
+            return &[];
+        };
+        // SAFETY: the memory is `len` values long, starts at a page, lives as long as `self`, and any bytes are a `T`
         // (`Plain`'s promise).
-        unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), self.len) }
     }
 }
 
 impl<T: Plain> DerefMut for Zeroed<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        let Some(map) = &mut self.map else {
+        let Some(memory) = &mut self.memory else {
             return &mut [];
         };
-        // SAFETY: as above, and nobody else has the map.
-        unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), self.len) }
+        // SAFETY: as above, and nobody else has the memory.
+        unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), self.len) }
     }
 }
 
@@ -103,12 +139,14 @@ mod tests {
 
     #[test]
     fn zeros_that_can_be_written() {
-        for len in [0, 1, 5000] {
-            let mut memory = Zeroed::<f32>::new(len).unwrap();
-            assert_eq!(memory.len(), len);
-            assert!(memory.iter().all(|v| v.to_bits() == 0));
-            memory.fill(1.5);
-            assert!(memory.iter().all(|v| *v == 1.5));
+        for new in [Zeroed::<f32>::new, Zeroed::side_by_side] {
+            for len in [0, 1, 5000] {
+                let mut memory = new(len).unwrap();
+                assert_eq!(memory.len(), len);
+                assert!(memory.iter().all(|v| v.to_bits() == 0));
+                memory.fill(1.5);
+                assert!(memory.iter().all(|v| *v == 1.5));
+            }
         }
     }
 
@@ -116,6 +154,7 @@ mod tests {
     fn too_much_is_none() {
         for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 4] {
             assert!(Zeroed::<f32>::new(len).is_none());
+            assert!(Zeroed::<f32>::side_by_side(len).is_none());
         }
     }
 }

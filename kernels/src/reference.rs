@@ -1,8 +1,8 @@
 //! The naive body of every operation: plain loops, sums in f64, no packing, no threads. Tests and benches compare with
 //! these; nothing else uses them.
 //!
-//! They round what the fast bodies round (activations to int8 blocks or bf16, keys and values as the cache stores them),
-//! so what is left between the two is the order of sums.
+//! They round what the fast bodies round (activations to int8 blocks or bf16, keys and values as the cache stores them), but
+//! for the exponentials of attention over bf16; so what is left between the two is the order of sums.
 
 use crate::{
     AttnMeta, AttnSpec, Code, Epilogue, Format, Groups, HeadLayout, KvLayer, PackedWeight,
@@ -283,7 +283,7 @@ pub fn rope(qkv: &mut Rows, layout: &HeadLayout, angles: &Rows, interleaved: boo
 }
 
 /// As [`crate::paged`].
-pub fn paged(qkv: &Rows, kv: &KvLayer, meta: &AttnMeta<'_>, spec: &AttnSpec, out: &mut Rows) {
+pub fn paged(qkv: &Rows, kv: &KvLayer<'_>, meta: &AttnMeta<'_>, spec: &AttnSpec, out: &mut Rows) {
     let layout = spec.layout;
     out.reset(qkv.rows(), layout.out_width());
     let size = kv.block_size();
@@ -302,12 +302,8 @@ pub fn paged(qkv: &Rows, kv: &KvLayer, meta: &AttnMeta<'_>, spec: &AttnSpec, out
                     (k, v)
                 });
                 let o = &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim];
-                attend(
-                    layout.query(qkv.row(r), head),
-                    spec,
-                    &context.collect::<Vec<_>>(),
-                    o,
-                );
+                let query = layout.query(qkv.row(r), head);
+                attend(query, spec, &context.collect::<Vec<_>>(), o);
             }
         }
     }

@@ -130,14 +130,14 @@ fn a_step_seen_before_allocates_nothing() {
         }
         rope_angles(&cx, &slots[..tokens], &table, &mut angles);
         rope(&cx, &mut qkv, &LAYOUT, &angles, false);
-        let layer = kv.layer(0, 0);
-        write_kv(&cx, &qkv, layer, &slots[..tokens]);
+        let mut layer = kv.layer(0, 0);
+        write_kv(&cx, &qkv, &mut layer, &slots[..tokens]);
         let meta = AttnMeta {
             cu_seqlens: &[0, tokens as u32],
             kv_lens: &[CONTEXT as u32],
             tables: &tables,
         };
-        paged(&cx, &qkv, layer, &meta, &spec, &mut mixed);
+        paged(&cx, &qkv, &layer, &meta, &spec, &mut mixed);
         varlen(&cx, &qkv, &[0, tokens as u32], &spec, &mut mixed);
         rms_norm(&cx, &mixed, &norm, 1e-5, &mut inner);
         linear(&cx, &x, &gate_up, Epilogue::then(Then::SiluMul), &mut inner);

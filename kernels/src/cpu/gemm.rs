@@ -40,7 +40,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Chunks of about 50 us, fewer than four a thread only where they would be shorter than 3 us. `width`: as in
+    /// Chunks of about 50 us, fewer than four a thread only where they would be shorter than 1.5 us. `width`: as in
     /// [`Product`].
     pub(crate) fn new(
         weight: &PackedWeight,
@@ -61,7 +61,7 @@ impl Cut {
         let cost = (row_cost * rows.min(all)).max(read).max(1);
         let row_chunks = all.div_ceil(rows);
         let enough = (pairs * row_chunks).div_ceil(4 * threads);
-        let shortest = 3_000usize.div_ceil(cost);
+        let shortest = 1_500usize.div_ceil(cost);
         let pairs_each = enough.max(shortest).min(50_000 / cost).max(1);
         Self {
             rows,

@@ -97,11 +97,10 @@ pub(crate) fn pack(
 
 /// Lines of zeros.
 pub(crate) fn memory(lines: usize) -> Result<Zeroed<Line>, Error> {
-    let memory = Zeroed::new(lines).ok_or(Error::OutOfMemory {
+    Zeroed::side_by_side(lines).ok_or(Error::OutOfMemory {
         what: "a weight",
         bytes: lines.saturating_mul(size_of::<Line>()),
-    });
-    memory.map(Zeroed::in_huge_pages)
+    })
 }
 
 /// Calls `each(number, unit)` for the units of row `row`.

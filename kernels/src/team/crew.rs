@@ -1,10 +1,11 @@
 //! [`Crew`]: the worker threads and the chunks they claim. One region at a time; whose, is `turns`' business.
 //!
 //! Invariant: a thread reads the body only while it holds a claimed chunk that it has not reported done, and
-//! [`Crew::run`] does not return before every claimed chunk is reported.
+//! [`Crew::run`] neither returns nor names another body before every claimed chunk is reported.
 
 use super::turns::Turns;
 use std::any::Any;
+use std::cell::Cell;
 use std::hint::spin_loop;
 use std::num::NonZero;
 use std::ops::Range;
@@ -24,12 +25,15 @@ struct Line<T>(T);
 type Body = dyn Fn(usize, usize) + Sync;
 type Panic = Box<dyn Any + Send>;
 
-/// The body of the region in progress, its lifetime erased.
-#[derive(Debug, Clone, Copy)]
-struct BodyPtr(*const Body);
+/// The body of the region in progress, its lifetime erased. None before the first.
+#[derive(Debug, Default)]
+struct BodyCell(Cell<Option<*const Body>>);
 
-// SAFETY: the pointee is `Sync`, so it may be called from any thread; when it may be read is said at `Crew::call`.
-unsafe impl Send for BodyPtr {}
+// SAFETY: the pointee is `Sync`, so it may be called from any thread. The cell is written while nobody holds a claimed chunk
+// and read by those who do, see `Crew::run` and `Crew::take_part`.
+unsafe impl Sync for BodyCell {}
+// SAFETY: as above.
+unsafe impl Send for BodyCell {}
 
 #[derive(Debug, Default)]
 pub(super) struct Crew {
@@ -39,7 +43,7 @@ pub(super) struct Crew {
     open: Line<AtomicU64>,
     /// Chunks of this region that were claimed and have ended.
     done: Line<AtomicU32>,
-    body: Mutex<Option<BodyPtr>>,
+    body: BodyCell,
     panic: Mutex<Option<Panic>>,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
@@ -92,11 +96,12 @@ impl Crew {
         body: &(dyn Fn(usize, usize) + Sync),
         turns: &Turns,
     ) -> Result<usize, Panic> {
-        // SAFETY: only the lifetime changes. `call` reads the pointer only for a claimed chunk, every claimed chunk is
+        // SAFETY: only the lifetime changes. `take_part` reads the pointer only for a claimed chunk, every claimed chunk is
         // waited for below, and after that nothing is open, so no use of it outlives this call.
         let erased =
             unsafe { std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), *const Body>(body) };
-        *lock(&self.body) = Some(BodyPtr(erased));
+        // Nothing is open and every claimed chunk was reported, so nobody reads it. Opening publishes it.
+        self.body.0.set(Some(erased));
         self.done.0.store(0, Ordering::Relaxed);
         // The caller has the first chunk for certain, so every slice gets on.
         let first = chunks.start as u64 + 1;
@@ -106,8 +111,7 @@ impl Crew {
             drop(lock(&self.sleep));
             (1..chunks.len()).for_each(|_| self.wake.notify_one());
         }
-        self.call(0, chunks.start);
-        self.take_part(0, turns);
+        self.take_part(0, Some(chunks.start), turns);
         let upto = (self.open.0.load(Ordering::SeqCst) & 0xffff_ffff) as usize;
         self.wait_for((upto - chunks.start) as u32);
         match lock(&self.panic).take() {
@@ -134,7 +138,7 @@ impl Crew {
                 }
                 self.sleepers.fetch_sub(1, Ordering::SeqCst);
             }
-            self.take_part(thread, turns);
+            self.take_part(thread, None, turns);
         }
     }
 
@@ -145,14 +149,38 @@ impl Crew {
         self.wake.notify_all();
     }
 
-    fn take_part(&self, thread: usize, turns: &Turns) {
-        loop {
-            if turns.wanted() {
-                self.close();
+    /// Runs chunks until none is open, and reports them together: until then the region, and its body, last. `first`: one
+    /// that this thread has already.
+    fn take_part(&self, thread: usize, first: Option<usize>, turns: &Turns) {
+        let mut chunks = 0;
+        let mut next = first.or_else(|| self.claim_in_turn(turns));
+        while let Some(chunk) = next {
+            chunks += 1;
+            if let Some(body) = self.body.0.get() {
+                // SAFETY: the chunk is claimed and not reported, so `run` of its region has not returned and the body lives.
+                let body = unsafe { &*body };
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(thread, chunk))) {
+                    self.close();
+                    lock(&self.panic).get_or_insert(panic);
+                }
             }
-            let Some(chunk) = self.claim() else { return };
-            self.call(thread, chunk);
+            next = self.claim_in_turn(turns);
         }
+        if chunks > 0 {
+            self.done.0.fetch_add(chunks, Ordering::SeqCst);
+            if thread != 0 && self.caller_sleeps.load(Ordering::SeqCst) {
+                drop(lock(&self.end));
+                self.ended.notify_one();
+            }
+        }
+    }
+
+    /// A chunk, unless somebody else is to have the team.
+    fn claim_in_turn(&self, turns: &Turns) -> Option<usize> {
+        if turns.wanted() {
+            self.close();
+        }
+        self.claim()
     }
 
     fn claim(&self) -> Option<usize> {
@@ -174,24 +202,6 @@ impl Crew {
             .open
             .0
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, shut);
-    }
-
-    /// Runs a claimed chunk and reports it done.
-    fn call(&self, thread: usize, chunk: usize) {
-        let body = *lock(&self.body);
-        if let Some(BodyPtr(body)) = body {
-            // SAFETY: the chunk is claimed and not reported, so `run` of its region has not returned and the body lives.
-            let body = unsafe { &*body };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(thread, chunk))) {
-                self.close();
-                lock(&self.panic).get_or_insert(panic);
-            }
-        }
-        self.done.0.fetch_add(1, Ordering::SeqCst);
-        if thread != 0 && self.caller_sleeps.load(Ordering::SeqCst) {
-            drop(lock(&self.end));
-            self.ended.notify_one();
-        }
     }
 
     fn wait_for(&self, claimed: u32) {

@@ -48,7 +48,7 @@ fn what_is_written_is_read() {
         let mut kv = KvCache::new(&GROUPS, 9, size, dtype).expect("a small cache");
         let qkv = Random::new(1).rows(6, LAYOUT.qkv_width());
         let slots: Vec<u32> = [8, 0, 3, 5, 2, 7].map(|s| s * size as u32 / 2).to_vec();
-        write_kv(&cx(Isa::detect(), 3), &qkv, kv.layer(0, 1), &slots);
+        write_kv(&cx(Isa::detect(), 3), &qkv, &mut kv.layer(0, 1), &slots);
         let round = |v: &f32| match dtype {
             KvDtype::F32 => *v,
             KvDtype::Bf16 => half::bf16::from_f32(*v).to_f32(),
@@ -84,7 +84,7 @@ fn a_copied_block_is_the_same_in_all_layers() {
     let all: Vec<u32> = (0..20).collect();
     for (group, layer) in [(0, 0), (0, 1), (1, 0)] {
         let qkv = Random::new(group as u64 * 2 + layer as u64).rows(20, LAYOUT.qkv_width());
-        write_kv(&cx, &qkv, kv.layer(group, layer), &all);
+        write_kv(&cx, &qkv, &mut kv.layer(group, layer), &all);
     }
     let before = read(&mut kv, 0, 1, 7);
     kv.copy_block(0, 1, 4);

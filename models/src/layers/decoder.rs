@@ -124,7 +124,7 @@ impl LayeredDecoder {
             kv_lens: &batch.kv_lens,
             tables: &slots.tables,
         };
-        let kv = cache.layer(group, number);
+        let mut kv = cache.layer(group, number);
         rms_norm(cx, &w.hidden, &layer.attn_norm, self.eps, &mut w.normed);
         layer
             .qkv
@@ -134,9 +134,9 @@ impl LayeredDecoder {
         }
         let angles = &w.angles[group];
         rope(cx, &mut w.qkv, &spec.layout, angles, table.interleaved);
-        write_kv(cx, &w.qkv, kv, &slots.slot_mapping);
+        write_kv(cx, &w.qkv, &mut kv, &slots.slot_mapping);
         // What the product above read is not needed any more.
-        paged(cx, &w.qkv, kv, &meta, spec, &mut w.normed);
+        paged(cx, &w.qkv, &kv, &meta, spec, &mut w.normed);
         let out = &layer.attn_out;
         match &layer.attn_post_norm {
             None => out.forward(cx, &w.normed, Then::Add, &mut w.side, &mut w.hidden),

@@ -1,0 +1,254 @@
+//! [`KvLayer`]: keys and values of one layer in a group's blocks, and the write into them.
+//!
+//! Of each block, layer and head, keys and then values. Lanes of attention are 16 tokens of a key's value, or 16 values of a
+//! token; a product adds up `P` numbers at a time, which lie together: two of bf16, one of f32.
+//! ```text
+//! keys     [tokens / 16][k_dim / P][16 tokens][P]      k_dim rounded up to a multiple of P
+//! values   [tokens / P][v_dim][P]                      v_dim rounded up to a multiple of 16
+//! ```
+//! What is rounded up is never written, so it is zero. A block whose tokens are no multiple of 16 takes the memory of one
+//! whose are.
+
+use super::KvDtype;
+use crate::cpu::isa::dispatch;
+use crate::cpu::kv::{Number, Write};
+use crate::cpu::shared::Shared;
+use crate::memory::Zeroed;
+use crate::{Cx, HeadLayout, Rows};
+use half::bf16;
+
+/// Tokens, or values of a value head, that are computed side by side.
+pub(crate) const LANES: usize = 16;
+
+/// All blocks of a group.
+#[derive(Debug)]
+pub(crate) enum Store {
+    F32(Zeroed<f32>),
+    /// Bits of bf16.
+    Bf16(Zeroed<u16>),
+}
+
+impl Store {
+    /// Zeros; none if the memory cannot be had.
+    pub(super) fn new(bytes: usize, dtype: KvDtype) -> Option<Self> {
+        Some(match dtype {
+            KvDtype::F32 => Self::F32(Zeroed::new(bytes / 4)?.in_huge_pages()),
+            KvDtype::Bf16 => Self::Bf16(Zeroed::new(bytes / 2)?.in_huge_pages()),
+        })
+    }
+
+    pub(super) fn dtype(&self) -> KvDtype {
+        match self {
+            Self::F32(_) => KvDtype::F32,
+            Self::Bf16(_) => KvDtype::Bf16,
+        }
+    }
+}
+
+/// Numbers that lie together.
+fn together(dtype: KvDtype) -> usize {
+    4 / dtype.bytes()
+}
+
+/// Numbers that a layer keeps of a block; none if that overflows.
+pub(super) fn values(layout: &HeadLayout, block_size: usize, dtype: KvDtype) -> Option<usize> {
+    let tokens = block_size.checked_next_multiple_of(LANES)?;
+    let keys = layout.k_dim.checked_next_multiple_of(together(dtype))?;
+    let values = layout.v_dim.checked_next_multiple_of(LANES)?;
+    let head = keys.checked_add(values)?.checked_mul(tokens)?;
+    head.checked_mul(layout.kv_heads)
+}
+
+/// Where the numbers of a layer are in its group's store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    pub(crate) block_size: usize,
+    /// Numbers of a block, all layers together.
+    block: usize,
+    /// Where the layer begins in a block.
+    layer: usize,
+    /// Numbers of a head's keys, and of both.
+    keys: usize,
+    head: usize,
+    /// As in [`together`].
+    p: usize,
+    /// Values of a key and of a value, rounded up.
+    k: usize,
+    v: usize,
+}
+
+impl Places {
+    pub(super) fn new(
+        (layout, block_size): (HeadLayout, usize),
+        (layer, layers): (usize, usize),
+        dtype: KvDtype,
+    ) -> Self {
+        let p = together(dtype);
+        let tokens = block_size.next_multiple_of(LANES);
+        let (k, v) = (
+            layout.k_dim.next_multiple_of(p),
+            layout.v_dim.next_multiple_of(LANES),
+        );
+        let one = layout.kv_heads * tokens * (k + v);
+        Self {
+            block_size,
+            block: layers * one,
+            layer: layer * one,
+            keys: tokens * k,
+            head: tokens * (k + v),
+            p,
+            k,
+            v,
+        }
+    }
+
+    pub(super) fn block_len(&self) -> usize {
+        self.block
+    }
+
+    /// Block and offset of token `t` of a request with this table.
+    pub(crate) fn find(&self, table: &[u32], t: usize) -> (usize, usize) {
+        (table[t / self.block_size] as usize, t % self.block_size)
+    }
+
+    /// Where the keys of `head` in `block` begin, 16 tokens from `offset` on, a multiple of 16. Numbers of a key are
+    /// [`LANES`] apart, those that lie together as one.
+    pub(crate) fn keys(&self, block: usize, head: usize, offset: usize) -> usize {
+        block * self.block + self.layer + head * self.head + offset * self.k
+    }
+
+    /// Where the values of the tokens of `head` in `block` begin that lie together with that at `offset`.
+    pub(crate) fn values(&self, block: usize, head: usize, offset: usize) -> usize {
+        self.keys(block, head, 0) + self.keys + offset / self.p * self.p * self.v
+    }
+
+    /// Of [`Places::values`], from a token to those that follow it.
+    pub(crate) fn value_step(&self) -> usize {
+        self.p * self.v
+    }
+
+    /// Number `d` of the key of `slot`.
+    pub(crate) fn key(&self, slot: usize, head: usize, d: usize) -> usize {
+        let (block, offset) = (slot / self.block_size, slot % self.block_size);
+        let keys = self.keys(block, head, offset / LANES * LANES);
+        keys + (d / self.p * LANES + offset % LANES) * self.p + d % self.p
+    }
+
+    /// Number `d` of the value of `slot`.
+    pub(crate) fn value(&self, slot: usize, head: usize, d: usize) -> usize {
+        let (block, offset) = (slot / self.block_size, slot % self.block_size);
+        self.values(block, head, offset) + d * self.p + offset % self.p
+    }
+}
+
+/// A layer, to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) places: Places,
+    pub(crate) store: &'a Store,
+}
+
+/// Keys and values of one layer.
+#[derive(Debug)]
+pub struct KvLayer<'a> {
+    layout: HeadLayout,
+    places: Places,
+    store: &'a mut Store,
+}
+
+impl<'a> KvLayer<'a> {
+    /// Layer `layer` of `layers`.
+    #[track_caller]
+    pub(super) fn new(
+        shape: (HeadLayout, usize),
+        (layer, layers): (usize, usize),
+        store: &'a mut Store,
+    ) -> Self {
+        assert!(layer < layers, "layer {layer} of {layers}");
+        Self {
+            layout: shape.0,
+            places: Places::new(shape, (layer, layers), store.dtype()),
+            store,
+        }
+    }
+
+    /// Heads of this layer.
+    pub fn layout(&self) -> HeadLayout {
+        self.layout
+    }
+
+    /// Tokens per block.
+    pub fn block_size(&self) -> usize {
+        self.places.block_size
+    }
+
+    /// How it is stored.
+    pub fn dtype(&self) -> KvDtype {
+        self.store.dtype()
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            places: self.places,
+            store: self.store,
+        }
+    }
+
+    /// The stored key of `slot` and `head`, widened to f32; `out`: `[k_dim]`.
+    pub fn read_key(&self, slot: usize, head: usize, out: &mut [f32]) {
+        for (d, o) in out.iter_mut().enumerate() {
+            *o = self.read(self.places.key(slot, head, d));
+        }
+    }
+
+    /// The stored value of `slot` and `head`, widened to f32; `out`: `[v_dim]`.
+    pub fn read_value(&self, slot: usize, head: usize, out: &mut [f32]) {
+        for (d, o) in out.iter_mut().enumerate() {
+            *o = self.read(self.places.value(slot, head, d));
+        }
+    }
+
+    fn read(&self, at: usize) -> f32 {
+        match &*self.store {
+            Store::F32(v) => v[at],
+            Store::Bf16(v) => bf16::from_bits(v[at]).to_f32(),
+        }
+    }
+}
+
+/// Writes the keys and values of `qkv` (after rope), row `i` to slot `slots[i]`. `qkv`: `[tokens, layout.qkv_width()]`.
+/// Each head is written by one thread, in the order of the rows: heads never share memory, whatever the slots are.
+///
+/// # Panics
+/// If the shapes do not agree.
+#[track_caller]
+pub fn write_kv(cx: &Cx, qkv: &Rows, layer: &mut KvLayer<'_>, slots: &[u32]) {
+    let (layout, places) = (layer.layout, layer.places);
+    assert_eq!(qkv.width(), layout.qkv_width(), "write_kv: width");
+    assert_eq!(qkv.rows(), slots.len(), "write_kv: slots");
+    match layer.store {
+        Store::F32(store) => write(cx, (qkv, slots), (&layout, &places), store),
+        Store::Bf16(store) => write(cx, (qkv, slots), (&layout, &places), store),
+    }
+}
+
+fn write<T: Number>(
+    cx: &Cx,
+    (qkv, slots): (&Rows, &[u32]),
+    (layout, places): (&HeadLayout, &Places),
+    store: &mut [T],
+) {
+    let store = Shared::new(store);
+    let cost = slots.len() * (layout.k_dim + layout.v_dim);
+    cx.run_rows(layout.kv_heads, cost, &|heads| {
+        let kernel = Write {
+            layout,
+            places,
+            qkv,
+            slots,
+            heads,
+            store,
+        };
+        dispatch(cx.isa(), kernel);
+    });
+}

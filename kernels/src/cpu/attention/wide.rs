@@ -1,0 +1,149 @@
+//! [`Wide`]: tiles of f32, copied from the cache or from packed rows.
+
+use super::super::activation;
+use super::super::isa::Simd;
+use super::{Context, Form, LANES, Store, TILE, Task, padded, settle};
+use std::ops::Range;
+
+/// A tile, widened.
+pub(super) struct Wide<'a> {
+    /// `[k_dim][TILE]`
+    pub(super) keys: &'a mut [f32],
+    /// `[TILE][padded v_dim]`
+    pub(super) values: &'a mut [f32],
+}
+
+impl Form for Wide<'_> {
+    #[inline(always)]
+    unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
+        for (to, q) in to.chunks_exact_mut(n).zip(query) {
+            to[i] = *q;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(&mut self, task: &Task<'_>, start: usize, tokens: Range<usize>) {
+        let layout = &task.spec.layout;
+        let width = padded(layout.v_dim);
+        match task.context {
+            Context::Packed { start: first } => {
+                for t in tokens {
+                    let row = task.qkv.row(first + t);
+                    let keys = self.keys.chunks_exact_mut(TILE);
+                    for (to, k) in keys.zip(layout.key(row, task.kv_head)) {
+                        to[t - start] = *k;
+                    }
+                    let to = (t - start) * width;
+                    self.values[to..to + layout.v_dim]
+                        .copy_from_slice(layout.value(row, task.kv_head));
+                }
+            }
+            Context::Paged { view, table } => {
+                let places = view.places;
+                let Store::F32(store) = view.store else {
+                    return; // `Pairs` has it
+                };
+                for first in (tokens.start / LANES * LANES..tokens.end).step_by(LANES) {
+                    let (block, offset) = places.find(table, first);
+                    let keys = places.keys(block, task.kv_head, offset);
+                    let values = places.values(block, task.kv_head, offset);
+                    let to = first - start;
+                    for d in 0..layout.k_dim {
+                        self.keys[d * TILE + to..][..LANES]
+                            .copy_from_slice(&store[keys + d * LANES..][..LANES]);
+                    }
+                    self.values[to * width..][..LANES * width]
+                        .copy_from_slice(&store[values..][..LANES * width]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn score<S: Simd, const R: usize, const W: usize>(
+        &self,
+        q: &[f32],
+        s: &mut [f32],
+        tokens: Range<usize>,
+    ) {
+        let step = LANES * W;
+        let dims = self.keys.len() / TILE;
+        let (q, keys, s) = (q.as_ptr(), self.keys.as_ptr(), s.as_mut_ptr());
+        for at in (tokens.start / step * step..tokens.end).step_by(step) {
+            // SAFETY: as the caller promises, see `isa`; a tile is a multiple of `step` tokens.
+            unsafe {
+                let mut c = [[S::splat(0.0); W]; R];
+                for d in 0..dims {
+                    let mut k = [S::splat(0.0); W];
+                    for (w, k) in k.iter_mut().enumerate() {
+                        *k = S::load(keys.add(d * TILE + at + LANES * w));
+                    }
+                    multiply::<S, R, W>(&mut c, k, (q.add(d * R), 1));
+                }
+                for (r, c) in c.iter().enumerate() {
+                    for (w, c) in c.iter().enumerate() {
+                        S::store(s.add(r * TILE + at + LANES * w), *c);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+        // SAFETY: as the caller promises, see `isa`.
+        unsafe { activation::exp::<S>(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn put<S: Simd>(p: *mut f32, i: usize, v: S::F) {
+        // SAFETY: as the caller promises, see `isa`.
+        unsafe { S::store(p.add(LANES * i), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn mix<S: Simd, const R: usize, const W: usize>(
+        &self,
+        p: &[f32],
+        (states, len): (&mut [f32], usize),
+        shrink: &[f32; 8],
+        tokens: Range<usize>,
+    ) {
+        let width = self.values.len() / TILE;
+        let (p, values, states) = (p.as_ptr(), self.values.as_ptr(), states.as_mut_ptr());
+        for at in (0..width).step_by(LANES * W) {
+            // Vectors beyond the width are the last one once more, and not stored.
+            let places: [usize; W] = std::array::from_fn(|w| (at + LANES * w).min(width - LANES));
+            // SAFETY: as the caller promises, see `isa`; a place is below `width - 16`.
+            unsafe {
+                let mut c = [[S::splat(0.0); W]; R];
+                for t in tokens.clone() {
+                    let mut v = [S::splat(0.0); W];
+                    for (v, at) in v.iter_mut().zip(places) {
+                        *v = S::load(values.add(t * width + at));
+                    }
+                    multiply::<S, R, W>(&mut c, v, (p.add(t), TILE));
+                }
+                settle::<S, R, W>((states, len), (at, width), shrink, &c);
+            }
+        }
+    }
+}
+
+/// Adds to the sums of `R` rows the products of their values, `step` apart at `a`, with vectors.
+#[inline(always)]
+unsafe fn multiply<S: Simd, const R: usize, const W: usize>(
+    c: &mut [[S::F; W]; R],
+    v: [S::F; W],
+    (a, step): (*const f32, usize),
+) {
+    for (r, c) in c.iter_mut().enumerate() {
+        // SAFETY: as the caller promises, see `isa`.
+        unsafe {
+            let a = S::splat(*a.add(r * step));
+            for (i, c) in c.iter_mut().enumerate() {
+                *c = S::fma(a, v[i], *c);
+            }
+        }
+    }
+}
