@@ -21,9 +21,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 def groups():
     """Name -> function(out, args). A group writes one or more folders; its cases can be chosen by name too."""
     from golden import blocks, broken, decoders, embedders, encoders, entities, experts, families, gguf_experts
-    from golden import llama, minilm, pieces, poolings, quantized, quants, smollm2, templates, turns
+    from golden import llama, minilm, pieces, poolings, quantized, quants, smollm2, templates, turns, vocab_txt
 
     table = {}
+    for name in vocab_txt.CONFIGS:
+        table[name] = lambda a, n=name: vocab_txt.make(a.out, n)
     for module in [llama, decoders, encoders, embedders, experts, families, poolings, entities, quantized]:
         table.update({name: lambda a, m=module, n=name: m.make(a.out, n) for name in module.VARIANTS})
     table["gemma3_pictures"] = lambda a: decoders.make_pictures(a.out)

@@ -82,6 +82,12 @@ VARIANTS = {
         },
         gguf="qwen2",
     ),
+    "qwen2_yarn_betas": dict(
+        family="Qwen2",
+        config=dict(rope_parameters={**YARN, "beta_fast": 16.0, "beta_slow": 4.0}, max_position_embeddings=64),
+        controls={"the usual betas": dict(rope_parameters=YARN)},
+        gguf="qwen2",
+    ),
     "qwen2_window": dict(
         family="Qwen2",
         config=dict(
@@ -456,6 +462,11 @@ def qwen2(writer, config):
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        if "beta_fast" in rope:
+            writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+            writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+            writer.add_rope_scaling_yarn_ext_factor(1.0)
+            writer.add_rope_scaling_yarn_attn_factor(1.0)
 
 
 def qwen3(writer, config):

@@ -10,11 +10,12 @@ use koma_tests::golden::Case;
 use serde_json::{Value, json};
 
 /// Name of the case, and the cache groups of the model: window (0: none) and layers of each.
-const CASES: [(&str, &[(usize, usize)]); 16] = [
+const CASES: [(&str, &[(usize, usize)]); 17] = [
     ("mistral", &[(13, 2)]),
     ("mistral_full", &[(0, 2)]),
     ("qwen2", &[(0, 2)]),
     ("qwen2_yarn", &[(0, 2)]),
+    ("qwen2_yarn_betas", &[(0, 2)]),
     ("qwen2_window", &[(0, 1), (13, 2)]),
     ("qwen3", &[(0, 2)]),
     ("gemma2", &[(0, 1), (13, 2)]),

@@ -1,10 +1,10 @@
-//! `tokenizer.json` of a Hugging Face folder, with what the files beside it change.
+//! `tokenizer.json` of a Hugging Face folder, with what the files beside it change; for BERT's classes `vocab.txt`, where it is alone.
 //!
 //! `tokenizer_config.json` names special tokens that `tokenizer.json` may not mark as such and the side on which texts are
 //! cut, and for the classes of BERT and `RoBERTa` it has the last word on some options (transformers 5: `BertTokenizer.__init__`).
 
-use super::Tokenizer;
 use super::words::{Inner, Words};
+use super::{Tokenizer, wordpiece};
 use crate::LoadError;
 use crate::config::{Json, read_bounded};
 use serde_json::Value;
@@ -43,19 +43,15 @@ impl Tokenizer {
         let model = json_beside(path, "config.json")?;
         let class = class(&config, &model);
         refuse_class(&class, &config).map_err(refuse)?;
-        if !path.exists() {
+        let words = path.with_file_name(wordpiece::VOCAB);
+        let mut inner = if path.exists() {
+            read(path, &model)?
+        } else if is_bert(&class) && words.exists() {
+            let named = |field: &str| text_of(&config[field]).or(text_of(&specials[field]));
+            wordpiece::folder(&words, named)?
+        } else {
             return Err(refuse(why_missing(path)));
-        }
-        let bytes = read_bounded(path, MAX_BYTES)?.into_bytes();
-        let damaged = |e: &dyn std::fmt::Display| refuse(e.to_string());
-        let mut inner = Inner::from_bytes(&bytes).map_err(|e| damaged(&e))?;
-        let embedded = [&model, &model["text_config"]].map(|part| part["vocab_size"].as_u64());
-        if let Some(vocab) = embedded.into_iter().flatten().next()
-            && inner.get_vocab_size(true) as u64 > vocab
-        {
-            let bytes = without_rows(&bytes, vocab, path).map_err(|e| damaged(&e))?;
-            inner = Inner::from_bytes(bytes).map_err(|e| damaged(&e))?;
-        }
+        };
         refuse_dropout(&inner).map_err(refuse)?;
         apply_bert_options(&mut inner, &class, &config).map_err(refuse)?;
         apply_roberta_options(&mut inner, &class, &config).map_err(refuse)?;
@@ -84,6 +80,24 @@ impl Tokenizer {
         let inner = Inner::from_bytes(json).map_err(|e| refuse(e.to_string()))?;
         refuse_dropout(&inner).map_err(refuse)?;
         Self::new(inner, path)
+    }
+}
+
+/// The tokenizer of the file `path`, without tokens that the model, whose config.json `model` is, has no row for.
+fn read(path: &Path, model: &Value) -> Result<Inner, LoadError> {
+    let bytes = read_bounded(path, MAX_BYTES)?.into_bytes();
+    let damaged = |reason: String| LoadError::Tokenizer {
+        path: path.to_owned(),
+        reason,
+    };
+    let inner = Inner::from_bytes(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let embedded = [model, &model["text_config"]].map(|part| part["vocab_size"].as_u64());
+    match embedded.into_iter().flatten().next() {
+        Some(vocab) if inner.get_vocab_size(true) as u64 > vocab => {
+            let bytes = without_rows(&bytes, vocab, path).map_err(|e| damaged(e.to_string()))?;
+            Inner::from_bytes(bytes).map_err(|e| damaged(e.to_string()))
+        }
+        _ => Ok(inner),
     }
 }
 
@@ -192,14 +206,15 @@ fn refuse_dropout(inner: &Inner) -> Result<(), String> {
     }
 }
 
+fn is_bert(class: &str) -> bool {
+    let class = class.strip_suffix("Fast").unwrap_or(class);
+    ["BertTokenizer", "DistilBertTokenizer"].contains(&class)
+}
+
 /// BERT classes make their normalizer from `tokenizer_config.json`, whatever `tokenizer.json` has; an option that is not
 /// there has its default.
 fn apply_bert_options(inner: &mut Inner, class: &str, config: &Value) -> Result<(), String> {
-    let bert = matches!(
-        class.strip_suffix("Fast").unwrap_or(class),
-        "BertTokenizer" | "DistilBertTokenizer"
-    );
-    if !bert || !matches!(library(inner), Some(ModelWrapper::WordPiece(_))) {
+    if !is_bert(class) || !matches!(library(inner), Some(ModelWrapper::WordPiece(_))) {
         return Ok(());
     }
     let option = |name: &str| option(config, name);

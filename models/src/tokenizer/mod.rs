@@ -12,6 +12,7 @@ mod pieces;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;
+mod wordpiece;
 mod words;
 
 use crate::LoadError;

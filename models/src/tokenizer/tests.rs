@@ -594,6 +594,72 @@ fn what_cannot_be_reproduced_is_refused() {
     load(&good, &[]).unwrap();
 }
 
+/// Older BERT folders have their words in `vocab.txt` alone. What transformers makes of it is what it makes of both files.
+#[test]
+fn words_in_lines_do_for_bert() {
+    let mut inputs = 0;
+    for name in [
+        "bert_classify",
+        "bert_tokens",
+        "vocab_txt",
+        "vocab_txt_cased",
+    ] {
+        let from = golden(name).join(if name.starts_with("bert") {
+            "model"
+        } else {
+            "files"
+        });
+        let folder = tempfile::tempdir().unwrap();
+        for file in [
+            "vocab.txt",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "config.json",
+        ] {
+            if from.join(file).exists() {
+                std::fs::copy(from.join(file), folder.path().join(file)).unwrap();
+            }
+        }
+        let tokenizer = Tokenizer::from_file(&folder.path().join("tokenizer.json")).unwrap();
+        for input in case(name)["inputs"].as_array().unwrap() {
+            let text = input["text"].as_str().unwrap();
+            let encoded = match input["pair"].as_str() {
+                Some(pair) => tokenizer.encode_pair(text, pair).unwrap(),
+                None => tokenizer.encode(text, true).unwrap(),
+            };
+            assert_eq!(encoded.ids, ids(&input["ids"]), "{name}: {text}");
+            if let Some(types) = input.get("type_ids") {
+                assert_eq!(encoded.type_ids, ids(types), "{name}: {text}");
+            }
+            check_decode(&tokenizer, &encoded.ids);
+            inputs += 1;
+        }
+        assert!(tokenizer.is_special(tokenizer.id("[CLS]").unwrap()));
+        assert_eq!(tokenizer.unknown(), tokenizer.id("[UNK]"));
+    }
+    assert!(inputs > 40, "{inputs}");
+}
+
+#[test]
+fn words_in_lines_lack_what_is_needed() {
+    for (words, class, expected) in [
+        ("[UNK]\n[CLS]\na", "BertTokenizer", "has no `[SEP]`"),
+        ("[CLS]\n[SEP]\na", "BertTokenizer", "has no `[UNK]`"),
+        (
+            "[UNK]\n[CLS]\n[SEP]",
+            "RobertaTokenizer",
+            "slow tokenizer (vocab.txt)",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("vocab.txt"), words).unwrap();
+        let config = json!({"tokenizer_class": class}).to_string();
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let error = message(Tokenizer::from_file(&folder.path().join("tokenizer.json")));
+        assert!(error.contains(expected), "{error} lacks {expected}");
+    }
+}
+
 /// Files of gigabytes are refused by their size, before they are read.
 #[test]
 fn files_that_are_too_large_are_named() {

@@ -6,18 +6,11 @@
 use super::{BOS, EOS, SEP, TOKENS, TYPES, UNKNOWN};
 use crate::LoadError;
 use crate::gguf::GgufMeta;
+use crate::tokenizer::wordpiece::{self, INSIDE};
 use crate::tokenizer::words::Inner;
-use tokenizers::decoders::wordpiece::WordPiece as Decoder;
 use tokenizers::models::bpe::Vocab;
-use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
-
-/// How pieces that go on with a word begin.
-const INSIDE: &str = "##";
-/// BERT's own limit: longer words are unknown.
-const WORD_LETTERS: usize = 100;
+use tokenizers::processors::template::TemplateProcessing;
 
 /// The tokenizer but for its added tokens.
 pub(super) fn read(meta: &GgufMeta) -> Result<Inner, LoadError> {
@@ -36,19 +29,10 @@ pub(super) fn read(meta: &GgufMeta) -> Result<Inner, LoadError> {
     }
     let unknown: u32 = meta.get(UNKNOWN)?;
     let unknown = super::token(meta, UNKNOWN, tokens, unknown)?;
-    let model = WordPiece::builder()
-        .vocab(vocab)
-        .unk_token(unknown.clone())
-        .continuing_subword_prefix(INSIDE.to_owned())
-        .max_input_chars_per_word(WORD_LETTERS)
-        .build()
-        .map_err(|e| meta.error(TOKENS, e.to_string()))?;
-    let mut inner = Inner::new(model.into());
+    let mut inner = wordpiece::build(vocab, unknown.clone()).map_err(|e| meta.error(TOKENS, e))?;
     inner
         .with_normalizer(Some(BertNormalizer::new(true, true, None, lowercase)))
         .map_err(|e| meta.error(TYPES, e.to_string()))?;
-    inner.with_pre_tokenizer(Some(BertPreTokenizer));
-    inner.with_decoder(Some(Decoder::new(INSIDE.to_owned(), true)));
     inner.with_post_processor(Some(template(meta, tokens)?));
     Ok(inner)
 }
@@ -68,25 +52,13 @@ fn bracketed(token: &str) -> bool {
     token.len() > 2 && token.starts_with('[') && token.ends_with(']')
 }
 
-/// `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, the last two in the second segment.
+/// The begin and end tokens around texts.
 fn template(meta: &GgufMeta, tokens: &[String]) -> Result<TemplateProcessing, LoadError> {
-    let special = |name: &str, key: &str, id: u32| {
-        let token = super::token(meta, key, tokens, id)?;
-        SpecialToken::new(name.to_owned(), vec![id], vec![token.clone()])
-            .map_err(|e| meta.error(key, e.to_string()))
-    };
-    let begin = special("BEGIN", BOS, meta.get(BOS)?)?;
+    let text = |key: &str, id: u32| Ok((super::token(meta, key, tokens, id)?.as_str(), id));
+    let begin = text(BOS, meta.get(BOS)?)?;
     let end = match meta.find(SEP)? {
-        Some(id) => special("END", SEP, id)?,
-        None => special("END", EOS, meta.get(EOS)?)?,
+        Some(id) => text(SEP, id)?,
+        None => text(EOS, meta.get(EOS)?)?,
     };
-    let failed = |reason: String| meta.error(BOS, reason);
-    TemplateProcessing::builder()
-        .try_single("BEGIN:0 $A:0 END:0")
-        .map_err(failed)?
-        .try_pair("BEGIN:0 $A:0 END:0 $B:1 END:1")
-        .map_err(failed)?
-        .special_tokens(vec![begin, end])
-        .build()
-        .map_err(|e| failed(e.to_string()))
+    wordpiece::template(begin, end).map_err(|reason| meta.error(BOS, reason))
 }
