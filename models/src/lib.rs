@@ -26,7 +26,7 @@ pub use device::{Device, NeuronBucket, NeuronCounters, NeuronCounts};
 pub use error::LoadError;
 pub use head::{Head, HeadKind, Prompts};
 pub use koma_kernels as kernels;
-pub use load::{blueprint, folder, load, outline, rehearsal, tokenizer};
+pub use load::{blueprint, folder, load, local, outline, rehearsal, tokenizer};
 pub use loaded::{
     Blueprint, ChatAssets, Decoder, Dtype, Encoder, Identity, Limits, LoadOptions, LoadProgress,
     Loaded, Model, Outline, Phase, Source,
@@ -34,7 +34,7 @@ pub use loaded::{
 pub use registry::{Supported, architectures};
 pub use source::{
     FetchOptions, HubOptions, Kept, KeptFrom, KeptModel, KeptOther, OtherKind, S3Options, Secret,
-    kept,
+    kept, models_in,
 };
 pub use tokenizer::Tokenizer;
 pub use weights::{Pieces, Tensors};

@@ -32,6 +32,18 @@ pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError>
     }
 }
 
+/// `source` on this machine: a folder or a GGUF file. What is not there yet is fetched or unpacked; after that nobody is asked
+/// for it again.
+///
+/// # Errors
+/// As [`load`] would say it.
+pub fn local(source: &Source, options: &LoadOptions) -> Result<Source, LoadError> {
+    Ok(match source::fetch(source, options)? {
+        Found::Folder(folder) => Source::Folder(folder),
+        Found::Gguf(path) => Source::Gguf(path),
+    })
+}
+
 /// The folder on this machine that `source` is loaded from; none for a GGUF file. What is not on this machine is fetched first.
 ///
 /// # Errors

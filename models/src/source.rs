@@ -16,6 +16,8 @@ mod kept;
 mod links;
 mod mlflow;
 mod options;
+#[cfg(any(feature = "hub", feature = "s3"))]
+mod partial;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(feature = "s3")]
@@ -25,13 +27,14 @@ mod tests;
 #[cfg(any(feature = "hub", feature = "s3"))]
 mod transfer;
 
+pub use folder::models_in;
 pub use kept::{Kept, KeptFrom, KeptModel, KeptOther, OtherKind, kept};
 pub use options::{FetchOptions, HubOptions, S3Options, Secret};
 
 use crate::gguf::Split;
 use crate::{LoadError, LoadOptions, Source};
-use sha2::{Digest, Sha256};
-use std::io::Read;
+use sha2::Digest;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
 impl Source {
@@ -78,10 +81,10 @@ impl Source {
         };
         let words = |s: &str| s.split('/').all(word);
         let is_repo = match repo.split_once('/') {
-            Some((owner, name)) => word(owner) && word(name) && !is_gguf || file.is_some(),
+            Some((owner, name)) => word(owner) && word(name) && (!is_gguf || file.is_some()),
             None => false,
         };
-        if !is_repo || !words(repo) || !revision.is_none_or(words) || !file.is_none_or(words) {
+        if !is_repo || !revision.is_none_or(words) || !file.is_none_or(words) {
             return Err(error(
                 text,
                 "there is no such folder or file, and it is neither s3://bucket/prefix nor a repository of the hub (owner/name, with \
@@ -107,9 +110,15 @@ impl Source {
             },
         };
         let name = name.map_or_else(|| "model".into(), |n| n.to_string_lossy());
-        let name = match self {
-            Self::Gguf(_) => Split::named(&name).map_or(&*name, |(name, _)| name),
-            _ => name.strip_suffix(".tar").unwrap_or(&name),
+        let is_gguf = match self {
+            Self::Gguf(_) => true,
+            Self::S3 { prefix, .. } => folder::is_gguf(Path::new(prefix)),
+            _ => false,
+        };
+        let name = if is_gguf {
+            Split::named(&name).map_or(&*name, |(name, _)| name)
+        } else {
+            name.strip_suffix(".tar").unwrap_or(&name)
         };
         name.to_owned()
     }
@@ -164,20 +173,29 @@ fn from_anywhere(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Hexadecimal sha256 and length of a file.
-fn digest(path: &Path) -> std::io::Result<(String, u64)> {
+/// Hexadecimal digest of a file, before which `hasher` may have heard something already.
+fn digest(path: &Path, mut hasher: impl Digest) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
-            return Ok((hex(&hasher.finalize()), bytes));
+            return Ok(hex(&hasher.finalize()));
         }
         hasher.update(&buffer[..count]);
-        bytes += count as u64;
     }
+}
+
+/// Writes a file in one step; others may read it as far as the umask allows.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let mut new = tempfile::Builder::new()
+        .permissions(mode)
+        .tempfile_in(folder)?;
+    new.write_all(bytes)?;
+    new.persist(path).map(drop).map_err(|e| e.error)
 }
 
 /// Hexadecimal digits of `bytes`.

@@ -14,6 +14,8 @@ mod inspect;
 mod local;
 mod models;
 mod shell;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use artifact::{
     AutoCastArg, CompileArgs, CostArgs, TargetArg, VerifyArgs, VerifyDeviceArg,
@@ -384,8 +386,7 @@ impl Environment {
         let secret = |name: &str| self.get(name).map(Secret::new);
         let relative = self.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         let relative = relative.map(|path| format!("http://169.254.170.2{path}"));
-        let token_file =
-            || std::fs::read_to_string(self.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")?).ok();
+        let path = |name: &str| self.get(name).map(PathBuf::from);
         let instance = || {
             text("AWS_EC2_METADATA_SERVICE_ENDPOINT")
                 .or_else(|| Some("http://169.254.169.254".to_owned()))
@@ -400,8 +401,9 @@ impl Environment {
             secret_key: secret("AWS_SECRET_ACCESS_KEY"),
             session_token: secret("AWS_SESSION_TOKEN"),
             container: relative.or_else(|| text("AWS_CONTAINER_CREDENTIALS_FULL_URI")),
-            container_token: secret("AWS_CONTAINER_AUTHORIZATION_TOKEN")
-                .or_else(|| token_file().map(Secret::new)),
+            container_token: secret("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+            container_token_file: path("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+            web_identity: path("AWS_WEB_IDENTITY_TOKEN_FILE"),
             instance: if disabled { None } else { instance() },
         }
     }

@@ -8,16 +8,21 @@
 use super::kept;
 use crate::LoadError;
 use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use tar::EntryType;
 
 /// The place for scripts, which are never run: it is made, but what is in it is left out.
 const CODE: &str = "code";
+
+/// Notes of hashes, in the folder for archives.
+const SEEN: &str = ".seen";
 
 /// Bytes of names and the like between two files at most.
 const BETWEEN: u64 = 1 << 20;
@@ -58,9 +63,14 @@ pub(super) fn unpack(
         let path = path.to_owned();
         move |error| LoadError::Io { path, error }
     };
-    let (hash, packed) = super::digest(archive).map_err(failed(archive))?;
-    let done = cache.join(hash);
+    let seen = Seen::of(archive, cache).map_err(failed(archive))?;
+    let packed = seen.bytes;
+    let done = match seen.hash() {
+        Some(hash) => cache.join(hash),
+        None => cache.join(super::digest(archive, Sha256::new()).map_err(failed(archive))?),
+    };
     if done.is_dir() {
+        seen.note(archive, cache, &done);
         return Ok(done);
     }
     std::fs::create_dir_all(cache).map_err(failed(cache))?;
@@ -85,7 +95,49 @@ pub(super) fn unpack(
         Err(_) if done.is_dir() => {}
         renamed => renamed.map_err(failed(&done))?,
     }
+    seen.note(archive, cache, &done);
     Ok(done)
+}
+
+/// An archive as the file system knows it: which file it is, how long, and when it was changed. While that stays, its hash
+/// is noted and need not be computed again.
+struct Seen {
+    bytes: u64,
+    note: PathBuf,
+}
+
+impl Seen {
+    fn of(archive: &Path, cache: &Path) -> io::Result<Self> {
+        let found = std::fs::metadata(archive)?;
+        let times = [
+            found.mtime(),
+            found.mtime_nsec(),
+            found.ctime(),
+            found.ctime_nsec(),
+        ];
+        let text = format!("{} {} {} {times:?}", found.dev(), found.ino(), found.len());
+        Ok(Self {
+            bytes: found.len(),
+            note: cache.join(SEEN).join(super::hex(&Sha256::digest(text))),
+        })
+    }
+
+    fn hash(&self) -> Option<String> {
+        let hash = std::fs::read_to_string(&self.note).ok()?;
+        let whole = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+        whole.then_some(hash)
+    }
+
+    /// Notes that it was unpacked into `done`, unless it was changed meanwhile. Where that cannot be written, it is left out.
+    fn note(&self, archive: &Path, cache: &Path, done: &Path) {
+        let same = Self::of(archive, cache).is_ok_and(|now| now.note == self.note);
+        let (Some(hash), true) = (done.file_name(), same && !self.note.exists()) else {
+            return;
+        };
+        if let Err(error) = super::write_whole(&self.note, hash.as_encoded_bytes()) {
+            tracing::debug!("{}: {error}", self.note.display());
+        }
+    }
 }
 
 /// Tells how much was read.
@@ -176,6 +228,8 @@ pub(super) fn extract(packed: impl Read, into: &Path, bounds: Bounds) -> Result<
                 if written != size {
                     return Err(refuse(&format!("has {written} bytes, not {size}")));
                 }
+                // The folder gets its name only when its files are on the disk.
+                file.sync_all().map_err(failed)?;
             }
             EntryType::XGlobalHeader => {}
             other => {

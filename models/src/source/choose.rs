@@ -151,20 +151,20 @@ fn one_gguf(names: &[String], wanted: Option<&str>) -> Result<Choice, String> {
         .collect();
     let is_wanted = |name: &str| {
         if let Some(wanted) = wanted.filter(|wanted| is_gguf(Path::new(wanted))) {
-            return name == wanted || whole(name) == whole(wanted);
+            return whole(name) == whole(wanted);
         }
         if is_projector(Path::new(name)) {
             return false;
         }
         let Some(wanted) = wanted else { return true };
-        let stem = whole(name).to_ascii_lowercase();
+        let stem = whole(name).0.to_ascii_lowercase();
         let format = wanted.to_ascii_lowercase();
         stem.strip_suffix(&format)
             .is_some_and(|before| before.is_empty() || before.ends_with(['-', '.', '_', '/']))
     };
     let mut files: Vec<&String> = all.iter().copied().filter(|name| is_wanted(name)).collect();
     files.sort();
-    let kinds: BTreeSet<&str> = files.iter().map(|name| whole(name)).collect();
+    let kinds: BTreeSet<_> = files.iter().map(|name| whole(name)).collect();
     let hint = "name one as SOURCE:FILE.gguf or SOURCE:FORMAT";
     match (files.first(), kinds.len()) {
         (Some(first), 1) => Ok(Choice {
@@ -185,16 +185,18 @@ fn one_gguf(names: &[String], wanted: Option<&str>) -> Result<Choice, String> {
     }
 }
 
-/// The name of a split file as if it were whole: `m-00001-of-00003.gguf` is part of `m.gguf`.
-fn whole(name: &str) -> &str {
+/// What all parts of a split file have in common: `m-00001-of-00003.gguf` is one of the 00003 of `m`.
+fn whole(name: &str) -> (&str, Option<&str>) {
     let stem = name.get(..name.len().saturating_sub(5)).unwrap_or(name);
     let part = stem
         .len()
         .checked_sub("-00001-of-00003".len())
         .and_then(|at| stem.split_at_checked(at));
     match part {
-        Some((before, part)) if part.starts_with('-') && part.get(6..10) == Some("-of-") => before,
-        _ => stem,
+        Some((before, part)) if part.starts_with('-') && part.get(6..10) == Some("-of-") => {
+            (before, part.get(10..))
+        }
+        _ => (stem, None),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Must not know: what they are for. No message shows one.
 
 use super::sigv4::Credentials;
-use super::transfer::Transfer;
+use super::transfer::{Pace, Transfer};
 use crate::{S3Options, Secret};
 use reqwest::Url;
 use serde_json::Value;
@@ -19,7 +19,7 @@ const NEAR: [&str; 3] = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
 ///
 /// # Errors
 /// Where they were looked for, or what a service answered.
-pub(super) async fn find(options: &S3Options, http: &Transfer) -> Result<Credentials, String> {
+pub(super) async fn find(options: &S3Options, pace: Pace) -> Result<Credentials, String> {
     match (&options.access_key, &options.secret_key) {
         (Some(access_key), Some(secret_key)) => {
             return Ok(Credentials {
@@ -35,8 +35,23 @@ pub(super) async fn find(options: &S3Options, http: &Transfer) -> Result<Credent
             );
         }
     }
+    if let Some(file) = &options.web_identity {
+        return Err(format!(
+            "AWS_WEB_IDENTITY_TOKEN_FILE ({}) stands for a role that is not supported, and no other is taken in its place; set \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or unset it to use the container's or the machine's role",
+            file.display()
+        ));
+    }
+    let http = Transfer::near(pace)?;
     if let Some(address) = &options.container {
-        return of_container(address, options.container_token.as_ref(), http).await;
+        let token = match &options.container_token_file {
+            Some(file) => Some(Secret::new(std::fs::read_to_string(file).map_err(|e| {
+                let file = file.display();
+                format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {file}: {e}")
+            })?)),
+            None => options.container_token.clone(),
+        };
+        return of_container(address, token.as_ref(), &http).await;
     }
     let Some(address) = &options.instance else {
         return Err(
@@ -45,7 +60,7 @@ pub(super) async fn find(options: &S3Options, http: &Transfer) -> Result<Credent
                 .to_owned(),
         );
     };
-    of_instance(address, http).await.map_err(|reason| {
+    of_instance(address, &http).await.map_err(|reason| {
         format!(
             "there are no AWS credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
              AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI), and the machine has none: {reason}"

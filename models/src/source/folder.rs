@@ -58,15 +58,49 @@ pub(super) fn model_in(
 
 /// The archive that `folder` leads to, if it leads to one.
 pub(super) fn packed(folder: &Path) -> Option<PathBuf> {
-    let mut folder = folder.to_owned();
-    for _ in 0..MAX_DEPTH {
-        match lead(&folder) {
-            Ok(Lead::Archive(path)) => return Some(path),
-            Ok(Lead::Inner(path)) => folder = path,
-            _ => break,
+    match end(folder) {
+        Ok(Lead::Archive(path)) => Some(path),
+        _ => None,
+    }
+}
+
+/// The models in `folder`, each a source by itself: the folder if it is a model, else each GGUF file, archive and folder in it
+/// that leads to one, by name. None if the folder is not there.
+///
+/// # Errors
+/// [`LoadError::Io`] if the folder cannot be read.
+pub fn models_in(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    if let Lead::Itself | Lead::MlFlow = lead(folder)? {
+        return Ok(vec![folder.to_owned()]);
+    }
+    let mut models = Vec::new();
+    for path in entries(folder)? {
+        let leads = if is_folder(&path) {
+            // What may not be read is no model of ours (`lost+found`).
+            end(&path).is_ok_and(|lead| !matches!(lead, Lead::Nowhere))
+        } else {
+            path.is_file() && (is_model(&path) || is_archive(&path))
+        };
+        if leads {
+            models.push(path);
         }
     }
-    None
+    Ok(models)
+}
+
+/// Where a folder leads at last, through folders that hold nothing else.
+fn end(folder: &Path) -> Result<Lead, LoadError> {
+    let mut folder = folder.to_owned();
+    for _ in 0..MAX_DEPTH {
+        match lead(&folder)? {
+            Lead::Inner(path) => folder = path,
+            lead => return Ok(lead),
+        }
+    }
+    Ok(Lead::Nowhere)
 }
 
 fn lead(folder: &Path) -> Result<Lead, LoadError> {
@@ -81,8 +115,6 @@ fn lead(folder: &Path) -> Result<Lead, LoadError> {
         let mut found = entries.iter().filter(|path| wanted(path));
         found.next().filter(|_| found.next().is_none()).cloned()
     };
-    let is_model = |path: &Path| is_gguf(path) && !is_later_part(path) && !is_projector(path);
-    let is_folder = |path: &Path| path.is_dir() && !path.ends_with("code");
     let gguf = one(&is_model).map(Lead::Gguf);
     let archive = || one(&is_archive).map(Lead::Archive);
     let inner = || one(&is_folder).map(Lead::Inner);
@@ -146,6 +178,16 @@ fn is_later_part(path: &Path) -> bool {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     let part = stem.and_then(Split::named);
     part.is_some_and(|(_, part)| part > 1)
+}
+
+/// Whether `path` is a GGUF file that stands for a model, by its name.
+fn is_model(path: &Path) -> bool {
+    is_gguf(path) && !is_later_part(path) && !is_projector(path)
+}
+
+/// Whether there may be a model in `path`.
+fn is_folder(path: &Path) -> bool {
+    path.is_dir() && !path.ends_with("code")
 }
 
 /// Whether `path` is a packed model, by its name.

@@ -5,18 +5,24 @@
 //! came, so those are [`Transfer`]'s.
 
 use super::choose::{Choice, choose};
+use super::partial::Hash;
 use super::transfer::{Failure, Pace, Transfer, Wanted};
-use super::{Found, error, folder, links};
+use super::{Found, digest, error, folder, links};
 use crate::{HubOptions, LoadError, LoadOptions, Phase};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hf_hub::HFError;
 use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Response, Url};
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// Redirects within the hub that are followed.
 const MOVES: usize = 5;
 const PUBLIC: &str = "https://huggingface.co";
+/// How often the listing is asked for again.
+const AGAIN: usize = 2;
 /// Heads of files asked for at once.
 const HEADS: usize = 8;
 
@@ -47,7 +53,7 @@ pub(super) fn fetch(
     };
     let place = cache.join(format!("models--{}", wanted.repo.replace('/', "--")));
     if hub.offline {
-        let snapshot = cached(&place, wanted).ok_or_else(|| {
+        let snapshot = cached(&place, wanted).map_err(&fail)?.ok_or_else(|| {
             fail(format!(
                 "is not in the cache ({}), and HF_HUB_OFFLINE forbids to fetch it",
                 place.display()
@@ -58,8 +64,12 @@ pub(super) fn fetch(
     let (commit, names) = match listing(wanted, hub, pace) {
         Ok(found) => found,
         Err(failure) => {
-            let snapshot = cached(&place, wanted).filter(|_| passing(&failure));
             let reason = explain(wanted, &failure);
+            let snapshot = if passing(&failure) {
+                cached(&place, wanted).map_err(&fail)?
+            } else {
+                None
+            };
             let Some(snapshot) = snapshot else {
                 return Err(fail(reason));
             };
@@ -99,9 +109,15 @@ fn listing(
     hub: &HubOptions,
     pace: Pace,
 ) -> Result<(String, Vec<String>), HFError> {
+    let http = reqwest::Client::builder()
+        .user_agent(concat!("koma/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(pace.silence)
+        .read_timeout(pace.silence)
+        .build()?;
     let mut client = hf_hub::HFClient::builder()
+        .client(http)
         .endpoint(endpoint(hub))
-        .retry_max_attempts(4)
+        .retry_max_attempts(AGAIN)
         .retry_base_delay(pace.pause / 2)
         // Koma keeps the cache itself.
         .cache_enabled(false);
@@ -148,12 +164,27 @@ fn token(hub: &HubOptions) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// The commit in the cache that a revision stands for.
-fn cached(place: &Path, wanted: &Repository<'_>) -> Option<PathBuf> {
-    let name = std::fs::read_to_string(place.join("refs").join(wanted.revision));
-    let commit = name.map_or(wanted.revision.to_owned(), |name| name.trim().to_owned());
+/// The commit in the cache that a revision stands for, if it is there.
+///
+/// # Errors
+/// What cannot be read, and why.
+fn cached(place: &Path, wanted: &Repository<'_>) -> Result<Option<PathBuf>, String> {
+    let missing =
+        |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    let failed = |path: &Path, e: &io::Error| format!("{}: {e}", path.display());
+    let name = place.join("refs").join(wanted.revision);
+    let commit = match std::fs::read_to_string(&name) {
+        Ok(commit) => commit.trim().to_owned(),
+        // A commit by itself.
+        Err(error) if missing(&error) || name.is_dir() => wanted.revision.to_owned(),
+        Err(error) => return Err(failed(&name, &error)),
+    };
     let snapshot = place.join("snapshots").join(commit);
-    snapshot.is_dir().then_some(snapshot)
+    match std::fs::metadata(&snapshot) {
+        Ok(found) => Ok(found.is_dir().then_some(snapshot)),
+        Err(error) if missing(&error) => Ok(None),
+        Err(error) => Err(failed(&snapshot, &error)),
+    }
 }
 
 /// The model among what is in a snapshot.
@@ -182,16 +213,12 @@ fn opened(
 }
 
 /// Notes which commit a branch or tag stands for.
-fn remember(place: &Path, revision: &str, commit: &str) -> std::io::Result<()> {
+fn remember(place: &Path, revision: &str, commit: &str) -> io::Result<()> {
     let path = place.join("refs").join(revision);
     if revision == commit || std::fs::read_to_string(&path).is_ok_and(|old| old == commit) {
         return Ok(());
     }
-    let folder = path.parent().unwrap_or(place);
-    std::fs::create_dir_all(folder)?;
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut new, commit.as_bytes())?;
-    new.persist(&path).map(drop).map_err(|e| e.error)
+    super::write_whole(&path, commit.as_bytes())
 }
 
 /// Files of one commit on their way into the cache.
@@ -274,11 +301,37 @@ impl Download<'_> {
         Ok(Wanted {
             path: self.place.join("blobs").join(&etag),
             size: size.ok_or_else(|| lacks("size"))?,
-            sha256: (etag.len() == 64).then_some(etag),
+            hash: hash(&etag),
             etag: None,
             url,
         })
     }
+}
+
+/// What the contents go by that have the tag `etag`; none if that is of no known kind.
+fn hash(etag: &str) -> Option<Hash> {
+    let of_large = |path: &Path| Ok(vec![digest(path, Sha256::new())?]);
+    // Git's name of the contents; some servers that stand in for the hub give the sha1 of the contents alone.
+    let of_small = |path: &Path| {
+        let head = format!("blob {}\0", std::fs::metadata(path)?.len());
+        let git = Sha1::new().chain_update(head);
+        Ok(vec![digest(path, git)?, digest(path, Sha1::new())?])
+    };
+    let of: fn(&Path) -> io::Result<Vec<String>> = match etag.len() {
+        64 => of_large,
+        40 => of_small,
+        _ => return None,
+    };
+    Some(Hash {
+        name: if etag.len() == 64 {
+            "sha256"
+        } else {
+            "git hash"
+        },
+        digits: etag.to_ascii_lowercase(),
+        of,
+        void: |_| false,
+    })
 }
 
 fn header(answer: &Response, name: &str) -> Option<String> {

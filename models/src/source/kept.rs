@@ -5,7 +5,7 @@
 //! Invariant: a model is only what stands under its own name, and thus is whole; all else there is told apart from it.
 
 use super::folder;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -130,12 +130,7 @@ pub(super) fn note(folder: &Path, origin: &str) {
     }
     origins.push(origin.to_owned());
     let path = note_of(folder);
-    let write = || {
-        let mut new = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("")))?;
-        new.write_all((origins.join("\n") + "\n").as_bytes())?;
-        new.persist(&path).map_err(|e| e.error)
-    };
-    if let Err(error) = write() {
+    if let Err(error) = super::write_whole(&path, (origins.join("\n") + "\n").as_bytes()) {
         tracing::debug!("{}: {error}", path.display());
     }
 }

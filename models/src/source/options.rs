@@ -82,6 +82,11 @@ pub struct S3Options {
     pub container: Option<String>,
     /// What that service wants to be shown.
     pub container_token: Option<Secret>,
+    /// The file that holds it, which is read each time: it changes. Wins over `container_token`.
+    pub container_token_file: Option<PathBuf>,
+    /// The token of a role that is had from STS. That is not supported: with it and without keys nothing is fetched, lest
+    /// another role is taken for it.
+    pub web_identity: Option<PathBuf>,
     /// Address of the machine's service for credentials; it is not asked if none.
     pub instance: Option<String>,
 }

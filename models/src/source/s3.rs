@@ -6,10 +6,13 @@
 
 use super::choose::choose;
 use super::credentials;
+use super::partial::Hash;
 use super::sigv4::{Credentials, encode, sign};
 use super::transfer::{Failure, Pace, Transfer, Wanted};
-use super::{Found, error, folder, kept, links};
+use super::{Found, digest, error, folder, kept, links};
+use crate::gguf::Split;
 use crate::{LoadError, LoadOptions, Phase, S3Options};
+use md5::Md5;
 use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
 use sha2::{Digest, Sha256};
@@ -63,24 +66,23 @@ async fn fetch_into(
     pace: Pace,
 ) -> Result<PathBuf, String> {
     let http = Transfer::new(false, pace)?;
-    let (place, objects) = list(bucket, prefix, &options.fetch.s3, &http).await?;
-    let one = folder::is_gguf(Path::new(prefix)) || folder::is_archive(Path::new(prefix));
+    let credentials = credentials::find(&options.fetch.s3, pace).await?;
+    let asked = Asked::of(prefix);
+    let (place, objects) = list(bucket, &asked, &options.fetch.s3, credentials, &http).await?;
     let mut named = BTreeMap::new();
     for object in &objects {
-        let name = match object.key.strip_prefix(prefix) {
-            Some("") if one => prefix.rsplit('/').next().unwrap_or(prefix),
-            Some(rest) if !one => rest.trim_start_matches('/'),
-            _ => continue,
-        };
-        // Some tools make objects that stand for folders.
-        if !name.is_empty() && !name.ends_with('/') {
+        let name = object.key.strip_prefix(&asked.folder).unwrap_or_default();
+        // Some tools make objects that stand for folders, some begin a name with a slash.
+        let name = name.trim_start_matches('/');
+        if !name.is_empty() && !name.ends_with('/') && asked.takes(name) {
             named.insert(name.to_owned(), object);
         }
     }
     if named.is_empty() {
         return Err(format!("{}: holds no object by this name", place.base));
     }
-    let choice = choose(&named.keys().cloned().collect::<Vec<_>>(), None)?;
+    let gguf = asked.file.filter(|name| folder::is_gguf(Path::new(name)));
+    let choice = choose(&named.keys().cloned().collect::<Vec<_>>(), gguf)?;
     let mut wanted = Vec::new();
     let mut parts = BTreeMap::new();
     for name in choice.files {
@@ -98,7 +100,8 @@ async fn fetch_into(
             url: place.object(&object.key)?,
             path,
             size: object.size,
-            sha256: None,
+            // For an empty object nobody is asked, and so it is not known what its tag is of.
+            hash: hash(&object.etag).filter(|_| object.size > 0),
             etag: Some(object.etag.clone()),
         });
     }
@@ -109,6 +112,74 @@ async fn fetch_into(
     fetched.map_err(|failure| failure.reason)?;
     links::folder_of(&parts, &cache.join(kept::S3_MODELS))
         .map_err(|e| format!("{}: {e}", cache.display()))
+}
+
+/// What a prefix asks for.
+struct Asked<'a> {
+    /// What comes before the names of the files: nothing, or it ends with a slash.
+    folder: String,
+    /// The one file of it that is meant: an archive, or a GGUF file, which may be one part of several.
+    file: Option<&'a str>,
+    /// How the keys of all that is wanted begin.
+    begin: String,
+}
+
+impl<'a> Asked<'a> {
+    fn of(prefix: &'a str) -> Self {
+        let path = Path::new(prefix);
+        if folder::is_gguf(path) || folder::is_archive(path) {
+            let name = prefix.rsplit('/').next().unwrap_or(prefix);
+            let folder = prefix[..prefix.len() - name.len()].to_owned();
+            let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str());
+            let split = stem.and_then(Split::named);
+            let begin = match split {
+                Some((stem, _)) => format!("{folder}{stem}-"),
+                None => prefix.to_owned(),
+            };
+            let file = Some(name);
+            return Self {
+                folder,
+                file,
+                begin,
+            };
+        }
+        let folder = match prefix {
+            "" => String::new(),
+            prefix if prefix.ends_with('/') => prefix.to_owned(),
+            prefix => format!("{prefix}/"),
+        };
+        let begin = folder.clone();
+        Self {
+            folder,
+            file: None,
+            begin,
+        }
+    }
+
+    /// Whether the file `name` may be wanted: parts of a GGUF file are told by who chooses.
+    fn takes(&self, name: &str) -> bool {
+        self.file.is_none_or(|file| {
+            let both = [name, file].map(|name| folder::is_gguf(Path::new(name)));
+            name == file || both == [true, true]
+        })
+    }
+}
+
+/// The MD5 of contents that were stored in one piece; otherwise a tag is of some other kind.
+fn hash(etag: &str) -> Option<Hash> {
+    let digits = etag.trim_matches('"').to_ascii_lowercase();
+    let is_md5 = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_md5.then_some(Hash {
+        name: "md5",
+        digits,
+        of: |path| Ok(vec![digest(path, Md5::new())?]),
+        // With keys of KMS, or of the customer, the tag is not of the contents.
+        void: |headers| {
+            let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+            text("x-amz-server-side-encryption").is_some_and(|how| how != "AES256")
+                || text("x-amz-server-side-encryption-customer-algorithm").is_some()
+        },
+    })
 }
 
 /// A bucket, with what opens it.
@@ -128,9 +199,7 @@ impl Place {
     ) -> Result<Self, String> {
         let address = match &options.endpoint {
             Some(endpoint) => format!("{}/{bucket}/", endpoint.trim_end_matches('/')),
-            // A certificate of `*.s3...` does not stand for names with dots.
-            None if bucket.contains('.') => format!("https://s3.{region}.amazonaws.com/{bucket}/"),
-            None => format!("https://{bucket}.s3.{region}.amazonaws.com/"),
+            None => on_aws(bucket, region),
         };
         let base = Url::parse(&address).map_err(|e| format!("{address}: {e}"))?;
         let region = region.to_owned();
@@ -195,26 +264,21 @@ impl Place {
     }
 }
 
-/// The bucket and all its objects that begin with `prefix`.
+/// The bucket and all its objects that may be wanted.
 async fn list(
     bucket: &str,
-    prefix: &str,
+    Asked { begin, .. }: &Asked<'_>,
     options: &S3Options,
+    credentials: Credentials,
     http: &Transfer,
 ) -> Result<(Place, Vec<Object>), String> {
-    let credentials = credentials::find(options, http).await?;
     let region = options.region.as_deref().unwrap_or(REGION);
     let mut place = Place::new(bucket, options, region, credentials)?;
-    let folder = folder::is_gguf(Path::new(prefix)) || folder::is_archive(Path::new(prefix));
-    let begin = match prefix {
-        "" => String::new(),
-        prefix if folder || prefix.ends_with('/') => prefix.to_owned(),
-        prefix => format!("{prefix}/"),
-    };
+    let mut moved = false;
     let mut objects = Vec::new();
     let mut from: Option<String> = None;
     loop {
-        let page = match place.page(&begin, from.as_deref(), http).await {
+        let page = match place.page(begin, from.as_deref(), http).await {
             Ok(page) => page?,
             Err(failure) => {
                 // A bucket in another region says which one; asked once more there.
@@ -223,7 +287,8 @@ async fn list(
                     .get("x-amz-bucket-region")
                     .and_then(|v| v.to_str().ok());
                 match told {
-                    Some(region) if region != place.region && objects.is_empty() => {
+                    Some(region) if region != place.region && objects.is_empty() && !moved => {
+                        moved = true;
                         place = Place::new(bucket, options, region, place.credentials)?;
                         continue;
                     }
@@ -242,6 +307,21 @@ async fn list(
             Some(next) if from.as_ref() != Some(&next) => from = Some(next),
             _ => return Ok((place, objects)),
         }
+    }
+}
+
+/// The address of a bucket of AWS.
+pub(super) fn on_aws(bucket: &str, region: &str) -> String {
+    let end = if region.starts_with("cn-") {
+        "amazonaws.com.cn"
+    } else {
+        "amazonaws.com"
+    };
+    // A certificate of `*.s3...` does not stand for names with dots.
+    if bucket.contains('.') {
+        format!("https://s3.{region}.{end}/{bucket}/")
+    } else {
+        format!("https://{bucket}.s3.{region}.{end}/")
     }
 }
 

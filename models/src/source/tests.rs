@@ -146,6 +146,31 @@ fn archives_are_unpacked_once() {
 }
 
 #[test]
+fn an_archive_is_read_again_only_if_it_was_changed() {
+    let home = tempfile::tempdir().unwrap();
+    let (archive, data) = (home.path().join("model.tar.gz"), home.path().join("data"));
+    std::fs::write(&archive, packed(&[(FILE, "config.json", b"{}")])).unwrap();
+    let source = Source::Archive(archive.clone());
+    let folder = found(fetch(&source, &options(&data)));
+    // What was noted is believed: here something else.
+    let seen = data.join("archives/.seen");
+    let [note] = names(&seen).try_into().unwrap();
+    let other = "0".repeat(64);
+    write(&data, &[(&format!("archives/{other}/config.json"), "{}")]);
+    std::fs::write(seen.join(note), &other).unwrap();
+    let again = found(fetch(&source, &options(&data)));
+    assert!(again.ends_with(&other), "{again:?}");
+    // A change is seen, and what was unpacked before is found by its contents.
+    let same = std::fs::read(&archive).unwrap();
+    std::fs::remove_file(&archive).unwrap();
+    std::fs::write(&archive, [&same[..], &gzip(&[0; 512])].concat()).unwrap();
+    let changed = found(fetch(&source, &options(&data)));
+    assert!(changed != folder && !changed.ends_with(&other));
+    assert_eq!(names(&seen).len(), 2);
+    assert_eq!(kept(&data).unwrap().models.len(), 3);
+}
+
+#[test]
 fn what_is_unpacked_in_part_is_no_model() {
     let home = tempfile::tempdir().unwrap();
     assert_eq!(kept(home.path()).unwrap(), Kept::default());
@@ -431,6 +456,9 @@ fn a_text_is_a_path_first_and_a_repository_second() {
         "",
         "name",
         "a/b/c",
+        "a/b/c:Q4",
+        "a/b/c:x.gguf",
+        "a/b.gguf",
         "/nowhere/model",
         "./model",
         "../x/y",

@@ -1,28 +1,28 @@
 //! Files over HTTP: in parts side by side, resumed where they broke off, checked before they get their names.
 //!
-//! Owns: ranges, retries, the partial file and its journal. Must not know: whose server it is; a [`Sign`] puts the headers on.
+//! Owns: ranges, retries. Must not know: whose server it is ([`Sign`] puts the headers on), how a file becomes whole
+//! ([`Partial`]).
 //!
-//! Invariant: a file stands under its own name only with its whole length and, where a hash is known, the right contents.
-//! Messages name the address without its query and no header.
+//! Invariant: messages name the address without its query and no header.
 
-use super::kept::INCOMPLETE;
+use super::partial::{Hash, Partial, is_there};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, HeaderMap, IF_MATCH, RANGE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
-use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Parts under way at once.
 const PARALLEL: usize = 8;
-/// How often a part may fail without getting further.
+/// Attempts at servers that are far away.
 const ATTEMPTS: u32 = 5;
+/// Attempts at services of this machine.
+#[cfg(feature = "s3")]
+const ATTEMPTS_NEAR: u32 = 2;
+/// How long a connection may take, and silence within an answer.
+const CONNECT: Duration = Duration::from_secs(10);
+const READ: Duration = Duration::from_mins(1);
 /// A server may ask for a pause up to this.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Bytes of an answer that are read to say why it failed.
@@ -40,8 +40,8 @@ pub(super) struct Wanted {
     /// Its own name.
     pub(super) path: PathBuf,
     pub(super) size: u64,
-    /// Hexadecimal sha256, if the server told.
-    pub(super) sha256: Option<String>,
+    /// Checked before it gets its name.
+    pub(super) hash: Option<Hash>,
     /// What its contents go by on the server; sent as a condition.
     pub(super) etag: Option<String>,
 }
@@ -76,6 +76,8 @@ pub(super) struct Pace {
     pub(super) pause: Duration,
     /// Bytes of a part.
     pub(super) part: u64,
+    /// Who says nothing for so long about what there is will not; services near by get a tenth of it.
+    pub(super) silence: Duration,
 }
 
 impl Pace {
@@ -83,6 +85,7 @@ impl Pace {
     pub(super) const USUAL: Self = Self {
         pause: Duration::from_millis(250),
         part: 32 << 20,
+        silence: Duration::from_secs(10),
     };
 }
 
@@ -90,6 +93,8 @@ impl Pace {
 pub(super) struct Transfer {
     client: Client,
     pace: Pace,
+    /// How often a request or a part may fail without getting further.
+    attempts: u32,
 }
 
 impl Transfer {
@@ -100,13 +105,29 @@ impl Transfer {
         } else {
             reqwest::redirect::Policy::none()
         };
-        let client = Client::builder()
-            .redirect(policy)
-            .connect_timeout(Duration::from_secs(10))
-            .read_timeout(Duration::from_mins(1))
-            .build()
-            .map_err(|e| e.to_string())?;
-        Ok(Self { client, pace })
+        let client = Client::builder().redirect(policy);
+        let client = client.connect_timeout(CONNECT).read_timeout(READ);
+        Self::of(client, pace, ATTEMPTS)
+    }
+
+    /// A client for services of this machine and its neighbours: what they say is secret, so no proxy hears it; few
+    /// machines have them, so it does not wait long.
+    #[cfg(feature = "s3")]
+    pub(super) fn near(pace: Pace) -> Result<Self, String> {
+        let silence = pace.silence / 10;
+        let client = Client::builder().redirect(reqwest::redirect::Policy::none());
+        let client = client.no_proxy();
+        let client = client.connect_timeout(silence).read_timeout(silence);
+        Self::of(client, pace, ATTEMPTS_NEAR)
+    }
+
+    fn of(client: reqwest::ClientBuilder, pace: Pace, attempts: u32) -> Result<Self, String> {
+        let client = client.build().map_err(|e| e.to_string())?;
+        Ok(Self {
+            client,
+            pace,
+            attempts,
+        })
     }
 
     /// The answer to one request that `build` makes of the client, asked again as often as it is worth it. Any status that
@@ -129,11 +150,12 @@ impl Transfer {
     /// Waits before another attempt, or gives the failure back.
     async fn rest(&self, failure: Failure, attempts: u32) -> Result<(), Failure> {
         let pause = match failure.again {
-            Again::After(pause) if attempts < ATTEMPTS => pause.min(MAX_PAUSE),
-            Again::Soon if attempts < ATTEMPTS => self.pace.pause * 2_u32.pow(attempts - 1),
+            Again::After(pause) if attempts < self.attempts => pause.min(MAX_PAUSE),
+            Again::Soon if attempts < self.attempts => self.pace.pause * 2_u32.pow(attempts - 1),
             _ => return Err(failure),
         };
-        tracing::debug!("{}; attempt {attempts} of {ATTEMPTS}", failure.reason);
+        let all = self.attempts;
+        tracing::debug!("{}; attempt {attempts} of {all}", failure.reason);
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -148,21 +170,23 @@ impl Transfer {
         sign: Sign<'_>,
         told: Told<'_>,
     ) -> Result<(), Failure> {
-        let there = |file: &&Wanted| {
-            let length = std::fs::metadata(&file.path).map(|m| m.len());
-            !length.is_ok_and(|length| length == file.size)
-        };
-        // Files of the same contents have the same place.
-        let mut places = BTreeSet::new();
-        let new = |file: &&Wanted| places.insert(file.path.clone());
-        let missing: Vec<&Wanted> = wanted.iter().filter(there).filter(new).collect();
+        // In an order that all processes keep, as each waits for those before it. Files of the same contents have the same place.
+        let mut missing: Vec<&Wanted> = wanted.iter().filter(|file| !is_there(file)).collect();
+        missing.sort_by(|a, b| a.path.cmp(&b.path));
+        missing.dedup_by(|a, b| a.path == b.path);
         let total = missing.iter().map(|file| file.size).sum();
-        let files: Vec<Partial<'_>> = missing
-            .into_iter()
-            .map(|file| Partial::open(file, self.pace.part))
-            .collect::<Result<_, _>>()?;
+        let mut files = Vec::with_capacity(missing.len());
+        for file in missing {
+            let waits = || {
+                tracing::info!("{}: another process fetches it", file.path.display());
+                told(0, total);
+            };
+            let opened = Partial::open(file, self.pace.part, &waits).map_err(fatal)?;
+            files.extend(opened);
+        }
+        let total = files.iter().map(|file| file.wanted.size).sum();
         let done = AtomicU64::new(files.iter().map(Partial::done).sum());
-        let room: u64 = total - done.load(Relaxed);
+        let room = total - done.load(Relaxed);
         if let Some(file) = files.first() {
             check_room(&file.wanted.path, room).map_err(fatal)?;
             told(done.load(Relaxed), total);
@@ -176,7 +200,13 @@ impl Transfer {
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await?;
-        files.into_iter().try_for_each(Partial::finish)
+        // Those that are right are kept even if one is not.
+        let finish = |before: Result<(), Failure>, file: Partial<'_>| {
+            let url = shown(&file.wanted.url);
+            let ended = file.finish();
+            before.and(ended.map_err(|reason| fatal(format!("{url}: {reason}"))))
+        };
+        files.into_iter().fold(Ok(()), finish)
     }
 
     /// Fetches one part, going on where it breaks off.
@@ -199,7 +229,7 @@ impl Transfer {
                 self.rest(failure, attempts).await?;
             }
         }
-        file.mark(part)
+        file.mark(part).map_err(fatal)
     }
 
     /// Fetches from `at` towards `end`, moving `at` with what is written.
@@ -221,14 +251,14 @@ impl Transfer {
         let mut response = send(request).await?;
         let refuse = |reason: String| fatal(format!("{}: {reason}", shown(url)));
         check_range(&response, *at, *size).map_err(refuse)?;
+        file.answered(response.headers()).map_err(fatal)?;
         loop {
             let chunk = response.chunk().await.map_err(|e| broken(url, e))?;
             let Some(chunk) = chunk else { break };
             if chunk.len() as u64 > end - *at {
                 return Err(refuse("sends more than it was asked for".to_owned()));
             }
-            let written = file.file.write_all_at(&chunk, *at);
-            written.map_err(|e| fatal(format!("{}: {e}", file.path.display())))?;
+            file.write(&chunk, *at).map_err(fatal)?;
             *at += chunk.len() as u64;
         }
         if *at < end {
@@ -239,129 +269,6 @@ impl Transfer {
             });
         }
         Ok(())
-    }
-}
-
-/// A file on its way, and the journal of its parts that are there.
-struct Partial<'a> {
-    wanted: &'a Wanted,
-    path: PathBuf,
-    file: File,
-    part: u64,
-    there: BTreeSet<u64>,
-    journal: Mutex<File>,
-    journal_path: PathBuf,
-}
-
-impl<'a> Partial<'a> {
-    /// Goes on with what is there if it is of the same contents, else begins.
-    fn open(wanted: &'a Wanted, part: u64) -> Result<Self, Failure> {
-        let beside = |end: &str| {
-            let mut name = wanted.path.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        };
-        let (path, journal_path) = (beside(INCOMPLETE), beside(&format!("{INCOMPLETE}.parts")));
-        let failed = |e: std::io::Error| fatal(format!("{}: {e}", path.display()));
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let of = wanted.sha256.as_ref().or(wanted.etag.as_ref());
-        let head = format!("{} {part} {}", wanted.size, of.map_or("", String::as_str));
-        let written = std::fs::read_to_string(&journal_path).unwrap_or_default();
-        let mut lines = written.lines();
-        let resumed = path.is_file() && lines.next() == Some(&head);
-        let there = if resumed {
-            lines.filter_map(|line| line.parse().ok()).collect()
-        } else {
-            BTreeSet::new()
-        };
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(!resumed);
-        let file = options.open(&path).map_err(failed)?;
-        file.set_len(wanted.size).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        if resumed {
-            options.append(true);
-        } else {
-            options.write(true).create(true).truncate(true);
-        }
-        let mut journal = options.open(&journal_path).map_err(failed)?;
-        if !resumed {
-            writeln!(journal, "{head}").map_err(failed)?;
-        }
-        Ok(Self {
-            wanted,
-            path,
-            file,
-            part,
-            there,
-            journal: Mutex::new(journal),
-            journal_path,
-        })
-    }
-
-    fn parts(&self) -> u64 {
-        self.wanted.size.div_ceil(self.part)
-    }
-
-    fn range(&self, part: u64) -> Range<u64> {
-        let start = part * self.part;
-        start..(start + self.part).min(self.wanted.size)
-    }
-
-    /// Parts that are not there, in order.
-    fn missing(&self) -> impl Iterator<Item = u64> {
-        (0..self.parts()).filter(|part| !self.there.contains(part))
-    }
-
-    /// Bytes that are there.
-    fn done(&self) -> u64 {
-        let parts = self.there.iter().filter(|part| **part < self.parts());
-        parts
-            .map(|part| self.range(*part))
-            .map(|r| r.end - r.start)
-            .sum()
-    }
-
-    /// Notes that a part is there, once it is on the disk.
-    fn mark(&self, part: u64) -> Result<(), Failure> {
-        let mut journal = self
-            .journal
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let noted = self
-            .file
-            .sync_data()
-            .and_then(|()| writeln!(journal, "{part}"));
-        noted.map_err(|e| fatal(format!("{}: {e}", self.path.display())))
-    }
-
-    /// Checks the whole file and gives it its name.
-    fn finish(self) -> Result<(), Failure> {
-        let failed = |e: std::io::Error| fatal(format!("{}: {e}", self.path.display()));
-        let wanted = self.wanted;
-        let named = std::fs::metadata(&wanted.path).is_ok_and(|m| m.len() == wanted.size);
-        if named && !self.path.exists() {
-            // Another process was faster.
-            return Ok(());
-        }
-        let (hash, size) = super::digest(&self.path).map_err(failed)?;
-        let right = wanted.sha256.as_ref().is_none_or(|right| *right == hash);
-        let done = if right && size == wanted.size {
-            std::fs::rename(&self.path, &wanted.path).map_err(failed)
-        } else {
-            std::fs::remove_file(&self.path).map_err(failed)?;
-            Err(fatal(format!(
-                "{}: its sha256 is {hash}, not {}; what was fetched is deleted",
-                shown(&wanted.url),
-                wanted.sha256.as_deref().unwrap_or_default()
-            )))
-        };
-        match std::fs::remove_file(&self.journal_path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-            _ => done,
-        }
     }
 }
 

@@ -162,18 +162,18 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
     let failed = |model: &ModelConfig| {
         state.set_failed(&model.name, "it cannot be loaded");
     };
+    let fetched = |model| start::fetched(model, &config.process).inspect_err(|_| failed(model));
+    let models = config.models.iter().map(fetched);
+    let models: Vec<ModelConfig> = models.collect::<Result<_, _>>()?;
     let expected =
         |model| start::expected_need(model, &config.process).inspect_err(|_| failed(model));
-    let mut needs: Vec<ModelNeed> = config
-        .models
-        .iter()
-        .map(expected)
-        .collect::<Result<_, _>>()?;
+    let needs = models.iter().map(expected);
+    let mut needs: Vec<ModelNeed> = needs.collect::<Result<_, _>>()?;
     plan_budget(&machine, &needs)?;
     let data_dir = config.data_dir.as_deref();
     let devices = Devices::default();
     let mut all_loaded = Vec::with_capacity(needs.len());
-    for (index, model) in config.models.iter().enumerate() {
+    for (index, model) in models.iter().enumerate() {
         let loaded = start::load_model(model, &config.process, &devices);
         let loaded = loaded.inspect_err(|_| failed(model))?;
         needs[index] = start::need(model, &loaded.outline());
@@ -182,7 +182,7 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
     }
     let budget = plan_budget(&machine, &needs)?;
     announce::memory(config, &budget);
-    for ((model, loaded), share) in config.models.iter().zip(all_loaded).zip(&budget.models) {
+    for ((model, loaded), share) in models.iter().zip(all_loaded).zip(&budget.models) {
         let mut engine = start::engine_config(model, start::generates(&loaded), share.cache_bytes);
         engine.dump_dir = Some(start::dump_dir(data_dir));
         let handle = EngineHandle::start(loaded, engine, Arc::clone(team), config.process.isa)?;

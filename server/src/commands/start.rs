@@ -6,13 +6,26 @@ use crate::progress::{Progress, Unit};
 use anyhow::{Context, anyhow, ensure};
 use koma_engine::models::kernels::{Class, Team, give_back};
 use koma_engine::models::{
-    Limits, LoadOptions, LoadProgress, Loaded, Model, Outline, Phase, load, outline,
+    Limits, LoadOptions, LoadProgress, Loaded, Model, Outline, Phase, load, local, outline,
 };
 use koma_engine::{EngineConfig, EngineHandle, Machine, ModelNeed, plan_budget};
 use koma_server::ServedModel;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Runtime;
+
+/// `model` with its source on this machine: what is not there yet is fetched or unpacked now, which is shown, and nobody is
+/// asked for it again.
+///
+/// # Errors
+/// If it cannot be had.
+pub(super) fn fetched(model: &ModelConfig, process: &ProcessConfig) -> anyhow::Result<ModelConfig> {
+    let source = local(&model.source, &options(model, process));
+    Ok(ModelConfig {
+        source: source.with_context(|| cannot_load(model))?,
+        ..model.clone()
+    })
+}
 
 /// Loads `model`, showing how far it is, and puts it where it shall be computed. Its window is cut to what is configured.
 ///
@@ -105,7 +118,7 @@ pub(super) fn need(model: &ModelConfig, outline: &Outline) -> ModelNeed {
     )
 }
 
-/// What `model` needs, before it is loaded. What is not on this machine is fetched, which is shown.
+/// What `model` needs, before it is loaded.
 ///
 /// # Errors
 /// If it cannot be loaded, or is configured for more than it can do.
@@ -152,6 +165,7 @@ pub(super) fn single(config: &LocalConfig) -> anyhow::Result<ServedModel> {
         model,
         data_dir,
     } = config;
+    let model = &fetched(model, process)?;
     let machine = Machine {
         cores: process.threads,
         ..Machine::detect()

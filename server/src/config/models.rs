@@ -3,8 +3,8 @@
 use super::values::read_one;
 use super::{ModelConfig, Surroundings};
 use crate::args::{Environment, File, FileModel, Layer, ServeArgs, Typed};
-use koma_engine::models::Source;
 use koma_engine::models::kernels::Class;
+use koma_engine::models::{Source, models_in};
 use std::path::{Path, PathBuf};
 
 /// A model as it was given.
@@ -106,42 +106,22 @@ fn beside(file: &Path, source: &str) -> String {
     }
 }
 
-/// The models in `SageMaker`'s folder: itself if it is a model, else each `.gguf` file, packed model and model folder in
-/// it, by name.
+/// The models in `SageMaker`'s folder.
 fn in_folder<'a>(folder: &Path) -> Result<Vec<Given<'a>>, String> {
-    let one = |path: &Path| Given {
+    let models = models_in(folder).map_err(|error| error.to_string())?;
+    let shown = folder.display();
+    if models.is_empty() && std::fs::read_dir(folder).is_ok_and(|mut all| all.next().is_some()) {
+        return Err(format!(
+            "{shown} holds no model: neither a config.json or MLmodel, nor a .gguf or .tar.gz file, nor a folder that leads to one"
+        ));
+    }
+    let one = |path: &PathBuf| Given {
         name: None,
         source: path.to_string_lossy().into_owned(),
         class: None,
         settings: None,
     };
-    let is_model = |path: &Path| {
-        let file = |name| path.join(name).is_file();
-        file("config.json") || file("MLmodel")
-    };
-    if is_model(folder) {
-        return Ok(vec![one(folder)]);
-    }
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Ok(Vec::new());
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    let empty = paths.is_empty();
-    paths.sort();
-    paths.retain(|path| {
-        let name = path.to_string_lossy().to_ascii_lowercase();
-        let file = [".gguf", ".tar.gz", ".tgz"]
-            .iter()
-            .any(|end| name.ends_with(end));
-        file && path.is_file() || is_model(path)
-    });
-    if paths.is_empty() && !empty {
-        let folder = folder.display();
-        return Err(format!(
-            "{folder} holds no model: neither a config.json or MLmodel, nor a .gguf or .tar.gz file, nor folders with a config.json or MLmodel"
-        ));
-    }
-    Ok(paths.iter().map(|path| one(path)).collect())
+    Ok(models.iter().map(one).collect())
 }
 
 /// Name and source.

@@ -303,6 +303,23 @@ fn without_a_source_sagemakers_folder_is_served_to_everybody() {
     assert_eq!(names, ["b", "chat", "rerank"]);
     assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 8080));
 
+    // One model in parts, what belongs to another, and folders in folders.
+    for name in [
+        "b-mmproj.gguf",
+        "big-00001-of-00002.gguf",
+        "big-00002-of-00002.gguf",
+        "deep/er/x.gguf",
+        "two/x.gguf",
+        "two/y.gguf",
+    ] {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    let config = world.resolve("", &[], None).unwrap();
+    let names: Vec<&str> = config.models.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(names, ["b", "big", "chat", "deep", "rerank"]);
+
     fs::write(folder.join("config.json"), "{}").unwrap();
     let config = world.resolve("", &[], None).unwrap();
     assert_eq!(config.models.len(), 1);

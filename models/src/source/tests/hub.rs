@@ -1,11 +1,12 @@
 //! Repositories from a stand-in for the hub.
 
-use super::stub::{Answer, Asked, Stub};
+use super::stub::{Answer, Asked, Gate, Stub};
 use super::{found, names};
 use crate::source::hub::{Repository, fetch};
 use crate::source::transfer::Pace;
 use crate::source::{digest, hex};
 use crate::{FetchOptions, HubOptions, LoadError, LoadOptions, Secret, Source, load};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ const TOKEN: &str = "hf_very_secret";
 const PACE: Pace = Pace {
     pause: Duration::from_millis(1),
     part: 1000,
+    silence: Duration::from_mins(1),
 };
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -38,6 +40,12 @@ fn is_large(name: &str) -> bool {
 
 fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
+}
+
+/// What git calls contents.
+fn git_hash(bytes: &[u8]) -> String {
+    let head = format!("blob {}\0", bytes.len());
+    hex(&Sha1::digest([head.as_bytes(), bytes].concat()))
 }
 
 /// The hub and the server of its large files. `instead` may answer for both.
@@ -131,7 +139,7 @@ fn answer(asked: &Asked, files: &Files, elsewhere: &str) -> Answer {
             .with("X-Linked-Etag", &format!("\"{hash}\""))
             .with("X-Linked-Size", &contents.len().to_string());
     }
-    Answer::of(asked, contents).with("ETag", &format!("\"{}\"", &hash[..40]))
+    Answer::of(asked, contents).with("ETag", &format!("\"{}\"", git_hash(contents)))
 }
 
 fn repository(file: Option<&str>) -> Repository<'_> {
@@ -195,7 +203,7 @@ fn a_repository_loads_and_lies_in_the_cache_as_other_tools_expect() {
             "{target:?}"
         );
         if is_large(&name) {
-            let (hash, _) = digest(&snapshot.join(&name)).unwrap();
+            let hash = digest(&snapshot.join(&name), Sha256::new()).unwrap();
             assert_eq!(target.file_name().unwrap().to_str(), Some(hash.as_str()));
         }
     }
@@ -520,4 +528,177 @@ fn wrong_contents_are_refused_and_leave_nothing() {
     let home = tempfile::tempdir().unwrap();
     hub.instead(|_| None);
     found(fetch(&repository(None), &hub.options(home.path()), PACE));
+}
+
+#[test]
+fn small_files_are_checked_by_the_name_that_git_gives_them() {
+    // Known names: `git hash-object` says them.
+    assert_eq!(git_hash(b"{}"), "9e26dfeeb6e641a33dae4961196235bdb965b21b");
+    let check = |instead: &'static str, tag: Option<String>, expected: Option<&str>| {
+        let (files, _) = small();
+        let (hub, home) = (Hub::of(files), tempfile::tempdir().unwrap());
+        hub.instead(move |asked| {
+            let small = asked.target.ends_with("/config.json");
+            let tag = tag.clone().unwrap_or_else(|| git_hash(b"{}"));
+            small.then(|| Answer::of(asked, instead.as_bytes()).with("ETag", &tag))
+        });
+        let fetched = fetch(&repository(None), &hub.options(home.path()), PACE);
+        let place = home.path().join("hub/models--owner--tiny");
+        let Some(expected) = expected else {
+            let folder = found(fetched);
+            assert_eq!(
+                std::fs::read_to_string(folder.join("config.json")).unwrap(),
+                instead
+            );
+            return;
+        };
+        let error = message(fetched);
+        assert!(
+            error.contains(expected) && error.contains("config.json"),
+            "{error}"
+        );
+        let left = names(&place.join("blobs"));
+        assert!(
+            left.iter().all(|name| name.len() == 64),
+            "only the weights, which are right: {left:?}"
+        );
+        assert!(!place.join("snapshots").exists() && !place.join("refs").exists());
+    };
+    check("[]", None, Some("its git hash is "));
+    check("{}", None, None);
+    // Some stand-ins for the hub give the sha1 of the contents alone; others no known hash.
+    check("{}", Some(hex(&Sha1::digest("{}"))), None);
+    check("{}", Some("abc".to_owned()), None);
+}
+
+#[test]
+fn a_hub_that_never_answers_is_given_up_for_the_cache() {
+    let (files, _) = small();
+    let (hub, home) = (Hub::of(files), tempfile::tempdir().unwrap());
+    let options = hub.options(home.path());
+    let first = found(fetch(&repository(None), &options, PACE));
+    let count = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&count);
+    hub.instead(move |_| {
+        asked.fetch_add(1, SeqCst);
+        loop {
+            std::thread::park();
+        }
+    });
+    let impatient = Pace {
+        silence: Duration::from_millis(100),
+        ..PACE
+    };
+    assert_eq!(
+        found(fetch(&repository(None), &options, impatient)),
+        first,
+        "what is in the cache is used"
+    );
+    assert_eq!(count.load(SeqCst), 3);
+    let empty = tempfile::tempdir().unwrap();
+    let error = message(fetch(
+        &repository(None),
+        &hub.options(empty.path()),
+        impatient,
+    ));
+    assert!(error.contains("the hub cannot be asked"), "{error}");
+}
+
+#[test]
+fn what_is_kept_may_be_read_as_the_umask_says() {
+    let (files, _) = small();
+    let (hub, home) = (Hub::of(files), tempfile::tempdir().unwrap());
+    let options = hub.options(home.path());
+    found(fetch(&repository(None), &options, PACE));
+    let place = home.path().join("hub/models--owner--tiny");
+    let usual = home.path().join("usual");
+    std::fs::write(&usual, "").unwrap();
+    let mode = |path: &Path| {
+        let found = std::fs::metadata(path).unwrap();
+        std::os::unix::fs::PermissionsExt::mode(&found.permissions())
+    };
+    for name in names(&place) {
+        assert_eq!(mode(&place.join(&name)), mode(&usual), "{name}");
+    }
+    // What is there and cannot be read is not missing.
+    let mut offline = options.clone();
+    offline.fetch.hub.offline = true;
+    std::fs::write(place.join("refs/main"), [0xFF]).unwrap();
+    let error = message(fetch(&repository(None), &offline, PACE));
+    assert!(
+        error.contains("refs/main: ") && !error.contains("not in the cache"),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_process_at_a_time_fetches_a_file() {
+    let (files, weights) = small();
+    let (hub, home) = (Hub::of(files), tempfile::tempdir().unwrap());
+    let mut options = hub.options(home.path());
+    let blobs = home.path().join("hub/models--owner--tiny/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    // Another process has begun with the weights.
+    let path = blobs.join(sha256(&weights));
+    let beside = |end: &str| blobs.join(format!("{}{end}", sha256(&weights)));
+    std::fs::write(beside(".incomplete"), &weights).unwrap();
+    let journal = std::fs::File::create(beside(".incomplete.parts")).unwrap();
+    journal.lock().unwrap();
+    let (send, waits) = std::sync::mpsc::channel();
+    let send = Mutex::new(send);
+    options.progress = Some(Arc::new(move |at| {
+        // Nobody listens to what follows.
+        let _ = send.lock().unwrap().send(at.done);
+    }));
+    let fetching = std::thread::spawn(move || fetch(&repository(None), &options, PACE));
+    assert_eq!(waits.recv(), Ok(0), "it is shown that nothing is done yet");
+    // It ends as we would.
+    std::fs::rename(beside(".incomplete"), &path).unwrap();
+    std::fs::remove_file(beside(".incomplete.parts")).unwrap();
+    drop(journal);
+    let folder = found(fetching.join().unwrap());
+    assert_eq!(
+        std::fs::read(folder.join("model.safetensors")).unwrap(),
+        weights
+    );
+    assert!(
+        hub.large.take().is_empty(),
+        "what the other brought is not fetched again"
+    );
+    assert_eq!(names(&blobs), {
+        let mut both = [sha256(&weights), git_hash(b"{}")];
+        both.sort();
+        both
+    });
+}
+
+#[test]
+fn two_fetches_at_once_share_the_work() {
+    let (files, weights) = small();
+    let (hub, home) = (Hub::of(files), tempfile::tempdir().unwrap());
+    let options = hub.options(home.path());
+    // The weights come when both have asked for the head of each file.
+    let gate = Arc::new(Gate::of(4));
+    let passed = Arc::clone(&gate);
+    hub.instead(move |asked| {
+        if asked.method == "HEAD" {
+            passed.pass();
+        }
+        None
+    });
+    let both = [options.clone(), options]
+        .map(|options| std::thread::spawn(move || found(fetch(&repository(None), &options, PACE))));
+    for fetched in both {
+        let folder = fetched.join().unwrap();
+        assert_eq!(
+            std::fs::read(folder.join("model.safetensors")).unwrap(),
+            weights
+        );
+    }
+    let mut ranges: Vec<_> = hub.large.take().iter().filter_map(Asked::range).collect();
+    ranges.sort_unstable();
+    let once: Vec<_> = (0..5)
+        .map(|part| (part * 1000, part * 1000 + 999))
+        .collect();
+    assert_eq!(ranges, once);
 }

@@ -1,14 +1,15 @@
 //! Models from a stand-in for S3 that checks signatures by its own reading of the rules.
 
-use super::stub::{Answer, Asked, Stub};
+use super::stub::{Answer, Asked, Gate, Stub, decoded};
 use super::{FILE, found, names, packed};
-use crate::source::s3::fetch;
+use crate::source::s3::{fetch, on_aws};
 use crate::source::transfer::Pace;
 use crate::source::{Found, hex};
 use crate::{
     FetchOptions, KeptFrom, LoadError, LoadOptions, OtherKind, S3Options, Secret, Source, kept,
     load,
 };
+use md5::Md5;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,6 +24,7 @@ const SESSION: &str = "session-secret";
 const PACE: Pace = Pace {
     pause: Duration::from_millis(1),
     part: 1000,
+    silence: Duration::from_mins(1),
 };
 
 type Objects = BTreeMap<String, Vec<u8>>;
@@ -34,7 +36,7 @@ fn now(instead: &Mutex<Instead>) -> Instead {
 }
 
 fn etag(bytes: &[u8]) -> String {
-    format!("\"{}\"", &hex(&Sha256::digest(bytes))[..32])
+    format!("\"{}\"", hex(&Md5::digest(bytes)))
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
@@ -161,7 +163,7 @@ fn answer(asked: &Asked, objects: &Objects) -> Answer {
         return refusal(404, "NoSuchBucket");
     };
     let Some(query) = rest.strip_prefix('?') else {
-        let key = rest.replace("%20", " ").replace("%26", "&");
+        let key = decoded(rest);
         let Some(object) = objects.get(&key) else {
             return refusal(404, "NoSuchKey");
         };
@@ -173,12 +175,7 @@ fn answer(asked: &Asked, objects: &Objects) -> Answer {
     let field = |name: &str| {
         let fields = query.split('&').filter_map(|field| field.split_once('='));
         let mut found = fields.filter(|(n, _)| *n == name);
-        found.next().map(|(_, value)| {
-            value
-                .replace("%2F", "/")
-                .replace("%20", " ")
-                .replace("%26", "&")
-        })
+        found.next().map(|(_, value)| decoded(value))
     };
     assert_eq!(field("list-type").as_deref(), Some("2"));
     let prefix = field("prefix").unwrap();
@@ -243,7 +240,7 @@ fn objects() -> Objects {
     .into();
     for (name, bytes) in files {
         objects.insert(format!("prod/intent/{name}"), bytes.clone());
-        objects.insert(format!("odd & name/{name}"), bytes);
+        objects.insert(format!("odd & 100%+'漫画' name/{name}"), bytes);
     }
     objects
 }
@@ -300,15 +297,12 @@ fn a_prefix_loads_and_is_kept_by_tag() {
     load(&source, &options).unwrap();
     assert_eq!(bucket.fetched(), [format!("/models-1/{changed}")]);
     // Names that must be encoded.
-    let odd = Source::parse("s3://models-1/odd & name").unwrap();
+    let odd = Source::parse("s3://models-1/odd & 100%+'漫画' name").unwrap();
     let odd = load(&odd, &options).unwrap().identity;
     assert_eq!(odd.weights_hash, here.weights_hash);
-    assert!(
-        bucket
-            .fetched()
-            .iter()
-            .all(|target| target.starts_with("/models-1/odd%20%26%20name/"))
-    );
+    assert!(bucket.fetched().iter().all(|target| {
+        target.starts_with("/models-1/odd%20%26%20100%25%2B%27%E6%BC%AB%E7%94%BB%27%20name/")
+    }));
 }
 
 #[test]
@@ -495,10 +489,9 @@ fn buckets_of_another_region_are_asked_there() {
     load(&source, &options).unwrap();
 }
 
-#[test]
-fn credentials_come_from_the_container_or_the_machine() {
-    let bucket = Bucket::of(objects());
-    let service = Stub::start(|asked| {
+/// The services of a container and of a machine.
+fn services() -> Stub {
+    Stub::start(|asked| {
         let keys = serde_json::json!({"Code": "Success", "AccessKeyId": KEY, "SecretAccessKey": SECRET, "Token": SESSION});
         let keys = keys.to_string();
         let shown = asked.header("x-aws-ec2-metadata-token") == Some("machine");
@@ -521,16 +514,27 @@ fn credentials_come_from_the_container_or_the_machine() {
             }
             _ => Answer::new(401, "no"),
         }
-    });
-    let home = tempfile::tempdir().unwrap();
-    let mut options = bucket.options(home.path());
+    })
+}
+
+/// Fetches with options that have no keys, but what `change` gives them.
+fn without_keys(
+    bucket: &Bucket,
+    home: &Path,
+    change: &dyn Fn(&mut S3Options),
+) -> Result<Found, LoadError> {
+    let mut options = bucket.options(home);
     let s3 = &mut options.fetch.s3;
     (s3.access_key, s3.secret_key, s3.session_token) = (None, None, None);
-    let with = |change: &dyn Fn(&mut S3Options)| {
-        let mut options = options.clone();
-        change(&mut options.fetch.s3);
-        fetch("models-1", "prod/intent", &options, PACE)
-    };
+    change(s3);
+    fetch("models-1", "prod/intent", &options, PACE)
+}
+
+#[test]
+fn credentials_come_from_the_container_or_the_machine() {
+    let (bucket, service) = (Bucket::of(objects()), services());
+    let home = tempfile::tempdir().unwrap();
+    let with = |change: &dyn Fn(&mut S3Options)| without_keys(&bucket, home.path(), change);
     let container = format!("{}/v2/credentials/1", service.url);
     found(with(&|s3| {
         s3.container = Some(container.clone());
@@ -560,4 +564,174 @@ fn credentials_come_from_the_container_or_the_machine() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn parts_are_read_side_by_side() {
+    let weights: Vec<u8> = (0..8000_u32).map(|i| (i * 7 % 251) as u8).collect();
+    let bucket = Bucket::of([("m/a.gguf".to_owned(), weights.clone())].into());
+    let home = tempfile::tempdir().unwrap();
+    let gate = Gate::of(8);
+    // Nobody is answered until all are there.
+    bucket.instead(move |asked| {
+        asked.range()?;
+        (!gate.pass()).then(|| refusal(400, "Alone"))
+    });
+    let path = found(fetch("models-1", "m", &bucket.options(home.path()), PACE));
+    assert_eq!(std::fs::read(path).unwrap(), weights);
+}
+
+#[test]
+fn contents_are_checked_where_the_tag_is_their_hash() {
+    // `refused`: what is said; none if the contents are taken.
+    let check =
+        |name: &str, header: Option<(&'static str, &'static str)>, refused: Option<&str>| {
+            let bucket = Bucket::of([("m/a.gguf".to_owned(), b"right".to_vec())].into());
+            bucket.instead(move |asked| {
+                asked.range()?;
+                let answer = Answer::of(asked, b"wrong");
+                Some(match header {
+                    Some((name, value)) => answer.with(name, value),
+                    None => answer,
+                })
+            });
+            let home = tempfile::tempdir().unwrap();
+            let fetched = fetch("models-1", "m", &bucket.options(home.path()), PACE);
+            let Some(expected) = refused else {
+                assert_eq!(std::fs::read(found(fetched)).unwrap(), b"wrong", "{name}");
+                return;
+            };
+            let error = message(fetched);
+            assert!(error.contains(expected), "{name}: {error}");
+            assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
+        };
+    let wrong = Some("m/a.gguf: its md5 is 2bda2998d9b0ee197da142a0447f6725, not ");
+    let kind = "x-amz-server-side-encryption";
+    check("plain", None, wrong);
+    check("keys of S3", Some((kind, "AES256")), wrong);
+    // The tag is of something else there, and only the length can be checked.
+    check("keys of KMS", Some((kind, "aws:kms")), None);
+    let own = "x-amz-server-side-encryption-customer-algorithm";
+    check("keys of the customer", Some((own, "AES256")), None);
+}
+
+#[test]
+fn a_part_of_a_split_file_stands_for_all_of_them() {
+    let home = tempfile::tempdir().unwrap();
+    let parts = [1, 2, 3].map(|n| format!("q/m-0000{n}-of-00003.gguf"));
+    let others = ["q/m-00001-of-00002.gguf", "q/m.gguf", "q/m-mmproj.gguf"];
+    let all = parts.iter().map(String::as_str).chain(others);
+    let objects: Objects = all.map(|name| (name.to_owned(), name.into())).collect();
+    let bucket = Bucket::of(objects);
+    let options = bucket.options(home.path());
+    for part in &parts {
+        let source = Source::parse(&format!("s3://models-1/{part}")).unwrap();
+        assert_eq!(source.stem(), "m");
+        let path = found(fetch("models-1", part, &options, PACE));
+        assert!(path.ends_with("m-00001-of-00003.gguf"), "{path:?}");
+        let beside = names(path.parent().unwrap());
+        assert_eq!(beside, parts.each_ref().map(|name| &name[2..]));
+    }
+    let whole = found(fetch("models-1", others[1], &options, PACE));
+    assert_eq!(names(whole.parent().unwrap()), ["m.gguf"]);
+}
+
+#[test]
+fn a_bucket_moves_once() {
+    let stub = Stub::start(|asked| {
+        let here = |region: &str| asked.header("authorization").unwrap().contains(region);
+        let other = if here("/a/s3/") { "b" } else { "a" };
+        refusal(400, "AuthorizationHeaderMalformed").with("x-amz-bucket-region", other)
+    });
+    let home = tempfile::tempdir().unwrap();
+    let mut options = Bucket::of(Objects::new()).options(home.path());
+    options.fetch.s3.endpoint = Some(stub.url.clone());
+    options.fetch.s3.region = Some("a".to_owned());
+    let error = message(fetch("models-1", "x", &options, PACE));
+    assert!(error.contains("AuthorizationHeaderMalformed"), "{error}");
+    assert_eq!(stub.take().len(), 2);
+}
+
+#[test]
+fn addresses_of_aws_depend_on_bucket_and_region() {
+    for (bucket, region, expected) in [
+        (
+            "b-1",
+            "eu-west-1",
+            "https://b-1.s3.eu-west-1.amazonaws.com/",
+        ),
+        (
+            "b.1",
+            "eu-west-1",
+            "https://s3.eu-west-1.amazonaws.com/b.1/",
+        ),
+        (
+            "b-1",
+            "cn-north-1",
+            "https://b-1.s3.cn-north-1.amazonaws.com.cn/",
+        ),
+        (
+            "b.1",
+            "cn-north-1",
+            "https://s3.cn-north-1.amazonaws.com.cn/b.1/",
+        ),
+    ] {
+        assert_eq!(on_aws(bucket, region), expected);
+    }
+}
+
+#[test]
+fn a_machine_without_credentials_says_so_soon() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&count);
+    let service = Stub::start(move |_| {
+        asked.fetch_add(1, SeqCst);
+        loop {
+            std::thread::park();
+        }
+    });
+    let home = tempfile::tempdir().unwrap();
+    let mut options = Bucket::of(objects()).options(home.path());
+    let s3 = &mut options.fetch.s3;
+    (s3.access_key, s3.secret_key, s3.session_token) = (None, None, None);
+    s3.instance = Some(service.url.clone());
+    let impatient = Pace {
+        silence: Duration::from_secs(1),
+        ..PACE
+    };
+    let error = message(fetch("models-1", "prod/intent", &options, impatient));
+    assert!(error.contains("the machine has none"), "{error}");
+    assert_eq!(count.load(SeqCst), 2);
+}
+
+#[test]
+fn a_token_file_is_read_each_time_and_other_roles_are_not_taken_for_ours() {
+    let (bucket, service) = (Bucket::of(objects()), services());
+    let home = tempfile::tempdir().unwrap();
+    let with = |change: &dyn Fn(&mut S3Options)| without_keys(&bucket, home.path(), change);
+    let container = format!("{}/v2/credentials/1", service.url);
+    let file = home.path().join("token");
+    let by_file = || {
+        with(&|s3| {
+            s3.container = Some(container.clone());
+            s3.container_token = Some(Secret::new("old"));
+            s3.container_token_file = Some(file.clone());
+        })
+    };
+    let error = message(by_file());
+    assert!(
+        error.contains("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: ") && error.contains("token: "),
+        "{error}"
+    );
+    std::fs::write(&file, "container\n").unwrap();
+    found(by_file());
+    // A role that we do not take is not another one.
+    let error = message(with(&|s3| {
+        s3.instance = Some(service.url.clone());
+        s3.web_identity = Some("/var/run/token".into());
+    }));
+    assert!(
+        error.contains("AWS_WEB_IDENTITY_TOKEN_FILE (/var/run/token)"),
+        "{error}"
+    );
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// A request without its body.
 #[derive(Debug, Clone)]
@@ -30,6 +31,51 @@ impl Asked {
             .strip_prefix("bytes=")?
             .split_once('-')?;
         Some((first.parse().ok()?, last.parse().ok()?))
+    }
+}
+
+/// `text` without percent-encoding.
+pub(super) fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let code = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
+        let (byte, length) = match (byte, code) {
+            (b'%', Some(code)) => (code, 2),
+            _ => (byte, 0),
+        };
+        bytes.push(byte);
+        rest = &after[length..];
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Lets nobody through until so many have come.
+pub(super) struct Gate {
+    count: Mutex<usize>,
+    changed: Condvar,
+    wanted: usize,
+}
+
+impl Gate {
+    pub(super) fn of(wanted: usize) -> Self {
+        Self {
+            count: Mutex::new(0),
+            changed: Condvar::new(),
+            wanted,
+        }
+    }
+
+    /// False: the others did not come.
+    pub(super) fn pass(&self) -> bool {
+        let mut count = self.count.lock().unwrap();
+        *count += 1;
+        self.changed.notify_all();
+        let waited = self
+            .changed
+            .wait_timeout_while(count, Duration::from_mins(1), |n| *n < self.wanted);
+        !waited.unwrap().1.timed_out()
     }
 }
 
