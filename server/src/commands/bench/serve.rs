@@ -16,12 +16,11 @@ mod sse;
 mod tests;
 mod totals;
 
-use crate::args::Endpoint;
 use crate::config::{BenchServeConfig, LogFormat, Pace};
-use crate::output;
+use crate::output::Results;
 use crate::progress::{Progress, Unit};
 use answer::{Fault, FaultKind};
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use client::Client;
 use futures_util::{StreamExt, stream};
 use outcome::{Outcome, Series};
@@ -36,40 +35,69 @@ const FITTINGS: usize = 8;
 /// Measures, and writes the result.
 ///
 /// # Errors
-/// If the server does not answer the first request, or the result cannot be written. Failures of later requests are a
-/// part of the result.
+/// If the server does not answer the first request, or none of a series, or Ctrl-C ends it early, or the result cannot be
+/// written. Other failures are a part of the result.
 pub(crate) fn serve(config: &BenchServeConfig) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    let report = runtime.block_on(measure(config))?;
-    output::write(config.json.as_deref(), &report.json(), &report.table())
+    let results = Results::open(config.json.as_deref())?;
+    let stop = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Nobody will say so; the signal ends the process then.
+            std::future::pending::<()>().await;
+        }
+    };
+    let report = runtime.block_on(measure(config, stop))?;
+    results.write(&report.json(), &report.table())?;
+    report.check(config.paces.len())
 }
 
-async fn measure(config: &BenchServeConfig) -> anyhow::Result<Report> {
+/// Measures until the end or until `stop`, which leaves the measurements that are whole.
+async fn measure(
+    config: &BenchServeConfig,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<Report> {
+    let mut stop = std::pin::pin!(stop);
     let client = Client::new(config)?;
-    let model = model(&client, config).await?;
-    let mut requests = Requests::new(config, model);
-    settle(&client, &mut requests).await?;
+    let requests = tokio::select! {
+        requests = prepare(&client, config) => requests?,
+        () = &mut stop => bail!("stopped before anything was measured"),
+    };
+    let mut all = Vec::with_capacity(config.paces.len());
+    for (index, pace) in config.paces.iter().enumerate() {
+        let same = |other: &&Pace| *other == pace;
+        let before = config.paces[..index].iter().filter(same).count();
+        let plan = Plan {
+            pace: *pace,
+            series: pace::series(*pace, before),
+            requests: config.requests,
+            title: pace::name(*pace),
+        };
+        tokio::select! {
+            series = drive(&client, &requests, &plan, config) => all.push(series),
+            () = &mut stop => {
+                ensure!(!all.is_empty(), "stopped before a measurement was whole");
+                break;
+            }
+        }
+    }
+    Ok(Report::new(config, &requests, all))
+}
+
+/// Finds out what to send, and warms up.
+async fn prepare(client: &Client, config: &BenchServeConfig) -> anyhow::Result<Requests> {
+    let mut requests = Requests::new(config, model(client, config).await?);
+    settle(client, &mut requests).await?;
     let warmup = Plan {
         pace: Pace::Concurrency(concurrency(config)),
         series: 0,
         requests: config.warmup,
         title: "warming up".to_owned(),
     };
-    drive(&client, &requests, &warmup, config).await;
-    let mut all = Vec::with_capacity(config.paces.len());
-    for (index, pace) in config.paces.iter().enumerate() {
-        let plan = Plan {
-            pace: *pace,
-            series: index as u64 + 1,
-            requests: config.requests,
-            title: pace::name(*pace),
-        };
-        all.push(drive(&client, &requests, &plan, config).await);
-    }
-    Ok(Report::new(config, &requests, all))
+    drive(client, &requests, &warmup, config).await;
+    Ok(requests)
 }
 
 /// Requests in flight while warming up: as many as are measured first.
@@ -102,22 +130,26 @@ async fn model(client: &Client, config: &BenchServeConfig) -> anyhow::Result<Str
     }
 }
 
-/// Finds out what the server takes: whether it knows `ignore_eos` and `min_tokens`, and how many words make a text as
-/// long as asked.
+/// Finds out what the server takes: whether it knows `ignore_eos` and `min_tokens`, whether a prompt may be token ids, and
+/// how many words make a text as long as asked.
 async fn settle(client: &Client, requests: &mut Requests) -> anyhow::Result<()> {
-    let first = client.ask(requests.endpoint(), requests.body(0, 0)).await;
-    let answer = match first {
-        Err(Fault {
-            kind: FaultKind::Status(400 | 422),
-            message,
-        }) if requests.forces_length() && mentions_force(&message) => {
-            requests.do_not_force_length();
-            client.ask(requests.endpoint(), requests.body(0, 0)).await
+    let mut answer = loop {
+        match client.ask(requests.endpoint(), requests.body(0, 0)).await {
+            Ok(answer) => break answer,
+            Err(Fault {
+                kind: FaultKind::Status(400 | 422),
+                message,
+            }) if requests.forces_length() && mentions_force(&message) => {
+                requests.do_not_force_length();
+            }
+            Err(Fault {
+                kind: FaultKind::Status(400 | 422),
+                message,
+            }) if requests.writes_ids() && wants_text(&message) => requests.write_words(),
+            Err(fault) => return Err(first_failed(&fault)),
         }
-        other => other,
     };
-    let mut answer = answer.map_err(|fault| first_failed(&fault))?;
-    if !matches!(requests.endpoint(), Endpoint::Chat | Endpoint::Rerank) {
+    if requests.writes_ids() {
         return Ok(());
     }
     for attempt in 1..FITTINGS {
@@ -137,6 +169,11 @@ async fn settle(client: &Client, requests: &mut Requests) -> anyhow::Result<()> 
 
 fn mentions_force(message: &str) -> bool {
     message.contains("ignore_eos") || message.contains("min_tokens")
+}
+
+/// Whether the message of a refusal is about a type: that of prompts is the one there are two of.
+fn wants_text(message: &str) -> bool {
+    message.contains("string") || message.contains("str type")
 }
 
 fn first_failed(fault: &Fault) -> anyhow::Error {

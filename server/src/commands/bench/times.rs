@@ -57,8 +57,11 @@ pub(super) fn json(all: &[Times]) -> Value {
     Value::Object(all.iter().filter_map(one).collect::<Map<_, _>>())
 }
 
-/// A table in ms. What has no samples is left out.
+/// A table in ms. What has no samples is left out; without any there is no table.
 pub(super) fn table(all: &[Times]) -> String {
+    if all.iter().all(|times| times.seconds.is_empty()) {
+        return String::new();
+    }
     let row = |title: &str, cells: [String; 5]| {
         let cells = cells.map(|cell| format!("{cell:>11}")).concat();
         format!("  {title:<24}{cells}\n")
@@ -109,5 +112,6 @@ mod tests {
             "  a                            500.00     500.00     725.00     745.00     750.00";
         assert_eq!(table(&all).lines().nth(1), Some(line));
         assert_eq!(table(&all).lines().count(), 2);
+        assert_eq!(table(&all[1..]), "");
     }
 }

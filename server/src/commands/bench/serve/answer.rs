@@ -16,6 +16,8 @@ pub(super) struct Answer {
     pub(super) input: Option<usize>,
     /// Tokens of the output, as the server counts.
     pub(super) output: Option<usize>,
+    /// Tokens of the prompt that were not computed, as the server counts.
+    pub(super) cached: Option<usize>,
 }
 
 /// How a request can fail.
@@ -72,8 +74,8 @@ impl fmt::Display for Fault {
 /// A chunk of a stream, or a reply that is none.
 #[derive(Debug, Deserialize)]
 struct Body {
-    #[serde(default)]
-    choices: Vec<Choice>,
+    /// Some servers say null where there is none.
+    choices: Option<Vec<Choice>>,
     usage: Option<Usage>,
     error: Option<Value>,
 }
@@ -101,6 +103,14 @@ struct Usage {
     completion: Option<usize>,
     #[serde(rename = "total_tokens")]
     total: Option<usize>,
+    #[serde(rename = "prompt_tokens_details")]
+    details: Option<Details>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Details {
+    #[serde(rename = "cached_tokens")]
+    cached: Option<usize>,
 }
 
 impl Choice {
@@ -121,6 +131,8 @@ impl Answer {
         if let Some(usage) = usage {
             self.input = usage.prompt.or(usage.total).or(self.input);
             self.output = usage.completion.or(self.output);
+            let cached = usage.details.and_then(|details| details.cached);
+            self.cached = cached.or(self.cached);
         }
     }
 
@@ -194,10 +206,11 @@ impl Reading {
                 self.fault = Some(Fault::new(FaultKind::InStream, text));
             }
             Ok(body) => {
-                if body.choices.iter().any(Choice::has_text) {
+                let choices = body.choices.unwrap_or_default();
+                if choices.iter().any(Choice::has_text) {
                     self.answer.texts.push(at);
                 }
-                self.finished |= body.choices.iter().any(|c| c.finish_reason.is_some());
+                self.finished |= choices.iter().any(|c| c.finish_reason.is_some());
                 self.answer.count(body.usage);
             }
         }

@@ -65,6 +65,7 @@ impl Outcome {
             Ok(answer) => {
                 json["input_tokens"] = json!(answer.input);
                 json["output_tokens"] = json!(answer.output);
+                json["cached_tokens"] = json!(answer.cached);
                 json["texts"] = answer.texts.iter().map(|at| seconds(*at)).collect();
             }
             Err(fault) => {

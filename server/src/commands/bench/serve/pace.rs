@@ -27,6 +27,17 @@ pub(super) fn arrivals(
     due.collect()
 }
 
+/// What the series of `pace` goes by, after `before` others of the same: its prompts and arrivals depend on that and not on
+/// what else is measured, so that no two paces share prompts, in this run or in another.
+pub(super) fn series(pace: Pace, before: usize) -> u64 {
+    let (kind, value) = match pace {
+        Pace::Concurrency(n) => (1, n as u64),
+        Pace::Rate(rate) => (2, rate.to_bits()),
+    };
+    let one = Random::new(kind, value).next();
+    Random::new(one, before as u64).next()
+}
+
 /// For people.
 pub(super) fn name(pace: Pace) -> String {
     match pace {
@@ -57,6 +68,21 @@ mod tests {
         // The same moments, twice as fast.
         let fast = take(8.0, 1, 1)[99].unwrap().as_secs_f64();
         assert!((fast * 2.0 - due[99].unwrap().as_secs_f64()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn series_differ_by_pace_and_by_how_often_it_was_measured() {
+        let (two, four) = (Pace::Rate(2.0), Pace::Rate(4.0));
+        assert_eq!(series(two, 0), series(two, 0));
+        let all = [
+            series(two, 0),
+            series(two, 1),
+            series(four, 0),
+            series(Pace::Concurrency(2), 0),
+            series(Pace::Concurrency(4), 0),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.into();
+        assert_eq!(distinct.len(), all.len());
     }
 
     #[test]

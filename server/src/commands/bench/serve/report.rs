@@ -7,6 +7,7 @@ use super::totals::{Goals, Totals};
 use crate::commands::bench::environment;
 use crate::commands::bench::times::{self, Tail};
 use crate::config::{BenchServeConfig, Pace};
+use anyhow::{bail, ensure};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -64,6 +65,13 @@ impl Series {
             );
         }
         text += &lengths("inputs", totals.inputs, goals.input);
+        if let Some(cached) = totals.cached_tokens.filter(|cached| *cached > 0) {
+            let _ = writeln!(
+                text,
+                "  {cached} of {} input tokens were in the server's cache and not computed; prompts of another --seed are not",
+                totals.input_tokens
+            );
+        }
         text += &lengths("outputs", totals.outputs, goals.output.unwrap_or(0));
         for (kind, (count, message)) in &totals.faults {
             let _ = writeln!(text, "  failed: {count} x {kind} (the first: {message})");
@@ -92,10 +100,13 @@ impl Report {
             n => format!("{n} x "),
         };
         let forced = config.output_len.map(|_| requests.forces_length());
-        let unforced = match forced {
-            Some(false) => "; the server does not take ignore_eos: outputs may end early",
-            _ => "",
-        };
+        let mut remarks = String::new();
+        if forced == Some(false) {
+            remarks += "; the server does not take ignore_eos: outputs may end early";
+        }
+        if requests.writes_words() {
+            remarks += "; the server does not take token ids: prompts are words";
+        }
         Self {
             facts: json!({
                 "schema": SCHEMA,
@@ -108,6 +119,7 @@ impl Report {
                     "output_len": config.output_len,
                     "documents": config.documents,
                     "ignore_eos": forced,
+                    "token_ids": requests.writes_ids(),
                     "seed": config.seed,
                     "timeout_seconds": config.timeout.as_secs(),
                     "new_connections": config.new_connections,
@@ -117,7 +129,7 @@ impl Report {
                 },
             }),
             title: format!(
-                "{} {endpoint}, model {}: {documents}{}{} tokens, seed {}, {} requests before to warm up{unforced}\n",
+                "{} {endpoint}, model {}: {documents}{}{} tokens, seed {}, {} requests before to warm up{remarks}\n",
                 config.url,
                 requests.model(),
                 config.input_len,
@@ -132,6 +144,23 @@ impl Report {
             },
             series,
         }
+    }
+
+    /// Whether this is what was asked for.
+    ///
+    /// # Errors
+    /// If there are fewer than `asked` series, or one has no answer.
+    pub(super) fn check(&self, asked: usize) -> anyhow::Result<()> {
+        let failed = |series: &&Series| series.outcomes.iter().all(|one| one.answer.is_err());
+        if let Some(series) = self.series.iter().find(failed) {
+            bail!("{}: no request was answered", pace::name(series.pace));
+        }
+        let there = self.series.len();
+        ensure!(
+            there == asked,
+            "stopped: {there} of {asked} measurements are whole"
+        );
+        Ok(())
     }
 
     pub(super) fn json(&self) -> Value {
@@ -178,6 +207,7 @@ mod tests {
                 end: ms(end),
                 input: Some(10),
                 output: Some(5),
+                cached: None,
             }),
         }
     }
@@ -249,6 +279,7 @@ mod tests {
         assert_eq!(faults, [("disconnected", 1), ("http 503", 2)]);
         let json = series.json(&GOALS);
         assert_eq!(json["failed"], 3);
+        assert_eq!(json["cached_input_tokens"], Value::Null);
         assert_eq!(json["rate"], 2.0);
         assert_eq!(json["requests"].as_array().unwrap().len(), 7);
         assert_eq!(json["requests"][4]["error"]["kind"], "http 503");
@@ -257,6 +288,7 @@ mod tests {
             json!([0.1, 0.2, 0.1, 0.01])
         );
         let table = series.table(&GOALS);
+        assert!(!table.contains("cache"), "{table}");
         for part in [
             "2 a second: 4 of 7 requests answered in 0.9 s",
             "good: 2, 2.22 requests/s",
@@ -265,5 +297,40 @@ mod tests {
         ] {
             assert!(table.contains(part), "`{part}` in\n{table}");
         }
+    }
+    #[test]
+    fn what_the_server_had_cached_is_said_with_a_way_out() {
+        let mut outcomes = [0, 4, 6].map(|cached| {
+            let mut outcome = outcome(0, 0, &[100], 100);
+            outcome.answer.as_mut().unwrap().cached = Some(cached);
+            outcome
+        });
+        let mut series = Series {
+            pace: Pace::Concurrency(1),
+            outcomes: outcomes.to_vec(),
+        };
+        assert_eq!(series.json(&GOALS)["cached_input_tokens"], 10);
+        let table = series.table(&GOALS);
+        let expected = "  10 of 30 input tokens were in the server's cache and not computed; prompts of another --seed are not\n";
+        assert!(table.contains(expected), "{table}");
+        for outcome in &mut outcomes {
+            outcome.answer.as_mut().unwrap().cached = Some(0);
+        }
+        series.outcomes = outcomes.to_vec();
+        assert_eq!(series.json(&GOALS)["cached_input_tokens"], 0);
+        assert!(!series.table(&GOALS).contains("cache"));
+    }
+
+    #[test]
+    fn a_series_without_an_answer_has_no_table_of_times() {
+        let series = Series {
+            pace: Pace::Concurrency(1),
+            outcomes: vec![failed(FaultKind::Status(503))],
+        };
+        let table = series.table(&GOALS);
+        assert!(
+            table.contains("0 of 1 requests answered") && !table.contains("p99"),
+            "{table}"
+        );
     }
 }

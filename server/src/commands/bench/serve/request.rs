@@ -36,6 +36,8 @@ pub(super) struct Requests {
     /// The last attempt: words, and tokens of a text.
     fitted: Option<(usize, f64)>,
     force_length: bool,
+    /// Where ids might stand.
+    writes_words: bool,
 }
 
 impl Requests {
@@ -51,6 +53,7 @@ impl Requests {
             words: config.input_len,
             fitted: None,
             force_length: config.output_len.is_some(),
+            writes_words: false,
         }
     }
 
@@ -70,6 +73,21 @@ impl Requests {
     /// For servers that do not know these fields.
     pub(super) fn do_not_force_length(&mut self) {
         self.force_length = false;
+    }
+
+    /// Whether inputs are token ids, which need not be fitted.
+    pub(super) fn writes_ids(&self) -> bool {
+        !self.writes_words && !matches!(self.endpoint, Endpoint::Chat | Endpoint::Rerank)
+    }
+
+    /// Whether inputs are words though the endpoint might take ids.
+    pub(super) fn writes_words(&self) -> bool {
+        self.writes_words
+    }
+
+    /// For servers that take no token ids.
+    pub(super) fn write_words(&mut self) {
+        self.writes_words = true;
     }
 
     /// Tokens that the server should count in the input of each request.
@@ -100,11 +118,12 @@ impl Requests {
 
     /// The body of request `index` of `series`.
     pub(super) fn body(&self, series: u64, index: u64) -> String {
-        let mut random = Random::new(self.seed, series << 40 | index);
+        let series = Random::new(self.seed, series).next();
+        let mut random = Random::new(series, index);
         let mut body = json!({"model": self.model});
         match self.endpoint {
-            Endpoint::Completions => body["prompt"] = self.ids(&mut random),
-            Endpoint::Embeddings | Endpoint::Classify => body["input"] = self.ids(&mut random),
+            Endpoint::Completions => body["prompt"] = self.input(&mut random),
+            Endpoint::Embeddings | Endpoint::Classify => body["input"] = self.input(&mut random),
             Endpoint::Chat => {
                 body["messages"] =
                     json!([{"role": "user", "content": text(&mut random, self.words)}]);
@@ -128,7 +147,10 @@ impl Requests {
         body.to_string()
     }
 
-    fn ids(&self, random: &mut Random) -> Value {
+    fn input(&self, random: &mut Random) -> Value {
+        if self.writes_words {
+            return json!(text(random, self.words));
+        }
         let range = u64::from(self.ids.end - self.ids.start);
         let ids = (0..self.input_len).map(|_| u64::from(self.ids.start) + random.below(range));
         ids.collect()
@@ -156,6 +178,7 @@ mod tests {
             words: input_len,
             fitted: None,
             force_length: false,
+            writes_words: false,
         }
     }
 

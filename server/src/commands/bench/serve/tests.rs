@@ -1,6 +1,6 @@
 //! `koma bench serve` against our own server over toy models, and against a scripted one. Counts only; nothing is timed.
 
-use super::measure;
+use super::report::Report;
 use crate::args::{BenchCommand, Cli, Command};
 use crate::config::{BenchServeConfig, Surroundings};
 use axum::Router;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 
 fn config(url: &str, arguments: &str) -> BenchServeConfig {
     let words = ["koma", "bench", "serve", "--url", url].into_iter();
@@ -35,6 +35,10 @@ fn config(url: &str, arguments: &str) -> BenchServeConfig {
     };
     let environment = std::iter::empty::<(String, String)>().collect();
     BenchServeConfig::resolve(&args, &environment, &around).unwrap()
+}
+
+async fn measure(config: &BenchServeConfig) -> anyhow::Result<Report> {
+    super::measure(config, std::future::pending()).await
 }
 
 /// The JSON of a measurement.
@@ -388,6 +392,108 @@ async fn a_server_that_refuses_ignore_eos_is_asked_without() {
     assert_eq!(found["settings"]["ignore_eos"], false);
     assert_eq!(found["series"][0]["output_lengths"]["other"], 2);
     assert!(report.table().contains("outputs may end early"));
+}
+
+#[tokio::test]
+async fn a_server_that_wants_text_gets_words_of_the_length_asked_for() {
+    let stub = Stub::start(|_, body| match body["prompt"].as_str() {
+        None => Act::Say(
+            422,
+            "application/json",
+            json!({"detail": [{"msg": "Input should be a valid string"}]}).to_string(),
+        ),
+        Some(text) => {
+            let usage =
+                json!({"prompt_tokens": text.split(' ').count() + 1, "completion_tokens": 2});
+            stream(tokens(2).replace(
+                &json!({"prompt_tokens": 5, "completion_tokens": 2}).to_string(),
+                &usage.to_string(),
+            ))
+        }
+    })
+    .await;
+    let arguments = "--input-len 9 --output-len 2 --warmup 0 --requests 3";
+    let report = measure(&config(&stub.url, arguments)).await.unwrap();
+    check(&report.json(), 3, [9, 2]);
+    assert_eq!(report.json()["settings"]["token_ids"], false);
+    assert!(report.table().contains("prompts are words"));
+}
+
+#[tokio::test]
+async fn counts_alone_may_come_with_null_for_choices() {
+    let body = tokens(2).replace("\"choices\":[],", "\"choices\":null,");
+    assert!(body.contains("null,\"usage\""));
+    let stub = Stub::start(move |_, _| stream(body.clone())).await;
+    let found = bench(&stub.url, &format!("{SMALL} --requests 2")).await;
+    check(&found, 2, [5, 2]);
+    assert_eq!(found["settings"]["token_ids"], true);
+}
+
+#[tokio::test]
+async fn runs_at_other_paces_have_other_prompts_and_what_is_cached_is_counted() {
+    let stub = Stub::start(|_, _| {
+        let usage = json!({
+            "prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4},
+        });
+        stream(tokens(2).replace(
+            &json!({"prompt_tokens": 5, "completion_tokens": 2}).to_string(),
+            &usage.to_string(),
+        ))
+    })
+    .await;
+    for pace in [
+        "--rate 2000",
+        "--rate 4000",
+        "--concurrency 3",
+        "--rate 3000,3000",
+    ] {
+        let found = bench(&stub.url, &format!("{SMALL} --requests 3 {pace}")).await;
+        assert_eq!(found["series"][0]["cached_input_tokens"], 12, "{found:#}");
+    }
+    // The first request of each run, which is not measured, is the same.
+    let bodies = stub.bodies();
+    let prompts: BTreeSet<String> = bodies.iter().map(|b| b["prompt"].to_string()).collect();
+    assert_eq!((bodies.len(), prompts.len()), (4 + 5 * 3, 1 + 5 * 3));
+}
+
+#[tokio::test]
+async fn a_series_without_an_answer_is_named() {
+    let stub = Stub::start(|index, _| match index {
+        0..4 => stream(tokens(2)),
+        _ => Act::Say(503, "text/plain", "full".to_owned()),
+    })
+    .await;
+    let arguments = format!("{SMALL} --requests 3 --concurrency 1,2");
+    let report = measure(&config(&stub.url, &arguments)).await.unwrap();
+    let error = report.check(2).unwrap_err().to_string();
+    assert_eq!(error, "2 at once: no request was answered");
+    assert_eq!(report.json()["series"][0]["answered"], 3);
+}
+
+#[tokio::test]
+async fn what_was_measured_before_it_was_stopped_is_kept() {
+    let stopped = Arc::new(Notify::new());
+    let stop = Arc::clone(&stopped);
+    let stub = Stub::start(move |index, _| {
+        if index < 4 {
+            return stream(tokens(2));
+        }
+        stop.notify_one();
+        Act::Never
+    })
+    .await;
+    let config = config(
+        &stub.url,
+        &format!("{SMALL} --requests 3 --concurrency 1,2"),
+    );
+    let report = super::measure(&config, stopped.notified()).await.unwrap();
+    let error = report.check(2).unwrap_err().to_string();
+    assert_eq!(error, "stopped: 1 of 2 measurements are whole");
+    check(&report.json(), 3, [5, 2]);
+    report.check(1).unwrap();
+    // Control: nothing is whole.
+    let stopped = super::measure(&config, std::future::ready(())).await;
+    assert!(stopped.unwrap_err().to_string().contains("stopped before"));
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub(super) struct Totals {
     pub(super) seconds: f64,
     pub(super) input_tokens: usize,
     pub(super) output_tokens: usize,
+    /// Input tokens that the server found in its cache; none if it does not say.
+    pub(super) cached_tokens: Option<usize>,
     /// Requests that kept all limits.
     pub(super) good: Option<usize>,
     /// Requests whose input the server counted as asked for, otherwise, and not at all.
@@ -57,6 +59,12 @@ impl Totals {
                 Some(_) => answers.iter().map(|answer| tokens(answer)).sum(),
                 None => 0,
             },
+            cached_tokens: answers
+                .iter()
+                .filter_map(|answer| answer.cached)
+                .fold(None, |sum: Option<usize>, cached| {
+                    Some(sum.unwrap_or(0) + cached)
+                }),
             good: goals
                 .goodput
                 .map(|limits| outcomes().filter(|o| o.is_good(limits)).count()),
@@ -82,6 +90,7 @@ impl Totals {
             "seconds": self.seconds,
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
+            "cached_input_tokens": self.cached_tokens,
             "requests_per_second": self.rate(self.answered),
             "input_tokens_per_second": self.rate(self.input_tokens),
             "output_tokens_per_second": self.rate(self.output_tokens),
