@@ -289,6 +289,24 @@ fn a_model_that_cannot_be_loaded_ends_the_process_with_code_1() {
         "{text}"
     );
     assert!(text.contains("broken.gguf"), "{text}");
+    // What is wrong with the place of the result is said before anything is loaded.
+    let json = "/nowhere/result.json";
+    for command in ["bench throughput", "bench latency", "plan"] {
+        let words = command.split(' ').chain(["--json", json, source]);
+        let arguments: Vec<&str> = words.collect();
+        let expected = "error: --json: /nowhere/result.json cannot be written: ";
+        check(&arguments, &[], 1, &[expected]);
+    }
+    check(&["doctor", "--json", json], &[], 1, &["--json: ", json]);
+    let url = [
+        "bench",
+        "serve",
+        "--url",
+        "http://127.0.0.1:1",
+        "--json",
+        json,
+    ];
+    check(&url, &[], 1, &["--json: ", json]);
     let arguments = ["bench", "throughput", "--log", "error", source];
     check(&arguments, &[], 1, &["model `broken` cannot be loaded"]);
 }

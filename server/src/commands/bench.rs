@@ -17,7 +17,7 @@ mod times;
 use super::device::Devices;
 use super::start;
 use crate::config::{BenchConfig, LogFormat};
-use crate::output;
+use crate::output::Results;
 use crate::progress::{Progress, Unit};
 use anyhow::{bail, ensure};
 use koma_engine::models::kernels::Team;
@@ -39,11 +39,12 @@ const SHORTEST_RUN: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the model cannot be loaded or is not for such a load, or the result cannot be written.
 pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
+    let results = Results::open(config.json.as_deref())?;
     let report = measured(config, SHORTEST_RUN, |info, load, runs| {
         let runs = runs.iter().map(|batches| Run::of(batches));
         Report::new(config, info, load, runs.collect())
     })?;
-    output::write(config.json.as_deref(), &report.json(), &report.table())
+    results.write(&report.json(), &report.table())
 }
 
 /// Measures how long requests take, and writes the result.
@@ -51,10 +52,11 @@ pub(crate) fn throughput(config: &BenchConfig) -> anyhow::Result<()> {
 /// # Errors
 /// As [`throughput`].
 pub(crate) fn latency(config: &BenchConfig) -> anyhow::Result<()> {
+    let results = Results::open(config.json.as_deref())?;
     let report = measured(config, Duration::ZERO, |info, load, runs| {
         latency::Report::new(config, info, load, &runs.concat())
     })?;
-    output::write(config.json.as_deref(), &report.json(), &report.table())
+    results.write(&report.json(), &report.table())
 }
 
 /// Loads the model, runs the load, and makes `report` of the measured runs, each made of one batch or as many as last for
@@ -70,7 +72,8 @@ fn measured<T>(
         config.batch,
         config.model.max_running
     );
-    let mut loaded = start::load_model(&config.model, &config.process, &Devices::default())?;
+    let model = start::fetched(&config.model, &config.process)?;
+    let mut loaded = start::load_model(&model, &config.process, &Devices::default())?;
     let load = fit(config, &mut loaded)?;
     let engine_config = engine_config(config, &loaded, &load);
     let team = Arc::new(Team::new(config.process.threads));

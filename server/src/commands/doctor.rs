@@ -12,7 +12,7 @@ mod rates;
 mod report;
 
 use crate::config::DoctorConfig;
-use crate::output;
+use crate::output::Results;
 use facts::Facts;
 use neuron::Neuron;
 use report::Report;
@@ -22,6 +22,7 @@ use report::Report;
 /// # Errors
 /// If the result cannot be written.
 pub(crate) fn doctor(config: &DoctorConfig) -> anyhow::Result<()> {
+    let results = Results::open(config.json.as_deref())?;
     let folder = config.folder.clone();
     let folder = folder.unwrap_or_else(crate::args::temporary_folder);
     let before = Facts::take();
@@ -33,8 +34,9 @@ pub(crate) fn doctor(config: &DoctorConfig) -> anyhow::Result<()> {
         facts: before,
         neuron: Neuron::look(config.neuron_library.as_deref()),
         rates,
+        free: disk::free(&folder).ok(),
         folder,
         disk: disk.map_err(|error| error.to_string()),
     };
-    output::write(config.json.as_deref(), &report.json(), &report.text())
+    results.write(&report.json(), &report.text())
 }

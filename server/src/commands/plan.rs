@@ -10,7 +10,7 @@ mod tests;
 
 use super::start;
 use crate::config::{DeviceChoice, PlanConfig};
-use crate::output;
+use crate::output::Results;
 use anyhow::{Context, ensure};
 use koma_engine::models::kernels::{StandIns, Team};
 use koma_engine::models::{Outline, outline, rehearsal, tokenizer};
@@ -28,8 +28,9 @@ const OUTPUT_LEN: usize = 64;
 /// # Errors
 /// If the model could not be loaded, does not fit, or is not for such a load, or the result cannot be written.
 pub(crate) fn plan(config: &PlanConfig) -> anyhow::Result<()> {
+    let results = Results::open(config.json.as_deref())?;
     let report = forecast_of(config)?;
-    output::write(config.json.as_deref(), &report.json(), &report.text())
+    results.write(&report.json(), &report.text())
 }
 
 fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
@@ -39,15 +40,16 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
          device does is measured on one: `koma serve --device neuron`, then `koma bench serve` (see neuron-export/README.md)"
     );
     let process = resident();
+    let source = start::fetched(&config.model, &config.process)?.source;
     let options = start::options(&config.model, &config.process);
     let unloadable = || start::cannot_load(&config.model);
-    let known = outline(&config.model.source, &options);
+    let known = outline(&source, &options);
     let mut outline = known.with_context(unloadable)?;
     start::limit(&config.model, &mut outline.limits)?;
     let load = load(config, &outline)?;
     let before = resident();
     // Kept until its memory is known.
-    let words = tokenizer(&config.model.source, &options).with_context(unloadable)?;
+    let words = tokenizer(&source, &options).with_context(unloadable)?;
     let tokenizer = resident().saturating_sub(before);
     drop(words);
 
@@ -69,7 +71,7 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
     let team = Arc::new(Team::new(config.process.threads));
     let isa = config.process.isa;
     let stand_ins = StandIns::new(outline.weight_bytes.min(STAND_INS));
-    let model = rehearsal(&config.model.source, &options, stand_ins).with_context(unloadable)?;
+    let model = rehearsal(&source, &options, stand_ins).with_context(unloadable)?;
     let found = forecast((&outline, model), &load, &engine, &team, isa)?;
     Ok(Report {
         config: config.clone(),

@@ -129,6 +129,7 @@ mod tests {
             stolen: Some(0.0),
             rates: Vec::new(),
             folder: "data".into(),
+            free: Some(1 << 40),
             disk: Ok(Disk {
                 read: 1e9,
                 direct: true,

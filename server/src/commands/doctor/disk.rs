@@ -3,7 +3,7 @@
 use anyhow::Context;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Bytes of the file that is read.
@@ -23,36 +23,61 @@ pub(super) struct Disk {
     pub(super) direct: bool,
 }
 
-/// A file that is gone at the end.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // It is in nobody's way if it stays.
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// A file without a name, open to be written, and to be read in one or two ways.
+struct Nameless {
+    write: File,
+    /// Past the cache, where the file system can.
+    direct: Option<File>,
+    read: File,
 }
 
-/// Writes a file into `folder`, or the next one above that is there, reads it, and removes it.
+/// Writes a file into `folder`, or the next one above that is there, and reads it. It has no name, so that nothing is left
+/// however this process ends.
 pub(super) fn measure(folder: &Path) -> anyhow::Result<Disk> {
-    let mut above = folder.ancestors();
-    let folder = above.find(|above| above.exists()).unwrap_or(Path::new("."));
-    let path = folder.join(format!(".koma-doctor-{}", std::process::id()));
-    let file = Temporary(path);
-    write(&file.0).with_context(|| file.0.display().to_string())?;
-    if let Some(read) = direct(&file.0).and_then(|file| time(file).ok()) {
+    let folder = there(folder);
+    let named = || folder.display().to_string();
+    let mut file = Nameless::open(folder).with_context(named)?;
+    write(&mut file.write).with_context(named)?;
+    if let Some(read) = file.direct.and_then(|file| time(file).ok()) {
         return Ok(Disk { read, direct: true });
     }
-    let read = File::open(&file.0).and_then(time);
-    let read = read.with_context(|| file.0.display().to_string())?;
+    let read = time(file.read).with_context(named)?;
     Ok(Disk {
         read,
         direct: false,
     })
 }
 
-fn write(path: &Path) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+/// Bytes that are free on the disk under `folder`.
+pub(super) fn free(folder: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(there(folder))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// The folder, or the next one above that is there.
+fn there(folder: &Path) -> &Path {
+    let mut above = folder.ancestors();
+    above.find(|above| above.exists()).unwrap_or(Path::new("."))
+}
+
+impl Nameless {
+    fn open(folder: &Path) -> std::io::Result<Self> {
+        let path = folder.join(format!(".koma-doctor-{}", std::process::id()));
+        let write = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        let (direct, read) = (direct(&path), File::open(&path));
+        std::fs::remove_file(&path)?;
+        Ok(Self {
+            write,
+            direct,
+            read: read?,
+        })
+    }
+}
+
+fn write(file: &mut File) -> std::io::Result<()> {
     // Not all the same: some disks do not store zeros.
     let piece: Vec<u8> = (0..PIECE).map(|i| (i * 31 % 251) as u8).collect();
     for _ in 0..SIZE / PIECE {
@@ -105,10 +130,15 @@ mod tests {
     #[test]
     fn nothing_is_left_behind() {
         let folder = tempfile::tempdir().unwrap();
+        // Not even while it is measured, when the process may be ended.
+        let open = Nameless::open(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        drop(open);
         let inner = folder.path().join("new");
         let disk = measure(&inner).unwrap();
         assert!(disk.read > 0.0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(free(&inner).unwrap() > 0);
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         let error = measure(&file).unwrap_err();

@@ -33,6 +33,8 @@ pub(super) struct Report {
     pub(super) stolen: Option<f64>,
     pub(super) rates: Vec<Rate>,
     pub(super) folder: PathBuf,
+    /// Bytes on the disk under it.
+    pub(super) free: Option<u64>,
     pub(super) disk: Result<Disk, String>,
 }
 
@@ -88,6 +90,7 @@ impl Report {
             "rates": self.rates.iter().map(rate).collect::<Map<_, _>>(),
             "disk": {
                 "folder": self.folder,
+                "free_bytes": self.free,
                 "read_bytes_per_second": self.disk.as_ref().ok().map(|disk| disk.read),
                 "past_the_cache": self.disk.as_ref().ok().map(|disk| disk.direct),
             },
@@ -158,7 +161,11 @@ impl Report {
             }
             Err(_) => "unknown".to_owned(),
         };
-        line("disk", format!("{}: {disk}", self.folder.display()));
+        let free = match self.free {
+            Some(bytes) => format!("{:.1} GiB free", bytes as f64 / f64::from(1 << 30)),
+            None => "free space unknown".to_owned(),
+        };
+        line("disk", format!("{}: {disk}, {free}", self.folder.display()));
         line("neuron", self.neuron.text());
         let advice = advice(self);
         if advice.is_empty() {
@@ -202,10 +209,11 @@ impl Report {
             .group_cores
             .map_or("no limit".to_owned(), |n| format!("{n:.2}"));
         format!(
-            "{} threads; {} of {} allowed, on {}, {}, {}; container: {quota}",
+            "{} threads; {} of {} allowed ({}), on {}, {}, {}; container: {quota}",
             self.process.threads,
             survey.allowed.len(),
             count(survey.online, "processor"),
+            ranges(&survey.allowed),
             count(survey.cores, "core"),
             count(survey.sockets, "socket"),
             count(survey.memory_nodes, "memory node"),
@@ -238,6 +246,24 @@ impl Report {
     }
 }
 
+/// Numbers in order as `0-3, 7`.
+fn ranges(numbers: &[usize]) -> String {
+    let follows = |a: &usize, b: &usize| a + 1 == *b;
+    let runs = numbers.chunk_by(follows).filter_map(|run| {
+        let (first, last) = (run.first()?, run.last()?);
+        Some(if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        })
+    });
+    let text = runs.collect::<Vec<_>>().join(", ");
+    if text.is_empty() {
+        return "unknown which".to_owned();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +281,13 @@ mod tests {
                 log_filter: "info".to_owned(),
                 fetch: koma_engine::models::FetchOptions::default(),
             },
-            facts: Facts::default(),
+            facts: Facts {
+                survey: koma_engine::Survey {
+                    allowed: vec![0, 1, 2, 5, 7, 8],
+                    ..Default::default()
+                },
+                ..Facts::default()
+            },
             neuron: Neuron::none(),
             stolen: None,
             rates: vec![Rate {
@@ -264,6 +296,7 @@ mod tests {
                 all: 3e10,
             }],
             folder: "data".into(),
+            free: Some(3 << 29),
             disk: Err("no such folder".to_owned()),
         };
         let (text, json) = (report.text(), report.json());
@@ -271,7 +304,8 @@ mod tests {
             "portable (",
             "read          15.0 GB/s with one thread, 30.0 with 2",
             "kernel unknown",
-            "disk          data: unknown",
+            "disk          data: unknown, 1.5 GiB free",
+            "allowed (0-2, 5, 7-8)",
             "no such folder",
             "neuron        no device; no runtime (",
             "container: no limit",
@@ -281,6 +315,7 @@ mod tests {
         assert_eq!(json["schema"], SCHEMA);
         assert_eq!(json["rates"]["read"]["all_threads"], 3e10);
         assert_eq!(json["disk"]["read_bytes_per_second"], Value::Null);
+        assert_eq!(json["disk"]["free_bytes"], 3 << 29);
         let advice = json["advice"].as_array().unwrap();
         assert!(
             advice

@@ -3,7 +3,7 @@
 //! Invariant: every number printed was given, measured by `koma bench`, or computed here from these two.
 
 use crate::args::CostArgs;
-use crate::output::{self, table};
+use crate::output::{Results, table};
 use anyhow::{Context, bail, ensure};
 use koma_neuron_export::manifest::Manifest;
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ pub(crate) fn cost(args: &CostArgs) -> anyhow::Result<()> {
         "weights_hash": manifest.source.weights_hash,
         "rows": all.iter().map(Priced::json).collect::<Vec<_>>(),
     });
-    output::write(args.json.as_deref(), &json, &text(&all))
+    Results::open(args.json.as_deref())?.write(&json, &text(&all))
 }
 
 /// The measurements in a file, of the model with these weights.

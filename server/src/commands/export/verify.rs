@@ -2,7 +2,7 @@
 
 use super::interrupt::interruptible;
 use crate::config::{Expected, VerifyConfig};
-use crate::output::{self, table};
+use crate::output::{Results, table};
 use anyhow::{Context, bail};
 use koma_neuron_export::manifest::Manifest;
 use koma_neuron_export::models::kernels::{Class, Cx, Team};
@@ -19,6 +19,7 @@ use std::sync::Arc;
 /// # Errors
 /// If something cannot be checked, or does not pass.
 pub(crate) fn verify(config: &VerifyConfig) -> anyhow::Result<()> {
+    let results = Results::open(config.json.as_deref())?;
     let manifest = Manifest::read(&config.artifact)?;
     let reference = match &config.expected {
         Expected::Golden(folder) => Reference::golden(folder, &manifest)?,
@@ -30,11 +31,7 @@ pub(crate) fn verify(config: &VerifyConfig) -> anyhow::Result<()> {
     } else {
         interruptible(|stop| check(artifact, &reference, &config.options, stop))??
     };
-    output::write(
-        config.json.as_deref(),
-        &json(&verified),
-        &text(&verified, &reference),
-    )?;
+    results.write(&json(&verified), &text(&verified, &reference))?;
     if !verified.passes {
         bail!(
             "{} does not agree with {}",
