@@ -78,7 +78,7 @@ def test_ctrl_c_stops_a_reply_and_frees_its_blocks(chat) -> None:
     terminal.line("Tell me a long story about a very long journey, with every detail.")
     terminal.until(r"\S")
     terminal.type(CTRL_C)
-    terminal.until("stopped; what there is of the reply stays in the conversation")
+    terminal.until(r"stopped\nwhat there is of the reply stays in the conversation")
     terminal.until("> ")
     terminal.line("/stats")
     terminal.until(r"1 turns, \d+ of \d+ tokens; 0 of \d+ cache blocks in use\n")

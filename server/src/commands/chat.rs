@@ -4,7 +4,7 @@
 //! where lines come from ([`Input`]).
 //!
 //! Invariants: standard output holds replies and nothing else, remarks go to standard error; at a prompt no request is left
-//! in the engine; nothing of a conversation is written to a file.
+//! in the engine, but after a second Ctrl-C, which is said; nothing of a conversation is written to a file.
 
 mod command;
 mod input;
@@ -94,11 +94,17 @@ struct Chat {
 /// How a reply went.
 struct Reply {
     text: String,
+    /// None: Ctrl-C did not let it end.
+    ended: Option<Ended>,
+    /// Stopped by Ctrl-C.
+    cancelled: bool,
+}
+
+/// What the engine says at the end of a reply.
+struct Ended {
     reason: FinishReason,
     usage: Usage,
     timings: Timings,
-    /// Stopped by Ctrl-C.
-    cancelled: bool,
 }
 
 impl Chat {
@@ -151,28 +157,40 @@ impl Chat {
                 return Err(error);
             }
         };
-        let remarks = self.remarks(&reply);
+        let remarks = remarks(&reply, self.session.window());
         self.session.end(&reply.text);
-        self.screen.remark(&remarks);
+        if !remarks.is_empty() {
+            self.screen.remark(&remarks);
+        }
         Ok(())
     }
+}
 
-    fn remarks(&self, reply: &Reply) -> String {
-        let window = self.session.window();
-        let used = reply.usage.prompt + reply.usage.completion;
-        let remark = if reply.cancelled {
-            "\nstopped; what there is of the reply stays in the conversation".to_owned()
-        } else if used >= window {
-            format!(
-                "\nthe model's window of {window} tokens is full; /reset begins a new conversation"
-            )
-        } else if reply.reason == FinishReason::Length {
-            "\ncut off at --max-tokens".to_owned()
-        } else {
-            String::new()
-        };
-        measured(reply.usage, reply.timings) + &remark
+/// What there is to say about a turn that has ended: counts and times, and what became of the message and its reply.
+fn remarks(reply: &Reply, window: usize) -> String {
+    let mut lines = Vec::new();
+    let ended = reply.ended.as_ref();
+    if let Some(Ended { usage, timings, .. }) = ended.filter(|ended| ended.usage.completion > 0) {
+        lines.push(measured(*usage, *timings));
     }
+    let full = |ended: &Ended| ended.usage.prompt + ended.usage.completion >= window;
+    match ended {
+        None => lines.push("stopped at once; the engine still ends its step".to_owned()),
+        Some(_) if reply.cancelled => lines.push("stopped".to_owned()),
+        Some(ended) if full(ended) => lines.push(format!(
+            "the model's window of {window} tokens is full; /reset begins a new conversation"
+        )),
+        Some(ended) if ended.reason == FinishReason::Length => {
+            lines.push("cut off at --max-tokens".to_owned());
+        }
+        Some(_) => {}
+    }
+    if reply.text.is_empty() {
+        lines.push("there is no reply, and the message is not part of the conversation".to_owned());
+    } else if reply.cancelled {
+        lines.push("what there is of the reply stays in the conversation".to_owned());
+    }
+    lines.join("\n")
 }
 
 /// Shows a reply as it comes, until it ends or Ctrl-C ends it. A second Ctrl-C does not even wait for the engine's step.
@@ -194,7 +212,7 @@ async fn follow(
             event = stream.next() => event,
             _ = interrupted => {
                 if std::mem::replace(&mut cancelled, true) {
-                    break (FinishReason::Aborted, Usage::default(), Timings::default());
+                    break None;
                 }
                 stream.cancel();
                 continue;
@@ -210,7 +228,13 @@ async fn follow(
                 usage,
                 timings,
                 ..
-            }) => break (reason, usage, timings),
+            }) => {
+                break Some(Ended {
+                    reason,
+                    usage,
+                    timings,
+                });
+            }
             Some(TextEvent::Failed(error)) => {
                 screen.end_of_text()?;
                 return Err(anyhow!(error));
@@ -219,12 +243,9 @@ async fn follow(
         }
     };
     screen.end_of_text()?;
-    let (reason, usage, timings) = ended;
     Ok(Reply {
         text,
-        reason,
-        usage,
-        timings,
+        ended,
         cancelled,
     })
 }

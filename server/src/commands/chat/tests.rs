@@ -156,3 +156,52 @@ fn counts_and_times_are_one_line() {
     };
     assert!(measured(one, Timings::default()).ends_with("; 1 tokens"));
 }
+
+#[test]
+fn what_became_of_a_message_is_said_in_each_case() {
+    let ended = |completion, reason| {
+        let (prompt, cached) = (10, 0);
+        let usage = Usage {
+            prompt,
+            cached,
+            completion,
+        };
+        let timings = Timings::default();
+        Some(Ended {
+            reason,
+            usage,
+            timings,
+        })
+    };
+    let counts = |n: usize| {
+        format!("10 prompt tokens, 0 of them cached; first token after 0.00 s; {n} tokens")
+    };
+    let (kept, lost) = (
+        "what there is of the reply stays in the conversation",
+        "there is no reply, and the message is not part of the conversation",
+    );
+    let check = |text: &str, ended: Option<Ended>, cancelled: bool, expected: &[&str]| {
+        let reply = Reply {
+            text: text.to_owned(),
+            ended,
+            cancelled,
+        };
+        assert_eq!(remarks(&reply, 100), expected.join("\n"));
+    };
+    let (stop, length) = (FinishReason::Stop, FinishReason::Length);
+    check("Hi", ended(2, stop), false, &[&counts(2)]);
+    check(
+        "Hi",
+        ended(2, length),
+        false,
+        &[&counts(2), "cut off at --max-tokens"],
+    );
+    let full = "the model's window of 100 tokens is full; /reset begins a new conversation";
+    check("Hi", ended(90, length), false, &[&counts(90), full]);
+    check("", ended(1, stop), false, &[&counts(1), lost]);
+    check("Hi", ended(2, stop), true, &[&counts(2), "stopped", kept]);
+    check("", ended(0, stop), true, &["stopped", lost]);
+    let at_once = "stopped at once; the engine still ends its step";
+    check("Hi", None, true, &[at_once, kept]);
+    check("", None, true, &[at_once, lost]);
+}
