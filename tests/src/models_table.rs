@@ -96,9 +96,6 @@ pub fn architectures(known: &[Supported], fixtures: &[Fixture]) -> Result<String
     Ok(text)
 }
 
-/// Fixtures of a format that are named.
-const SHOWN: usize = 6;
-
 /// The table of formats; the tests of its fixtures are in the table above.
 ///
 /// # Errors
@@ -114,14 +111,9 @@ pub fn formats(fixtures: &[Fixture]) -> Result<String, String> {
     let types = koma_models::gguf::types();
     for (format, gguf) in folders.chain(types.iter().map(|t| (*t, true))) {
         let of = |f: &&Fixture| f.gguf.is_some() == gguf && f.formats.contains(format);
-        let (cases, _) = evidence(format, fixtures.iter().filter(of))?;
+        let shown = proven(format, fixtures.iter().filter(of))?;
         let place = if gguf { "GGUF" } else { "safetensors" };
-        let more = match cases.len().saturating_sub(SHOWN) {
-            0 => String::new(),
-            n => format!(" and {n} more"),
-        };
-        let shown = list(cases.into_iter().take(SHOWN).collect());
-        let _ = writeln!(text, "| {format} | {place} | {shown}{more} |");
+        let _ = writeln!(text, "| {format} | {place} | {shown} |");
     }
     Ok(text)
 }

@@ -35,6 +35,7 @@ impl Asked {
 }
 
 /// `text` without percent-encoding.
+#[cfg(feature = "s3")]
 pub(super) fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
