@@ -10,6 +10,9 @@ use std::path::{Component, Path};
 /// Names that an error shows before it counts the rest.
 const SHOWN: usize = 10;
 
+/// The words of a tokenizer, in files of old models.
+const VOCAB: &str = "vocab.txt";
+
 /// What to fetch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Choice {
@@ -44,6 +47,9 @@ pub(super) fn choose(names: &[String], wanted: Option<&str>) -> Result<Choice, S
         let mut files = weights;
         files.append(&mut at_root(".json"));
         files.append(&mut at_root(".jinja"));
+        // Where it is all there is of a tokenizer.
+        let words = Some(VOCAB.to_owned()).filter(|name| has(name) && !has("tokenizer.json"));
+        files.extend(words);
         files.extend(module_files(names)?);
         let files = files.into_iter().collect();
         return Ok(Choice { files, gguf: None });
@@ -51,7 +57,7 @@ pub(super) fn choose(names: &[String], wanted: Option<&str>) -> Result<Choice, S
     if has(MLMODEL) {
         let part = |name: &&String| {
             let inside = name.starts_with("model/") || name.starts_with("components/");
-            let read = [".json", ".jinja", ".safetensors"]
+            let read = [".json", ".jinja", ".safetensors", VOCAB]
                 .iter()
                 .any(|end| name.ends_with(end));
             *name == MLMODEL || inside && read

@@ -702,3 +702,15 @@ fn two_fetches_at_once_share_the_work() {
         .collect();
     assert_eq!(ranges, once);
 }
+
+#[test]
+fn words_are_fetched_where_they_are_all_there_is_of_a_tokenizer() {
+    for (also, expected) in [(None, true), (Some("tokenizer.json"), false)] {
+        let (mut files, _) = small();
+        let names = ["vocab.txt"].into_iter().chain(also);
+        files.extend(names.map(|name| (name.to_owned(), b"words".to_vec())));
+        let (hub, home) = (Hub::of(files), tempfile::tempdir().unwrap());
+        let folder = found(fetch(&repository(None), &hub.options(home.path()), PACE));
+        assert_eq!(folder.join("vocab.txt").is_file(), expected, "{also:?}");
+    }
+}
