@@ -22,7 +22,8 @@ enum Activation {
 /// - one label otherwise: a relevance score. Its activation is the one that is named (`sentence_transformers.activation_fn`
 ///   or `sbert_ce_default_activation_function` in config.json, `activation_fn` in `config_sentence_transformers.json`), else a
 ///   sigmoid, which is also what transformers' pipeline does with one label.
-/// - several labels: softmax; a sigmoid for each if the named activation is one.
+/// - several labels: softmax; a sigmoid for each if the named activation is one. `Identity` is what sentence-transformers has, and
+///   writes, for all cross-encoders with several labels: whether it is named changes nothing, as in transformers' pipeline.
 ///
 /// # Errors
 /// [`LoadError::Config`] for an unknown problem type or activation, or labels that are not numbered from 0.

@@ -211,6 +211,7 @@ fn the_head_follows_problem_type_labels_and_activation() {
     let one = json!({"0": "LABEL_0"});
     let cases = [
         (&empty, json!({}), HeadKind::SingleLabel),
+        (&now, json!({}), HeadKind::SingleLabel),
         (&empty, json!({"num_labels": 1}), score(true)),
         (&empty, json!({"id2label": one}), score(true)),
         (&now, json!({"id2label": one}), score(false)),
