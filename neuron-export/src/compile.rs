@@ -10,6 +10,7 @@ use crate::files::file_ref;
 use crate::manifest::{Bucket, Manifest, ManifestError, Neff as Compiled, Target};
 use crate::neff::{Neff, NeffError};
 use crate::process::{self, Fault, Stop, quoted};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -134,8 +135,13 @@ pub fn compile(
     for (index, neff) in made.into_iter().enumerate() {
         let path = folder.join(&neff.file);
         let out = work.path().join(format!("{index}.neff"));
-        std::fs::rename(out, &path).map_err(io(&path))?;
+        let moved = File::open(&out).and_then(|file| file.sync_all());
+        let moved = moved.and_then(|()| std::fs::rename(&out, &path));
         manifest.buckets[index].neff = Some(neff);
+        if let Err(error) = moved {
+            forget(&folder, &neffs(&manifest), &before);
+            return Err(io(&path)(error));
+        }
     }
     let now = neffs(&manifest);
     if let Err(error) = manifest.write(&folder) {
@@ -179,6 +185,11 @@ impl<'a> Compiler<'a> {
         let is_legacy = |path: &&PathBuf| path.file_name().is_some_and(|name| name == LEGACY);
         let given = given.filter(|path| is_legacy(path) == legacy);
         let program = given.map_or_else(|| PathBuf::from(name), Clone::clone);
+        // It will run in another folder. A name alone is looked for in the PATH.
+        let program = match program.components().count() {
+            1 => program,
+            _ => std::path::absolute(&program).unwrap_or(program),
+        };
         let asked = process::run(Command::new(&program).arg("--version"), VERSION_LIMIT, stop);
         let ended = asked.map_err(|fault| match fault {
             Fault::Missing if legacy => CompileError::Inf1,

@@ -11,6 +11,7 @@ mod tests;
 mod weights;
 mod writer;
 
+use crate::Stop;
 use crate::arch::{self, ArchError};
 use crate::hlo::lint::LintError;
 use crate::manifest::{Manifest, ManifestError, Precision, Weights};
@@ -48,6 +49,9 @@ pub enum ExportError {
         /// The system's error.
         error: io::Error,
     },
+    /// [`Stop::stop`].
+    #[error("{}: it was interrupted, and nothing was written", .0.display())]
+    Stopped(PathBuf),
     /// A bucket is not possible.
     #[error("bucket of batch {batch} and seq {seq}: {reason}")]
     Bucket {
@@ -102,22 +106,25 @@ pub struct ExportOptions {
 /// Called with the bytes written so far, and those to be written in all.
 pub type Progress<'a> = dyn Fn(u64, u64) + 'a;
 
-/// Writes the artifact of `model`; its manifest.
+/// Writes the artifact of `model`; its manifest. `stop` ends it between two writes.
 ///
 /// # Errors
-/// [`ExportError`]. What was there before is then still there.
+/// [`ExportError`]. What was there before is then still there, and nothing else.
 pub fn export(
     model: &Blueprint,
     options: &ExportOptions,
+    stop: &Stop,
     progress: &Progress<'_>,
 ) -> Result<Manifest, ExportError> {
-    export_with(model, options, (&folder::create, MAX_BYTES), progress)
+    let files = (&folder::create as &Open<'_>, MAX_BYTES);
+    export_with(model, options, stop, files, progress)
 }
 
 /// As [`export`], with files opened by `open` and messages of at most `longest` bytes.
 fn export_with(
     model: &Blueprint,
     options: &ExportOptions,
+    stop: &Stop,
     (open, longest): (&Open<'_>, u64),
     progress: &Progress<'_>,
 ) -> Result<Manifest, ExportError> {
@@ -145,7 +152,7 @@ fn export_with(
     // ONNX reads the modules' separate weights, if it can.
     let shared = weights == Weights::Separate && options.precision == Precision::F32;
     let total = modules.saturating_add(if shared { 0 } else { portable });
-    let folder = Folder::new(&options.out, options.force, open)?;
+    let folder = Folder::new(&options.out, options.force, (open, stop))?;
     let writer = Writer {
         model,
         spec,

@@ -36,6 +36,11 @@ impl Stop {
         }
     }
 
+    /// Whether [`Stop::stop`] was called.
+    pub fn stopped(&self) -> bool {
+        lock(&self.0).stopped
+    }
+
     /// Whether it may run; `events` will be told to stop.
     fn begin(&self, events: Sender<Event>) -> bool {
         let mut state = lock(&self.0);
@@ -125,7 +130,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration, stop: &Stop) -> Result
     while exited.is_none() || open > 0 {
         match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Event::Exited(status)) => {
-                exited = Some(status?);
+                exited = Some(status);
                 until = until.min(Instant::now() + LAST_WORDS);
             }
             Ok(Event::Closed) => open -= 1,
@@ -140,14 +145,13 @@ pub(crate) fn run(command: &mut Command, limit: Duration, stop: &Stop) -> Result
             until = Instant::now() + LAST_WORDS;
         }
     }
-    if open > 0 {
-        kill(group);
-    }
+    // What it left running in its group has no terminal and nobody who waits for it.
+    kill(group);
     let said = output.last_lines();
     match (fault, exited) {
         (Some(true), _) => Err(Fault::Stopped),
         (None, Some(status)) => Ok(Ended {
-            status,
+            status: status?,
             stdout: std::mem::take(&mut lock(&output.0).stdout),
             said,
         }),
@@ -249,6 +253,26 @@ mod tests {
             &Stop::default(),
         );
         assert!(matches!(missing, Err(Fault::Missing)), "{missing:?}");
+    }
+
+    /// The program ends at once, and leaves a child that holds neither of its outputs.
+    #[test]
+    fn what_a_program_left_running_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let read = {
+            let fifo = fifo.clone();
+            std::thread::spawn(move || std::fs::read_to_string(fifo).unwrap())
+        };
+        let script = format!(
+            "exec 9>{0}; (sleep 30; echo survived >&9) >/dev/null 2>&1 &",
+            fifo.display()
+        );
+        let ended = run(&mut sh(&script), LONG, &Stop::default()).unwrap();
+        assert!(ended.status.success());
+        assert_eq!(read.join().unwrap(), "", "it was ended");
     }
 
     /// The program waits for a child of its own: both hold the outputs open, so that this ends only if both are killed.

@@ -4,8 +4,8 @@
 use crate::fake_nrt::toy_neff;
 use koma_models::{LoadOptions, Loaded, Source, blueprint, load};
 use koma_neuron_export::export::{ExportOptions, export};
-use koma_neuron_export::file_ref;
 use koma_neuron_export::manifest::{Bucket, Manifest, Neff, Precision, Target, Weights};
+use koma_neuron_export::{Stop, file_ref};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,8 @@ pub fn make(
         precision: Precision::F32,
         force: true,
     };
-    let mut manifest = export(&blueprint, &options, &|_, _| ()).expect("it can be exported");
+    let mut manifest =
+        export(&blueprint, &options, &Stop::default(), &|_, _| ()).expect("it can be exported");
     for number in 0..manifest.buckets.len() {
         compile(artifact, &mut manifest, number, None);
     }

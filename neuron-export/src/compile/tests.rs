@@ -130,6 +130,20 @@ fn every_bucket_is_compiled_with_this_command_line() {
 }
 
 #[test]
+fn a_compiler_may_be_given_by_a_relative_path() {
+    let bench = bench();
+    let stub = bench.compiler(COMPILER, GOOD);
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = up.join(stub.strip_prefix("/").unwrap());
+    assert!(relative.is_relative());
+    let manifest = bench
+        .compiled(relative, Target::Inf2, AutoCast::None)
+        .unwrap();
+    assert_eq!(manifest.status, Status::NeffCompiled);
+}
+
+#[test]
 fn flags_go_into_the_command_line_and_old_products_go() {
     let bench = bench();
     let first = bench

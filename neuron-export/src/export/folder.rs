@@ -1,6 +1,7 @@
 //! [`Folder`]: a folder that is filled beside its place and takes it at the end.
 
 use super::{ExportError, WriteError};
+use crate::Stop;
 use crate::files::{FileRef, Hasher};
 use crate::hlo::lint::{Facts, lint};
 use crate::manifest::{self, ManifestError};
@@ -17,10 +18,23 @@ pub type Open<'a> = dyn Fn(&Path) -> io::Result<Box<dyn Write>> + 'a;
 /// Bytes that are written at once.
 const BLOCK: usize = 1 << 20;
 
-/// A new file of the file system.
+/// A new file of the file system, which is on the disk when it is flushed.
 pub(super) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
     let file = File::create_new(path)?;
-    Ok(Box::new(BufWriter::with_capacity(BLOCK, file)))
+    Ok(Box::new(OnDisk(BufWriter::with_capacity(BLOCK, file))))
+}
+
+struct OnDisk(BufWriter<File>);
+
+impl Write for OnDisk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        self.0.get_ref().sync_all()
+    }
 }
 
 /// See the module. Dropped without [`Folder::finish`], nothing of it is left.
@@ -29,7 +43,10 @@ pub struct Folder<'a> {
     out: PathBuf,
     /// Where it is.
     beside: TempDir,
+    /// Whether what is there may be replaced.
+    force: bool,
     open: &'a Open<'a>,
+    stop: &'a Stop,
     /// Bytes written to all files.
     written: Cell<u64>,
 }
@@ -39,26 +56,15 @@ impl<'a> Folder<'a> {
     ///
     /// # Errors
     /// [`ExportError::Folder`] if it is there, unless it may be replaced (`force`) and is an artifact or empty.
-    pub(super) fn new(out: &Path, force: bool, open: &'a Open<'a>) -> Result<Self, ExportError> {
-        let refuse = |reason: &str| {
-            Err(ExportError::Folder {
-                path: out.to_owned(),
-                reason: reason.to_owned(),
-            })
-        };
+    pub(super) fn new(
+        out: &Path,
+        force: bool,
+        (open, stop): (&'a Open<'a>, &'a Stop),
+    ) -> Result<Self, ExportError> {
         let Some(name) = out.file_name() else {
-            return refuse("is not the name of a folder");
+            return Err(refused(out, "is not the name of a folder"));
         };
-        if fs::symlink_metadata(out).is_ok() {
-            if !force {
-                return refuse("is there already; --force replaces it");
-            }
-            let artifact = out.join(manifest::FILE).is_file();
-            let empty = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-            if !artifact && !empty {
-                return refuse("is no export, so it is not replaced");
-            }
-        }
+        may_take(out, force)?;
         let mut prefix = OsString::from(".");
         prefix.push(name);
         prefix.push(".new-");
@@ -71,7 +77,9 @@ impl<'a> Folder<'a> {
                 path: out.to_owned(),
                 error,
             })?,
+            force,
             open,
+            stop,
             written: Cell::new(0),
         })
     }
@@ -114,10 +122,12 @@ impl<'a> Folder<'a> {
             out: (self.open)(&self.path().join(name)).map_err(|e| self.io(name, e))?,
             hasher: Hasher::default(),
             written: &self.written,
+            stop: self.stop,
         };
         let filled = fill(&mut through).and_then(|()| through.out.flush().map_err(WriteError::Io));
         match filled {
             Ok(()) => {}
+            Err(_) if self.stop.stopped() => return Err(ExportError::Stopped(self.out.clone())),
             Err(WriteError::Io(error)) => return Err(self.io(name, error)),
             Err(WriteError::Load(error)) => return Err(error.into()),
         }
@@ -145,6 +155,8 @@ impl<'a> Folder<'a> {
             error,
         };
         public(self.beside.path()).map_err(failed)?;
+        // Somebody else may have been there meanwhile.
+        may_take(&self.out, self.force)?;
         let mut old = None;
         if fs::symlink_metadata(&self.out).is_ok() {
             let aside = tempfile::Builder::new()
@@ -170,6 +182,29 @@ impl<'a> Folder<'a> {
     }
 }
 
+fn refused(out: &Path, reason: &str) -> ExportError {
+    ExportError::Folder {
+        path: out.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// Whether an artifact may be put at `out`: nothing is there, or what may be replaced.
+fn may_take(out: &Path, force: bool) -> Result<(), ExportError> {
+    if fs::symlink_metadata(out).is_err() {
+        return Ok(());
+    }
+    if !force {
+        return Err(refused(out, "is there already; --force replaces it"));
+    }
+    let artifact = out.join(manifest::FILE).is_file();
+    let empty = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if !artifact && !empty {
+        return Err(refused(out, "is no export, so it is not replaced"));
+    }
+    Ok(())
+}
+
 /// The folder that `path` is in.
 fn parent(path: &Path) -> &Path {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
@@ -193,10 +228,15 @@ struct Through<'a> {
     out: Box<dyn Write>,
     hasher: Hasher,
     written: &'a Cell<u64>,
+    stop: &'a Stop,
 }
 
 impl Write for Through<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.stop.stopped() {
+            // Not `Interrupted`, which is tried again.
+            return Err(io::Error::other("interrupted"));
+        }
         let count = self.out.write(bytes)?;
         self.hasher.update(&bytes[..count]);
         self.written.set(self.written.get() + count as u64);

@@ -34,7 +34,7 @@ fn options(out: PathBuf) -> ExportOptions {
 }
 
 fn quietly(model: &Blueprint, options: &ExportOptions) -> Result<Manifest, ExportError> {
-    export(model, options, &|_, _| ())
+    export(model, options, &Stop::default(), &|_, _| ())
 }
 
 /// Names and contents of the files in a folder.
@@ -297,17 +297,63 @@ fn a_full_disk_is_an_error_that_names_the_file_and_leaves_what_was_there() {
         (all - 1, "model.onnx"),
     ] {
         LEFT.with(|l| l.set(left));
-        let error = export_with(&model, &options, (&full, MAX_BYTES), &|_, _| ())
-            .unwrap_err()
-            .to_string();
+        let error = export_with(
+            &model,
+            &options,
+            &Stop::default(),
+            (&full, MAX_BYTES),
+            &|_, _| (),
+        )
+        .unwrap_err()
+        .to_string();
         let path = out.join(name);
         assert!(error.starts_with(path.to_str().unwrap()), "{left}: {error}");
         assert!(contents(&out) == before, "{left}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{left}");
     }
     LEFT.with(|l| l.set(all));
-    export_with(&model, &options, (&full, MAX_BYTES), &|_, _| ()).unwrap();
+    export_with(
+        &model,
+        &options,
+        &Stop::default(),
+        (&full, MAX_BYTES),
+        &|_, _| (),
+    )
+    .unwrap();
     assert!(contents(&out) == before);
+}
+
+#[test]
+fn an_interrupted_export_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = open(&golden("distilbert_classify"));
+    let options = options(folder.path().join("a"));
+    let stop = Stop::default();
+    let progress = |done: u64, _: u64| {
+        if done > 0 {
+            stop.stop();
+        }
+    };
+    let error = export(&model, &options, &stop, &progress).unwrap_err();
+    assert!(matches!(error, ExportError::Stopped(_)), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    export(&model, &options, &Stop::default(), &|_, _| ()).unwrap();
+}
+
+#[test]
+fn what_appears_meanwhile_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = open(&golden("distilbert_classify"));
+    let options = options(folder.path().join("a"));
+    let theirs = options.out.join("theirs");
+    let progress = |_: u64, _: u64| {
+        fs::create_dir_all(&options.out).unwrap();
+        fs::write(&theirs, "kept").unwrap();
+    };
+    let error = export(&model, &options, &Stop::default(), &progress).unwrap_err();
+    assert!(error.to_string().contains("is there already"), "{error}");
+    assert_eq!(fs::read_to_string(&theirs).unwrap(), "kept");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -319,7 +365,8 @@ fn progress_ends_at_the_whole() {
         assert!(done >= last.get().0, "{done} of {total}");
         last.set((done, total));
     };
-    export(&model, &options(folder.path().join("a")), &progress).unwrap();
+    let options = options(folder.path().join("a"));
+    export(&model, &options, &Stop::default(), &progress).unwrap();
     let (done, total) = last.get();
     // What stands beside the weights is not foreseen.
     assert!(total > 0 && done >= total, "{done} of {total}");
@@ -338,7 +385,13 @@ fn what_one_message_cannot_hold_goes_into_a_file_beside_it() {
             precision,
             ..options(out.clone())
         };
-        export_with(&model, &options, (&folder::create, longest), &|_, _| ())
+        export_with(
+            &model,
+            &options,
+            &Stop::default(),
+            (&folder::create, longest),
+            &|_, _| (),
+        )
     };
     // The modules in bf16 are short enough, ONNX in f32 is not.
     let manifest = make("a", Precision::Bf16, weights).unwrap();

@@ -13,15 +13,25 @@ use crate::config::{ExportConfig, LogFormat};
 use crate::output;
 use crate::progress::{Progress, Unit};
 use anyhow::Context;
+use interrupt::interruptible;
 use koma_engine::models::blueprint;
-use koma_neuron_export::export;
 use koma_neuron_export::manifest::Manifest;
+use koma_neuron_export::{Stop, export};
 
 /// Makes an export, and says what is in it.
 ///
 /// # Errors
 /// If the model cannot be read or exported, or the export not be written.
 pub(crate) fn make(config: &ExportConfig) -> anyhow::Result<()> {
+    let manifest = interruptible(|stop| export(config, stop))??;
+    output::print(&format!(
+        "{}{}",
+        inspect::text(&manifest),
+        next(&config.options.out, &manifest)
+    ))
+}
+
+fn export(config: &ExportConfig, stop: &Stop) -> anyhow::Result<Manifest> {
     let options = start::options(&config.local.model, &config.local.process);
     let model = blueprint(&config.local.model.source, &options);
     let model = model.with_context(|| start::cannot_load(&config.local.model))?;
@@ -33,18 +43,10 @@ pub(crate) fn make(config: &ExportConfig) -> anyhow::Result<()> {
         Unit::Bytes,
         may_draw,
     );
-    let out = &config.options.out;
-    let made = export::export(&model, &config.options, &|done, total| {
+    export::export(&model, &config.options, stop, &|done, total| {
         bar.set(done.min(total), total);
-    });
-    drop(bar);
-    let manifest = made
-        .with_context(|| format!("the model `{}` cannot be exported", config.local.model.name))?;
-    output::print(&format!(
-        "{}{}",
-        inspect::text(&manifest),
-        next(out, &manifest)
-    ))
+    })
+    .with_context(|| format!("the model `{}` cannot be exported", config.local.model.name))
 }
 
 /// What can be done with an export.

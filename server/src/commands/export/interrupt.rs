@@ -6,7 +6,7 @@ use anyhow::Context;
 use koma_neuron_export::Stop;
 use tokio::sync::oneshot;
 
-/// Runs `work` in a thread; SIGINT and SIGTERM reach its [`Stop`], so that programs that it runs end and what it began is removed.
+/// Runs `work` in a thread; SIGINT, SIGTERM and SIGHUP reach its [`Stop`], so that programs that it runs end and what it began is removed.
 ///
 /// # Errors
 /// If the system refuses threads or signals.
