@@ -198,10 +198,14 @@ def test_a_pipe_gets_one_reply_for_each_line_and_nothing_else(client: openai.Ope
 
 
 def test_odd_tokens_are_whole_characters() -> None:
-    done = pipe("chat", CHAT, "--temperature", "2", "--seed", "5", "--max-tokens", "60", stdin="Emoji 🦀, 漢字, é!".encode())
-    assert done.returncode == 0, done.stderr
-    text = done.stdout.decode()
-    assert any(ord(c) > 127 for c in text), "a reply with nothing but ASCII proves nothing"
+    # What a seed says depends on the last bits of the logits, so on the processor: one of several will do.
+    for seed in range(12):
+        odd = ["--temperature", "2", "--seed", str(seed), "--max-tokens", "60"]
+        done = pipe("chat", CHAT, *odd, stdin="Emoji 🦀, 漢字, é!".encode())
+        assert done.returncode == 0, done.stderr
+        if any(ord(c) > 127 for c in done.stdout.decode()):
+            return
+    pytest.fail("replies with nothing but ASCII prove nothing")
 
 
 @pytest.mark.parametrize(
