@@ -13,6 +13,7 @@ use crate::weights::Weights;
 use crate::{Head, Limits, LoadError, Model};
 use rayon::prelude::*;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What an architecture is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,10 +253,25 @@ pub(crate) fn find_gguf(meta: &GgufMeta) -> Result<Architecture, LoadError> {
     }
 }
 
-/// Layers `0..count`, read in parallel.
+/// Layers `0..count`, read in parallel. Of several errors it is the lowest layer's that is
+/// returned, whichever thread was first; layers above one that failed are not begun.
 pub(crate) fn collect_layers<T: Send>(
     count: usize,
     layer: impl Fn(usize) -> Result<T, LoadError> + Sync + Send,
 ) -> Result<Vec<T>, LoadError> {
-    (0..count).into_par_iter().map(layer).collect()
+    let failed = AtomicUsize::new(usize::MAX);
+    let read: Vec<_> = (0..count)
+        .into_par_iter()
+        .map(|i| {
+            if failed.load(Ordering::Relaxed) < i {
+                return None;
+            }
+            let layer = layer(i);
+            if layer.is_err() {
+                failed.fetch_min(i, Ordering::Relaxed);
+            }
+            Some(layer)
+        })
+        .collect();
+    read.into_iter().flatten().collect()
 }
