@@ -275,3 +275,24 @@ pub(crate) fn collect_layers<T: Send>(
         .collect();
     read.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_layers_that_fail_the_lowest_is_named() {
+        for _ in 0..200 {
+            let error = collect_layers(64, |i| match i {
+                0..3 => Ok(i),
+                _ => Err(LoadError::MissingTensor {
+                    name: format!("layer {i}"),
+                    path: PathBuf::new(),
+                }),
+            });
+            let message = error.unwrap_err().to_string();
+            assert!(message.contains("`layer 3`"), "{message}");
+        }
+        assert_eq!(collect_layers(3, Ok).unwrap(), [0, 1, 2]);
+    }
+}

@@ -55,10 +55,7 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     unsafe {
         let x = S::min(S::splat(90.0), S::max(S::splat(-105.0), x));
         let (n, m1) = reduce::<S>(x);
-        // In two steps, so that the largest and the subnormal results come out.
-        let half = S::round(S::mul(n, S::splat(0.5)));
-        let y = S::mul(S::add(m1, S::splat(1.0)), S::pow2(half));
-        S::mul(y, S::pow2(S::sub(n, half)))
+        S::scale2(S::add(m1, S::splat(1.0)), n)
     }
 }
 

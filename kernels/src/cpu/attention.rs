@@ -238,7 +238,14 @@ unsafe fn attend<S: Simd, F: Form>(
     unsafe { gather::<S, F>(task, work.queries) };
     clear(work.totals, layout);
     let seen = task.seen(0).start..task.seen(task.rows.len() - 1).end;
-    for split in task.splits.clone() {
+    let mut splits = task.splits.clone();
+    if matches!(target, Target::Out(_)) {
+        // The others would change nothing.
+        splits.start = splits.start.max(seen.start / SPLIT);
+        splits.end = splits.end.min(seen.end.div_ceil(SPLIT));
+    }
+    let alone = splits.len() == 1;
+    for split in splits {
         clear(work.states, layout);
         let tokens = split * SPLIT..(split + 1) * SPLIT;
         let (first, end) = (seen.start.max(tokens.start), seen.end.min(tokens.end));
@@ -252,6 +259,8 @@ unsafe fn attend<S: Simd, F: Form>(
         // SAFETY: as the caller promises, see `isa`.
         unsafe {
             match target {
+                // Merged into nothing, a state is what it was.
+                Target::Out(_) if alone => std::mem::swap(&mut work.totals, &mut work.states),
                 Target::Out(_) => merge_all::<S>(work.totals, work.states, layout),
                 Target::States {
                     states,

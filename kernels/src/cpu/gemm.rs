@@ -13,10 +13,15 @@ use super::panel::panels;
 use super::quantize::block_dwords;
 use super::shared::Shared;
 use crate::{Epilogue, Format, Isa, PackedWeight, Then};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Rows whose sums are held at a time; a multiple of every path's group of rows.
-const ROWS: usize = 48;
+/// Rows whose sums are held at a time, at most: the more, the less often codes are unpacked. The sums of two pairs leave half
+/// of a first-level cache of 32 KiB to what passes by.
+const ROWS: usize = 72;
+/// A multiple of every path's group of rows.
+const GROUP: usize = 12;
+
 /// A product: everything that its chunks share.
 pub(crate) struct Product<'a> {
     pub(crate) weight: &'a PackedWeight,
@@ -57,7 +62,11 @@ impl Cut {
         let row_cost = (PAIR * weight.cols()).div_ceil(speed);
         let pairs = width.div_ceil(PAIR);
         let read = weight.bytes() / weight.rows().div_ceil(PAIR).max(1) / 15;
-        let rows = (50_000 / row_cost / ROWS * ROWS).clamp(ROWS, 4 * ROWS);
+        let rows = even(
+            weight.format(),
+            all,
+            (50_000 / row_cost).clamp(ROWS, 4 * ROWS),
+        );
         let cost = (row_cost * rows.min(all)).max(read).max(1);
         let row_chunks = all.div_ceil(rows);
         let enough = (pairs * row_chunks).div_ceil(4 * threads);
@@ -87,6 +96,17 @@ impl Cut {
     }
 }
 
+/// Rows of each of the parts into which `all` are cut so that none has more than `most`, and all about as many: what a part
+/// does once costs the same for few rows.
+fn even(format: Format, all: usize, most: usize) -> usize {
+    let each = all.div_ceil(all.div_ceil(most).max(1));
+    match Codes::of(format) {
+        Some(_) => each.max(1),
+        // A group of rows belongs to one part.
+        None => each.next_multiple_of(GROUP).max(GROUP),
+    }
+}
+
 /// Some rows of some pairs of a product.
 pub(crate) struct Part<'a> {
     product: &'a Product<'a>,
@@ -100,22 +120,22 @@ impl Kernel for Part<'_> {
         let p = self.product;
         // `Product` is made only where the upper half begins with a pair.
         let up = p.epilogue.then.is_gated().then_some(p.width / PAIR);
-        // SAFETY: as the caller promises, see `isa`.
-        unsafe {
-            let zero = [[S::splat(0.0); 2]; ROWS];
-            let mut sums = [zero, zero];
-            for pair in self.pairs.clone() {
-                let mut row = self.rows.start;
-                while row < self.rows.end {
-                    let rows = row..self.rows.end.min(row + ROWS);
-                    row = rows.end;
-                    let pairs = [Some(pair), up.map(|up| pair + up)];
-                    for (pair, sums) in pairs.into_iter().flatten().zip(&mut sums) {
-                        multiply::<S>(p, pair, rows.clone(), sums);
-                    }
+        let each = even(p.weight.format(), self.rows.len(), ROWS);
+        let mut sums = [[const { MaybeUninit::<Pair<S>>::uninit() }; ROWS]; 2];
+        let [sums, ups] = &mut sums;
+        for pair in self.pairs.clone() {
+            for row in self.rows.clone().step_by(each) {
+                let rows = row..self.rows.end.min(row + each);
+                // SAFETY: as the caller promises, see `isa`.
+                unsafe {
+                    let sums = multiply::<S>(p, pair, rows.clone(), sums);
+                    let ups = match up {
+                        Some(up) => multiply::<S>(p, pair + up, rows.clone(), ups),
+                        None => &mut [],
+                    };
                     for half in 0..2 {
                         let col = pair * PAIR + half * TILE;
-                        finish::<S>(p, col, rows.clone(), (&sums[0], &sums[1]));
+                        finish::<S>(p, col, rows.clone(), (sums, ups));
                     }
                 }
             }
@@ -123,27 +143,35 @@ impl Kernel for Part<'_> {
     }
 }
 
-/// Sums of up to [`ROWS`] rows with the 32 outputs of a pair.
-type Sums<S> = [[<S as Simd>::F; 2]; ROWS];
+/// A row's sums with the 32 outputs of a pair.
+type Pair<S> = [<S as Simd>::F; 2];
 
 /// The sums of some rows with one pair of the weight.
 #[inline(always)]
-unsafe fn multiply<S: Simd>(p: &Product<'_>, pair: usize, rows: Range<usize>, sums: &mut Sums<S>) {
+unsafe fn multiply<'a, S: Simd>(
+    p: &Product<'_>,
+    pair: usize,
+    rows: Range<usize>,
+    sums: &'a mut [MaybeUninit<Pair<S>>; ROWS],
+) -> &'a mut [Pair<S>] {
     let (cols, format) = (p.weight.cols(), p.weight.format());
     let lines = pair_lines(format, cols);
     let w = p.weight.lines()[pair * lines..(pair + 1) * lines]
         .as_ptr()
         .cast::<u8>();
     let sums = &mut sums[..rows.len()];
+    for sum in sums.iter_mut() {
+        // SAFETY: as the caller promises, see `isa`.
+        sum.write(unsafe { [S::splat(0.0); 2] });
+    }
+    // SAFETY: all of them were written.
+    let sums = unsafe { &mut *(&raw mut *sums as *mut [Pair<S>]) };
     // SAFETY: as the caller promises, see `isa`. `w` has `lines` lines; the activations of these rows lie inside `acts`,
     // whose length `linear` made for this format.
     unsafe {
-        for sum in sums.iter_mut() {
-            *sum = [S::splat(0.0); 2];
-        }
         if let Format::Grouped(groups) = format {
             grouped::multiply::<S>(p, groups, (w, rows), sums);
-            return;
+            return sums;
         }
         if let Some(codes) = Codes::of(format) {
             let size = block_dwords(codes);
@@ -158,7 +186,7 @@ unsafe fn multiply<S: Simd>(p: &Product<'_>, pair: usize, rows: Range<usize>, su
                 };
             }
             of!(Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2K Q3K Q4K Q5K Q6K Q8K Iq4Nl Mxfp4);
-            return;
+            return sums;
         }
         let steps = cols.div_ceil(Unit::of(format).cols);
         let left = p.rows - rows.start;
@@ -169,6 +197,7 @@ unsafe fn multiply<S: Simd>(p: &Product<'_>, pair: usize, rows: Range<usize>, su
             _ => panels::<S, { Format::F32.number() }>(w, steps, a, sums),
         }
     }
+    sums
 }
 
 /// Bias, activation and store of the outputs from `col` on, at most 16.
@@ -177,7 +206,7 @@ unsafe fn finish<S: Simd>(
     p: &Product<'_>,
     col: usize,
     rows: Range<usize>,
-    (sums, ups): (&Sums<S>, &Sums<S>),
+    (sums, ups): (&[Pair<S>], &[Pair<S>]),
 ) {
     if col >= p.width {
         return;
@@ -195,10 +224,10 @@ unsafe fn finish<S: Simd>(
             ],
             Some(b) => [S::load_part(b.as_ptr(), n), zero],
         };
-        for (i, row) in rows.enumerate() {
-            let at = row * p.width + col;
-            let out = p.out.part(at..at + n).as_mut_ptr();
-            let v = S::add(sums[i][half], bias);
+        let last = (rows.end - 1) * p.width + col;
+        let mut out = p.out.start_of(rows.start * p.width + col..last + n);
+        for (i, sum) in sums.iter().enumerate() {
+            let v = S::add(sum[half], bias);
             let v = match p.epilogue.then {
                 Then::Store => v,
                 Then::Add => S::add(S::load_part(out, n), v),
@@ -209,6 +238,7 @@ unsafe fn finish<S: Simd>(
                 gated => gate::<S>(gated, v, S::add(ups[i][half], up_bias)),
             };
             S::store_part(out, n, v);
+            out = out.wrapping_add(p.width);
         }
     }
 }

@@ -57,6 +57,17 @@ pub(crate) trait Simd: Copy {
     unsafe fn round(a: Self::F) -> Self::F;
     /// `2^n` for integers `-126 <= n <= 127`.
     unsafe fn pow2(n: Self::F) -> Self::F;
+    /// `v * 2^n` for integers `-252 <= n <= 254`, with subnormal results.
+    #[inline(always)]
+    unsafe fn scale2(v: Self::F, n: Self::F) -> Self::F {
+        // SAFETY: as the caller promises.
+        unsafe {
+            // In two steps, because neither the largest nor the subnormal results have such a factor.
+            let half = Self::round(Self::mul(n, Self::splat(0.5)));
+            let v = Self::mul(v, Self::pow2(half));
+            Self::mul(v, Self::pow2(Self::sub(n, half)))
+        }
+    }
     /// Lanes added in pairs 8 apart, then 4, 2, 1.
     unsafe fn sum(a: Self::F) -> f32;
     /// The largest lane that is a number.

@@ -34,6 +34,13 @@ impl<'a, T> Shared<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 
+    /// Where a part begins, for who has some of it only.
+    #[track_caller]
+    pub(crate) fn start_of(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len);
+        self.start.wrapping_add(range.start)
+    }
+
     /// A part of the slice, to be shared in its turn.
     #[track_caller]
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {

@@ -73,23 +73,21 @@ impl<'a> Pairs<'a> {
 impl Form for Pairs<'_> {
     #[inline(always)]
     unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
-        let (mut high, mut low) = ([0; 16], [0; 16]);
+        let (mut high, mut low) = ([0u32; 8], [0u32; 8]);
         let (highs, lows) = to.split_at_mut(to.len() / 2);
         for (part, values) in query.chunks(16).enumerate() {
             // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 are written or read again.
             unsafe {
                 let v = S::load_part(values.as_ptr(), values.len());
-                S::store_bf16(high.as_mut_ptr(), v);
-                S::store_bf16(low.as_mut_ptr(), S::sub(v, S::load_bf16(high.as_ptr())));
+                S::store_bf16(high.as_mut_ptr().cast(), v);
+                let rounded = S::load_bf16(high.as_ptr().cast());
+                S::store_bf16(low.as_mut_ptr().cast(), S::sub(v, rounded));
             }
             // Beyond the values there are zeros.
             for d in 0..values.len().div_ceil(2) {
                 let at = (8 * part + d) * n + i;
-                let pair = |from: &[u16; 16]| {
-                    f32::from_bits(u32::from(from[2 * d]) | u32::from(from[2 * d + 1]) << 16)
-                };
-                highs[at] = pair(&high);
-                lows[at] = pair(&low);
+                highs[at] = f32::from_bits(high[d]);
+                lows[at] = f32::from_bits(low[d]);
             }
         }
     }
@@ -164,7 +162,7 @@ impl Form for Pairs<'_> {
             for c in &EXP2[1..] {
                 p = S::fma(p, f, S::splat(*c));
             }
-            S::mul(p, S::pow2(n))
+            S::scale2(p, n)
         }
     }
 

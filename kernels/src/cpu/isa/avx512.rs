@@ -126,6 +126,11 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn scale2(v: Self::F, n: Self::F) -> Self::F {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_scalef_ps(v, n) }
+    }
+    #[inline(always)]
     unsafe fn sum(a: Self::F) -> f32 {
         // SAFETY: AVX-512 is there.
         unsafe {
