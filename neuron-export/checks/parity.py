@@ -4,6 +4,7 @@ The job (paths are absolute):
     rows        safetensors: `ids` and `type_ids` I32 [tokens of all rows], `lengths` I32 [rows], `expected` F32 [rows, width]
     inputs      names of the inputs, in the order of the parameters: input_ids, attention_mask, token_type_ids
     output      name of the output
+    normalize   whether an answer is divided by its length before it is compared: no artifact does so itself
     pad_id      the id that fills up a row; `other_id`, another one, for what lies under the mask
     artifacts   each: `name`, `kind` (hlo, onnx, torchscript), `file`, `shapes` [[batch, seq], ...], `tolerance` (largest
                 absolute difference that passes); of hlo with separate weights also `weights` (safetensors) and `parameters`
@@ -12,7 +13,7 @@ The job (paths are absolute):
 The report: `artifacts[i]` with `name`, `runner`, `cases` (rows compared), `max_abs` (null: not finite), `argmax_cases` (rows whose
 two best differ by more than twice the tolerance), `argmax_agreement` (share of them with the same best; null without any),
 `masked_max_abs` (how far ids under the mask move an answer), `empty_rows_finite`, or `error`, or `missing` (a library); and
-`spread`: how far the answers to one row lie apart, over all artifacts and shapes. Whether that is good enough is decided by who asked.
+`spread`: how far the answers to one row lie apart, over all HLO modules. Whether that is good enough is decided by who asked.
 """
 
 import json
@@ -69,11 +70,14 @@ def answers(runner, rows, shape):
 
 
 def shaped(got, batch, rows):
-    """The answer, if it has the right shape."""
+    """The answer, if it has the right shape; vectors of length 1 where the model's are served so."""
     want = (batch, rows.expected.shape[1])
     if got.shape != want:
         raise ValueError(f"the answer has shape {list(got.shape)}, the reference wants {list(want)}")
-    return got.astype(np.float32)
+    got = got.astype(np.float32)
+    if rows.job["normalize"]:
+        got = got / np.maximum(np.sqrt((got * got).sum(1, keepdims=True, dtype=np.float32)), np.float32(1e-12))
+    return got
 
 
 def largest(difference):
@@ -84,7 +88,7 @@ def largest(difference):
 
 
 def examine(entry, rows, seen):
-    """The report of one artifact; its answers go to `seen`, by row."""
+    """The report of one artifact; the answers of an HLO module go to `seen`, by row."""
     runner = runners.KINDS[entry["kind"]](rows.job, entry)
     cases, off, moved, finite, margins, same = 0, 0.0, 0.0, True, 0, 0
     for shape in entry["shapes"]:
@@ -98,7 +102,7 @@ def examine(entry, rows, seen):
             clear = best[:, -1] - best[:, -2] > 2 * entry["tolerance"]
             margins += int(clear.sum())
             same += int((got.argmax(1) == want.argmax(1))[clear].sum())
-        for row, answer in zip(chosen, got):
+        for row, answer in zip(chosen, got) if entry["kind"] == "hlo" else ():
             seen.setdefault(row, []).append(answer)
     return {
         "runner": runner.name,

@@ -48,7 +48,11 @@ class Embedder(torch.nn.Module):
 
         self.names = names
         exact = {"dtype": torch.float32, "attn_implementation": "eager"}
-        self.model = SentenceTransformer(str(folder), device="cpu", model_kwargs=exact)
+        modules = list(SentenceTransformer(str(folder), device="cpu", model_kwargs=exact))
+        # As in the other files: who asks decides whether vectors get length 1.
+        if type(modules[-1]).__name__ == "Normalize":
+            modules.pop()
+        self.model = torch.nn.Sequential(*modules)
 
     def forward(self, *inputs):
         return self.model(named(self.names, inputs))["sentence_embedding"]

@@ -76,9 +76,5 @@ pub fn supported(model: &Blueprint) -> Result<&EncoderSpec, ArchError> {
 /// As [`supported`]; [`ArchError::Load`] for a tensor that is missing.
 pub fn graph(model: &Blueprint, precision: Precision) -> Result<Graph, ArchError> {
     let spec = supported(model)?;
-    let normalize = model
-        .head
-        .as_ref()
-        .is_some_and(|head| matches!(head.kind, HeadKind::Embed { normalize: true }));
-    encoder::build(&model.tensors, spec, (precision, normalize))
+    encoder::build(&model.tensors, spec, precision)
 }

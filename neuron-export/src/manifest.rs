@@ -1,7 +1,7 @@
 //! [`Manifest`]: what an artifact is, `manifest.json` in its folder.
 //!
 //! Owns: the fields and their meaning, what must hold between them ([`check`]), and what binds an artifact to a checkpoint
-//! ([`bind`]). Must not know: how anything in it was made.
+//! ([`bind`]), which status it has earned ([`evidence`]). Must not know: how anything in it was made.
 //!
 //! Invariants: a manifest that was read is consistent, and every file it names is in its folder with the bytes it says. It claims
 //! no [`Status`] that it has no evidence for. It holds no time and no path of the machine it was made on, so that equal exports
@@ -9,11 +9,16 @@
 
 mod bind;
 mod check;
+mod evidence;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use crate::files::{self, FileRef};
 pub use bind::BOUND_FILES;
+pub use evidence::{
+    SMALL, SPREAD_BF16, SPREAD_F32, TOLERANCE_BF16, TOLERANCE_DEVICE, TOLERANCE_F32,
+    TOLERANCE_SMALL,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -76,7 +81,7 @@ pub struct Manifest {
     pub source: Checkpoint,
     /// What the model is for.
     pub task: Task,
-    /// What the host makes of an output row ([`Task::Embedding`]: nothing).
+    /// What the host makes of an output row ([`Task::Embedding`]: see [`Pooling::normalize`]).
     pub activation: Activation,
     /// Label names by index of the output row; empty for [`Task::Embedding`].
     pub labels: Vec<String>,
@@ -93,6 +98,9 @@ pub struct Manifest {
     pub numerics: Numerics,
     /// The shapes, in ascending order of batch, then seq.
     pub buckets: Vec<Bucket>,
+    /// The HLO modules' answers against each other's; none if they were not executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
     /// The same model in formats that other runtimes read.
     pub portable: Vec<Portable>,
 }
@@ -143,7 +151,7 @@ pub enum Task {
     SequenceClassification,
     /// One score for a pair of texts (cross-encoder); the output row is the raw score.
     TextRanking,
-    /// A vector of a text; the output row is that vector, divided by its length where [`Pooling::normalized`] says so.
+    /// A vector of a text; the output row is that vector, not yet divided by its length.
     #[serde(rename = "sentence-embedding")]
     Embedding,
 }
@@ -167,8 +175,8 @@ pub struct Pooling {
     /// sentence-transformers' names (`mean`, `cls`, `max`, `mean_sqrt_len_tokens`, `weightedmean`, `lasttoken`) of the vectors that
     /// are put side by side.
     pub modes: Vec<String>,
-    /// Whether the graph divides the vector by its Euclidean length.
-    pub normalized: bool,
+    /// Whether the host divides the vector by its Euclidean length; the graph never does.
+    pub normalize: bool,
 }
 
 /// From text to ids. The file is the checkpoint's; an artifact holds no copy.
@@ -348,14 +356,18 @@ pub struct Parity {
     pub argmax_agreement: Option<f64>,
     /// The largest difference that is accepted.
     pub tolerance: f64,
+    /// The largest magnitude that was expected, at least 1: tolerances grow with it.
+    pub scale: f64,
 }
 
-impl Parity {
-    /// Whether rows were compared, and are close enough.
-    pub fn holds(&self) -> bool {
-        let agrees = self.argmax_agreement.is_none_or(|part| part == 1.0);
-        self.cases > 0 && self.max_abs <= self.tolerance && agrees
-    }
+/// How far apart the buckets' answers to one input lie.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spread {
+    /// Largest absolute difference of two values, over all inputs.
+    pub max_abs: f64,
+    /// The largest that is accepted.
+    pub tolerance: f64,
 }
 
 /// A compiled module.
@@ -468,11 +480,59 @@ impl Manifest {
     /// [`ManifestError`]: no manifest, another format version, an unknown field, fields that do not fit, files that are missing or
     /// have other bytes.
     pub fn read(folder: &Path) -> Result<Self, ManifestError> {
+        let manifest = Self::read_alone(folder)?;
+        manifest.check_files(folder, &|_| true)?;
+        Ok(manifest)
+    }
+
+    /// As [`Manifest::read`], but of the files only those that a device reads are looked at: modules and separate weights.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub fn read_compiled(folder: &Path) -> Result<Self, ManifestError> {
+        let manifest = Self::read_alone(folder)?;
+        let read = |field: &str| {
+            field.rsplit('.').next() == Some("neff") || field == "numerics.weights_file"
+        };
+        manifest.check_files(folder, &read)?;
+        Ok(manifest)
+    }
+
+    /// Reads and checks the manifest, and no other file.
+    fn read_alone(folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE);
         let manifest = check::parse(&path)?;
         manifest.check(&path)?;
-        manifest.check_files(folder)?;
         Ok(manifest)
+    }
+
+    /// Reads the manifest of the artifact `folder` again, changes it by `change`, and writes it: what others have found since this
+    /// one was read stays. The manifest as it then is.
+    ///
+    /// # Errors
+    /// [`ManifestError::Field`] if its HLO modules are not those of this one any more; as [`Manifest::write`]. It is then as it was.
+    pub(crate) fn update(
+        &self,
+        folder: &Path,
+        change: impl FnOnce(&mut Self),
+    ) -> Result<Self, ManifestError> {
+        let mut now = Self::read_alone(folder)?;
+        let modules = |manifest: &Self| -> Vec<(usize, usize, Hlo)> {
+            let buckets = manifest.buckets.iter();
+            buckets.map(|b| (b.batch, b.seq, b.hlo.clone())).collect()
+        };
+        if modules(self) != modules(&now) {
+            return Err(ManifestError::Field {
+                path: folder.join(FILE),
+                field: "buckets".to_owned(),
+                reason:
+                    "the export was made anew meanwhile; what was found of the old one is dropped"
+                        .to_owned(),
+            });
+        }
+        change(&mut now);
+        now.write(folder)?;
+        Ok(now)
     }
 
     /// Writes the manifest of the artifact `folder`, with the status that it has earned. A manifest that was there is replaced as a
@@ -495,23 +555,6 @@ impl Manifest {
     pub fn to_json(&self) -> String {
         let json = serde_json::to_string_pretty(self);
         json.expect("structs with named fields, lists and texts are JSON") + "\n"
-    }
-
-    /// The status that there is evidence for.
-    pub fn earned(&self) -> Status {
-        let holds = |parity: &Option<Parity>| parity.as_ref().is_some_and(Parity::holds);
-        let all = |has: &dyn Fn(&Bucket) -> bool| self.buckets.iter().all(has);
-        let compiled = |b: &Bucket| b.neff.as_ref().is_some_and(|n| !n.unverified);
-        let on_device = |b: &Bucket| b.neff.as_ref().is_some_and(|n| holds(&n.device_parity));
-        if !all(&|b| holds(&b.parity)) {
-            Status::Exported
-        } else if !all(&compiled) {
-            Status::HloVerified
-        } else if !all(&on_device) {
-            Status::NeffCompiled
-        } else {
-            Status::DeviceVerified
-        }
     }
 
     /// All files of the artifact beside the manifest, each with the field that names it.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Rows that are computed together.
 const TOGETHER: usize = 8;
 
-/// An input, and its output row as the graph should give it: before the activation, embeddings as they are served.
+/// An input, and its output row as the graph should give it: before the activation, vectors as they are served.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// Token ids.
@@ -80,7 +80,7 @@ impl Reference {
             compute(encoder.as_ref(), cx, some)?;
         }
         if manifest.task == Task::Embedding {
-            // Where vectors have unit length, the graph divides them.
+            // As other libraries' vectors are; who compares scales what a graph gives.
             for row in &mut rows {
                 head.activate(&mut row.expected);
             }

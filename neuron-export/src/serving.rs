@@ -69,7 +69,7 @@ pub fn prepare(
 ) -> Result<Prepared, ServingError> {
     options.check_folder()?;
     let folder = &options.artifact;
-    let manifest = Manifest::read(folder)?;
+    let manifest = Manifest::read_compiled(folder)?;
     check_model(loaded, &manifest, options)?;
     let prepared = load(&manifest, folder, cores, options.instance.as_deref())?;
     if manifest.status < Status::NeffCompiled {

@@ -11,25 +11,16 @@ mod checker;
 mod device;
 
 use crate::manifest::{
-    Manifest, ManifestError, Parity, Portable, PortableKind, Precision, Weights,
+    Manifest, ManifestError, Parity, Portable, PortableKind, Precision, Spread, Weights,
 };
 use crate::process::Stop;
 use crate::reference::{Reference, other_id};
 pub use checker::CheckerError;
 use checker::{Artifact, Finding, Job};
 #[cfg(feature = "neuron")]
-pub use device::{Device, TOLERANCE_DEVICE, on_device};
+pub use device::{Device, on_device};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Largest difference in f32 of models with up to [`SMALL`] bytes of weights.
-pub const TOLERANCE_SMALL: f64 = 1e-5;
-/// Largest difference in f32 of larger ones: sums are longer.
-pub const TOLERANCE_F32: f64 = 1e-4;
-/// Largest difference with matrix products in bf16.
-pub const TOLERANCE_BF16: f64 = 5e-2;
-/// Bytes of the weights of a small model's files.
-pub const SMALL: u64 = 8 << 20;
 
 /// How to check.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +66,7 @@ pub struct Verified {
     pub manifest: Manifest,
     /// Buckets, then portable files.
     pub checked: Vec<Checked>,
-    /// How far the answers to one input lie apart, over all files and shapes; none if one is not a number.
+    /// How far the buckets' answers to one input lie apart; none if one is not a number.
     pub spread: Option<f64>,
     /// Whether all of it passes.
     pub passes: bool,
@@ -87,7 +78,7 @@ pub struct Verified {
 /// # Errors
 /// [`VerifyError`], if nothing could be checked. A check that fails is a result.
 pub fn verify(
-    (folder, mut manifest): (&Path, Manifest),
+    (folder, manifest): (&Path, Manifest),
     reference: &Reference,
     options: &VerifyOptions,
     stop: &Stop,
@@ -96,28 +87,38 @@ pub fn verify(
     let job = job(folder, &manifest, reference, &tolerances);
     let report = checker::run(options, &job, reference, stop)?;
     let both = job.artifacts.iter().zip(&report.artifacts);
-    let mut checked: Vec<Checked> = both
-        .map(|(artifact, finding)| judged(artifact, finding, &reference.name))
+    let checked: Vec<Checked> = both
+        .map(|(artifact, finding)| judged(artifact, finding, reference))
         .collect();
-    // Two answers, each within its tolerance.
-    let near = 2.0 * tolerances.modules.max(tolerances.portable);
-    let spread_holds = report.spread.is_some_and(|spread| spread <= near);
-    let (buckets, portable) = checked.split_at_mut(manifest.buckets.len());
-    for (bucket, checked) in manifest.buckets.iter_mut().zip(buckets) {
-        bucket.parity = evidence(checked);
-    }
-    for (file, checked) in manifest.portable.iter_mut().zip(portable) {
-        if checked.skipped.is_none() {
-            file.parity = evidence(checked);
-        }
-    }
-    manifest.write(folder)?;
+    let spread = report.spread.map(|max_abs| Spread {
+        max_abs,
+        tolerance: tolerances.spread,
+    });
+    let spread_holds = spread.as_ref().is_some_and(Spread::holds);
+    let manifest = manifest.update(folder, |now| record(now, &manifest, &checked, spread))?;
     Ok(Verified {
         manifest,
         passes: spread_holds && checked.iter().all(|one| one.failure.is_none()),
         checked,
         spread: report.spread,
     })
+}
+
+/// Writes what was found of the files of `then` into the manifest as it is `now`, with the same modules.
+fn record(now: &mut Manifest, then: &Manifest, checked: &[Checked], spread: Option<Spread>) {
+    now.spread = spread;
+    let (buckets, portable) = checked.split_at(then.buckets.len());
+    for (bucket, checked) in now.buckets.iter_mut().zip(buckets) {
+        bucket.parity = evidence(checked);
+    }
+    for (file, checked) in then.portable.iter().zip(portable) {
+        let same = |one: &&mut Portable| one.file_ref() == file.file_ref();
+        if let Some(file) = now.portable.iter_mut().find(same)
+            && checked.skipped.is_none()
+        {
+            file.parity = evidence(checked);
+        }
+    }
 }
 
 /// What the manifest says: nothing of a file whose other checks fail, so that it cannot count as verified.
@@ -132,34 +133,27 @@ struct Tolerances {
     modules: f64,
     /// Of the portable files, which are in f32 always.
     portable: f64,
+    /// Of the modules' answers against each other's, whatever else may pass.
+    spread: f64,
 }
 
 impl Tolerances {
     /// Where the reference has values above 1, tolerances grow with the largest: rounding is a share of what is rounded.
     fn new(manifest: &Manifest, reference: &Reference, options: &VerifyOptions) -> Self {
         let of = |precision| {
-            let usual = || tolerance(manifest, precision);
+            let usual = || manifest.tolerance(precision);
             options.tolerance.unwrap_or_else(usual) * reference.scale()
         };
         Self {
             modules: of(manifest.numerics.compute),
             portable: of(Precision::F32),
+            spread: manifest.spread_tolerance() * reference.scale(),
         }
     }
 }
 
-/// The usual tolerance for values of at most 1.
-pub fn tolerance(manifest: &Manifest, precision: Precision) -> f64 {
-    let bytes: u64 = manifest.source.weights.iter().map(|file| file.bytes).sum();
-    match precision {
-        Precision::Bf16 => TOLERANCE_BF16,
-        Precision::F32 if bytes <= SMALL => TOLERANCE_SMALL,
-        Precision::F32 => TOLERANCE_F32,
-    }
-}
-
-/// What a finding means. `reference`: its name.
-fn judged(artifact: &Artifact, finding: &Finding, reference: &str) -> Checked {
+/// What a finding means.
+fn judged(artifact: &Artifact, finding: &Finding, reference: &Reference) -> Checked {
     let mut checked = Checked {
         file: artifact.name.clone(),
         parity: None,
@@ -181,12 +175,13 @@ fn judged(artifact: &Artifact, finding: &Finding, reference: &str) -> Checked {
     };
     let tolerance = artifact.tolerance;
     let parity = Parity {
-        reference: reference.to_owned(),
+        reference: reference.name.clone(),
         runner: finding.runner.clone().unwrap_or_default(),
         cases: finding.cases,
         max_abs,
         argmax_agreement: finding.argmax_agreement,
         tolerance,
+        scale: reference.scale(),
     };
     let moved = finding.masked_max_abs;
     checked.failure = if let Some(why) = disagreement(&parity) {
@@ -255,6 +250,7 @@ fn job(folder: &Path, manifest: &Manifest, reference: &Reference, tolerances: &T
             .unwrap_or_default(),
         pad_id: manifest.tokenizer.pad_id,
         other_id: other_id(manifest),
+        normalize: manifest.normalizes(),
         artifacts: buckets.chain(portable).collect(),
     }
 }

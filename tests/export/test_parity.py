@@ -150,6 +150,7 @@ def job_of(folder, name):
         "inputs": [one["name"] for one in written["inputs"]],
         "pad_id": written["tokenizer"]["pad_id"],
         "other_id": written["tokenizer"]["vocab_size"] - 1,
+        "normalize": False,
         "tolerance": 1e-4,
         "rows": (golden["inputs"], rows["expected"]),
         "bucket": bucket,

@@ -285,3 +285,12 @@ fn a_process_starts_a_runtime_once() {
         "also when it is closed"
     );
 }
+
+#[test]
+fn what_kept_a_runtime_from_starting_is_told_again() {
+    let fake = FakeNrt::new("nrt_init 2 0 0");
+    let start = || Runtime::start(Some(&fake.library())).err();
+    let first = start().unwrap();
+    assert_ne!(first, NeuronError::Started);
+    assert_eq!(start(), Some(first));
+}

@@ -2,7 +2,8 @@
 
 use crate::rig::{Rig, text};
 use koma_kernels::{Class, Cx, Isa, Team};
-use koma_neuron_export::manifest::{Manifest, Status, Weights};
+use koma_models::Head;
+use koma_neuron_export::manifest::{Manifest, Spread, Status, Weights};
 use koma_neuron_export::reference::{Reference, Row};
 use koma_neuron_export::serving::{Cores, ServingError};
 use koma_neuron_export::verify::{Device, Verified, on_device};
@@ -12,8 +13,13 @@ use std::sync::Arc;
 /// What a check on the device finds, if of the reference's rows `wrong` is changed.
 fn verified(rig: &Rig, wrong: Option<usize>) -> Result<Verified, ServingError> {
     let manifest = Manifest::read(rig.artifact.path()).unwrap();
+    let width = manifest.outputs[0].width;
+    let unit = manifest.pooling.as_ref().is_some_and(|p| p.normalize);
     let row = |(i, ids): (usize, Vec<u32>)| {
-        let mut expected = toy(&ids, &[], 3, rig.weights);
+        let mut expected = toy(&ids, &[], width, rig.weights);
+        if unit {
+            Head::embedding(true, width).activate(&mut expected);
+        }
         expected[0] += f32::from(u8::from(wrong == Some(i)));
         Row {
             type_ids: vec![0; ids.len()],
@@ -52,6 +58,8 @@ fn an_artifact_is_verified_by_executing_it_on_the_device() {
             assert_eq!(parity.cases, if bucket.seq == 32 { 20 } else { 11 });
             bucket.parity = Some(parity);
         }
+        let (max_abs, tolerance) = (0.0, 1e-5);
+        manifest.spread = Some(Spread { max_abs, tolerance });
         manifest.write(rig.artifact.path()).unwrap();
         assert_eq!(status(&rig), Status::DeviceVerified);
         rig.fake.check_released();
@@ -87,4 +95,13 @@ fn an_artifact_is_verified_by_executing_it_on_the_device() {
     }
     let trainium = Rig::new("distilbert_classify", Weights::Inline, "nrt_load 9 0 0");
     assert!(verified(&trainium, None).is_err());
+}
+
+/// The modules give vectors as they are; those that are compared have length 1.
+#[test]
+fn vectors_are_compared_as_they_are_served() {
+    let rig = Rig::new("roberta_embed_mean", Weights::Inline, "");
+    let found = verified(&rig, None).unwrap();
+    assert!(found.passes, "{:?}", found.checked);
+    rig.fake.check_released();
 }

@@ -4,7 +4,8 @@ use super::NeuronError;
 use super::api::{Api, GetVersion, NO_FRAMEWORK, RawVersion};
 use super::status::check;
 use libloading::Library;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Where the library is looked for unless a file is named: as the system looks for libraries, then where AWS's packages put it.
 const PLACES: [&str; 2] = ["libnrt.so.1", "/opt/aws/neuron/lib/libnrt.so.1"];
 
-/// Libraries that were started, by the address of their `nrt_init`. The library keeps state for the whole process, so this
+/// Libraries that were started, by the address of their `nrt_init`, and why they did not start. The library keeps state for the whole process, so this
 /// is for the whole process, too.
-static STARTED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+static STARTED: Mutex<BTreeMap<usize, Option<NeuronError>>> = Mutex::new(BTreeMap::new());
 
 /// The Neuron runtime of this process. It takes all cores that it is allowed (`NEURON_RT_VISIBLE_CORES`,
 /// `NEURON_RT_NUM_CORES`) until the process ends; the last owner closes it.
@@ -49,18 +50,25 @@ impl Runtime {
     /// Loads the library, from `file` or from where it usually is, and starts it.
     ///
     /// # Errors
-    /// If there is no such library, it was started before, or it finds no device.
+    /// If there is no such library, it finds no device, also at an earlier try, or it was started before.
     pub fn start(file: Option<&Path>) -> Result<Arc<Self>, NeuronError> {
         let loaded = load(file)?;
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        match started.entry(loaded.api.nrt_init as usize) {
+            // A second try cannot succeed, whatever it is for: the first error is the one that helps.
+            Entry::Occupied(before) => Err(before.get().clone().unwrap_or(NeuronError::Started)),
+            Entry::Vacant(place) => {
+                let found = Self::start_loaded(loaded);
+                place.insert(found.as_ref().err().cloned());
+                found
+            }
+        }
+    }
+
+    /// Starts a library, which nobody in this process has done before.
+    fn start_loaded(loaded: Loaded) -> Result<Arc<Self>, NeuronError> {
         let version = loaded.version();
         let api = loaded.api;
-        let first = STARTED
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(api.nrt_init as usize);
-        if !first {
-            return Err(NeuronError::Started);
-        }
         let empty = c"".as_ptr();
         // SAFETY: both texts end with a zero and outlive the call, which is the first of this library in the process.
         let status = unsafe { (api.nrt_init)(NO_FRAMEWORK, empty, empty) };

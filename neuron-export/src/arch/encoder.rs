@@ -11,11 +11,11 @@ use koma_models::spec::{EncoderSpec, Positions, Select};
 /// row of nothing but such tokens stays finite.
 pub(crate) const MASK_VALUE: f32 = -1e9;
 
-/// Builds the graph.
+/// Builds the graph. A vector's length is left as it is: who asks decides whether it becomes 1.
 pub(super) fn build(
     tensors: &Tensors,
     spec: &EncoderSpec,
-    (precision, normalize): (Precision, bool),
+    precision: Precision,
 ) -> Result<Graph, ArchError> {
     let mut names = vec![InputName::InputIds, InputName::AttentionMask];
     if spec.reads_segments {
@@ -39,9 +39,6 @@ pub(super) fn build(
         let parts = &mut encoder.parts;
         row = parts.linear(row, &stage.name, shape, stage.bias)?;
         row = parts.then(row, stage.then)?;
-    }
-    if normalize {
-        row = encoder.parts.normalize(row);
     }
     Ok(encoder.parts.b.finish(row))
 }

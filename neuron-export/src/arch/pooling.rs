@@ -8,8 +8,6 @@ use koma_models::spec::Pooling;
 const LOWEST: f32 = -1e9;
 /// Smallest divisor: a row without tokens stays finite.
 const TINY: f32 = 1e-9;
-/// Square of the smallest length that a vector is divided by.
-const TINY_SQUARED: f32 = 1e-24;
 
 impl Parts<'_> {
     /// The vector of each row of `x`, f32 `[Batch, Seq, hidden]`; `[Batch, hidden]`. `mask`: f32 `[Batch, Seq]`, 1 for tokens, which
@@ -84,16 +82,5 @@ impl Parts<'_> {
         let lowest = self.b.full(LOWEST, &dims);
         let x = self.b.select(taken, x, lowest);
         self.b.reduce(Reduction::Max, x, 1)
-    }
-
-    /// Each row of `x`, `[Batch, width]`, divided by its Euclidean length; a row of zeros stays.
-    pub(super) fn normalize(&mut self, x: Value) -> Value {
-        let dims = self.b.dims(x);
-        let squared = self.b.binary(Binary::Mul, x, x);
-        let sum = self.b.reduce(Reduction::Add, squared, 1);
-        let sum = self.b.with(Binary::Max, sum, TINY_SQUARED);
-        let scale = self.b.unary(Unary::Rsqrt, sum);
-        let scale = self.b.broadcast(scale, &dims, &[0]);
-        self.b.binary(Binary::Mul, x, scale)
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::graph::eval::eval;
 use crate::graph::{Binary, Op};
 use crate::manifest::InputName;
-use koma_models::{LoadOptions, Source, architectures, blueprint};
+use koma_models::{Head, HeadKind, LoadOptions, Source, architectures, blueprint};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -167,6 +167,21 @@ fn case(name: &str, padding: i32) -> Case {
 
 /// Largest difference between what the graph of a fixture computes, changed by `change`, and the reference.
 fn off(name: &str, precision: Precision, change: &dyn Fn(&mut Graph, &mut Case)) -> f32 {
+    let (mut rows, expected, head) = computed(name, precision, change);
+    if matches!(head.kind, HeadKind::Embed { .. }) {
+        rows.chunks_mut(head.width)
+            .for_each(|row| head.activate(row));
+    }
+    let pairs = rows.iter().zip(&expected);
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// What the graph of a fixture computes, changed by `change`; the reference's rows; the model's head.
+fn computed(
+    name: &str,
+    precision: Precision,
+    change: &dyn Fn(&mut Graph, &mut Case),
+) -> (Vec<f32>, Vec<f32>, Head) {
     let model = open(&golden(name));
     let mut graph = graph(&model, precision).unwrap();
     let padding = match model.spec.as_ref().unwrap().numbering {
@@ -187,8 +202,23 @@ fn off(name: &str, precision: Precision, change: &dyn Fn(&mut Graph, &mut Case))
         .collect();
     let rows = eval(&graph, (case.rows + 1, SEQ), &case.inputs, &weights);
     assert!(rows.iter().all(|x| x.is_finite()), "{name}");
-    let pairs = rows.iter().zip(&case.expected);
-    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    (rows, case.expected, model.head.unwrap())
+}
+
+/// Who asks for `normalize: false` gets the model's own vector.
+#[test]
+fn graphs_leave_the_length_of_a_vector_as_it_is() {
+    for name in ["bert_embed_mean", "roberta_embed_mean"] {
+        let (rows, expected, head) = computed(name, Precision::F32, &|_, _| ());
+        assert_eq!(head.kind, HeadKind::Embed { normalize: true }, "{name}");
+        let rows = rows.chunks(head.width);
+        for (row, unit) in rows.zip(expected.chunks(head.width)) {
+            let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert!((length - 1.0).abs() > 0.1, "{name}: {length}");
+            let off = row.iter().zip(unit).map(|(a, b)| (a / length - b).abs());
+            assert!(off.fold(0.0, f32::max) < 3e-5, "{name}");
+        }
+    }
 }
 
 /// Against Hugging Face's rows, in the arithmetic of one machine; other runtimes execute the files themselves.

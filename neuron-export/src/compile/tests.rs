@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::{Parity, Status};
+use crate::manifest::{Parity, Spread, Status};
 use crate::neff::tests::{definition, neff};
 use crate::testing::{Bench, written};
 
@@ -18,9 +18,12 @@ fn bench() -> Bench {
                 cases: 1,
                 max_abs: 0.0,
                 argmax_agreement: None,
-                tolerance: 1.0,
+                tolerance: 1e-5,
+                scale: 1.0,
             });
         }
+        let (max_abs, tolerance) = (0.0, 1e-5);
+        manifest.spread = Some(Spread { max_abs, tolerance });
     });
     let text = definition(&["input0", "input1", "input2"], &["output0"]);
     let bytes = neff(&[("sg00/def.json", &text)], true);

@@ -81,6 +81,7 @@ impl Writer<'_> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             buckets,
+            spread: None,
             source: self.source()?,
             task,
             activation,
@@ -256,7 +257,7 @@ impl Writer<'_> {
         match (&head.kind, &self.spec.select) {
             (HeadKind::Embed { normalize }, Select::Pool(modes)) => Some(Pooling {
                 modes: modes.iter().map(|mode| mode.name().to_owned()).collect(),
-                normalized: *normalize,
+                normalize: *normalize,
             }),
             _ => None,
         }

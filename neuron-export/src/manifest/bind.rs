@@ -71,9 +71,8 @@ impl Manifest {
             return differs("task", &made_for, &Task::of(head));
         }
         let normalize = matches!(head.kind, HeadKind::Embed { normalize: true });
-        let normalized = self.pooling.as_ref().is_some_and(|p| p.normalized);
-        if normalized != normalize {
-            return differs("pooling.normalized", &normalized, &normalize);
+        if self.normalizes() != normalize {
+            return differs("pooling.normalize", &self.normalizes(), &normalize);
         }
         if self.labels != head.labels {
             return differs("labels", &self.labels, &head.labels);
@@ -90,6 +89,18 @@ impl Manifest {
             );
         }
         Ok(())
+    }
+
+    /// Whether vectors are divided by their length before they are served.
+    pub(crate) fn normalizes(&self) -> bool {
+        self.pooling.as_ref().is_some_and(|p| p.normalize)
+    }
+
+    /// Makes of an output row the vector that is served by default; nothing is done to logits.
+    pub(crate) fn scale_vector(&self, row: &mut [f32]) {
+        if self.normalizes() {
+            Head::embedding(true, row.len()).activate(row);
+        }
     }
 
     /// Fails if a file of the checkpoint `source` that changes the answers differs from what it was at the export, or was added

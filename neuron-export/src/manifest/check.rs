@@ -78,9 +78,13 @@ impl Manifest {
         }
     }
 
-    /// Fails if a file of the artifact is missing or has other bytes.
-    pub(super) fn check_files(&self, folder: &Path) -> Result<(), ManifestError> {
-        for (_, file) in self.files() {
+    /// Fails if a file of the artifact is missing or has other bytes, of those whose field is `chosen`.
+    pub(super) fn check_files(
+        &self,
+        folder: &Path,
+        chosen: &dyn Fn(&str) -> bool,
+    ) -> Result<(), ManifestError> {
+        for (_, file) in self.files().into_iter().filter(|(field, _)| chosen(field)) {
             let path = folder.join(&file.file);
             match file.difference(folder) {
                 Ok(None) => {}

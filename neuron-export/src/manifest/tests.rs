@@ -72,7 +72,8 @@ fn parity(max_abs: f64) -> Parity {
         cases: 4,
         max_abs,
         argmax_agreement: Some(1.0),
-        tolerance: 1e-4,
+        tolerance: 1e-5,
+        scale: 1.0,
     }
 }
 
@@ -86,6 +87,19 @@ fn what_is_written_is_read() {
     manifest.write(folder.path()).unwrap();
     assert_eq!(std::fs::read(folder.path().join(FILE)).unwrap(), first);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_device_does_without_the_files_that_it_does_not_read() {
+    let (folder, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut manifest = sample(folder.path(), source.path());
+    manifest.write(folder.path()).unwrap();
+    std::fs::remove_file(folder.path().join("b1_s8.hlo.pb")).unwrap();
+    assert!(Manifest::read(folder.path()).is_err());
+    assert_eq!(Manifest::read_compiled(folder.path()).unwrap(), manifest);
+    std::fs::write(folder.path().join("weights.safetensors"), "Weights").unwrap();
+    let error = Manifest::read_compiled(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("weights.safetensors"), "{error}");
 }
 
 #[test]
@@ -103,7 +117,7 @@ fn a_status_is_earned() {
         num_tpb: 1,
         io: BTreeMap::new(),
         unverified: true,
-        device_parity: Some(parity(1e-5)),
+        device_parity: Some(parity(1e-6)),
     };
     let mut step = |change: &dyn Fn(&mut Bucket), expected| {
         change(&mut manifest.buckets[0]);
@@ -112,7 +126,17 @@ fn a_status_is_earned() {
     step(&|_| (), Status::Exported);
     step(&|b| b.parity = Some(parity(1e-3)), Status::Exported);
     step(&|b| b.parity = Some(parity(f64::NAN)), Status::Exported);
-    step(&|b| b.parity = Some(parity(1e-5)), Status::HloVerified);
+    step(
+        &|b| {
+            let tolerance = 1e-3;
+            b.parity = Some(Parity {
+                tolerance,
+                ..parity(1e-6)
+            });
+        },
+        Status::Exported,
+    );
+    step(&|b| b.parity = Some(parity(1e-6)), Status::HloVerified);
     step(&|b| b.neff = Some(neff.clone()), Status::HloVerified);
     step(
         &|b| b.neff.as_mut().unwrap().unverified = false,
@@ -182,7 +206,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("/labels", "[]", "field `task`"),
     (
         "/pooling",
-        r#"{"modes": ["mean"], "normalized": true}"#,
+        r#"{"modes": ["mean"], "normalize": true}"#,
         "field `pooling`",
     ),
     (

@@ -192,7 +192,8 @@ fn named(compiled: &Compiled, name: &str, neff: &Path) -> Result<String, Serving
     })
 }
 
-/// A NEFF runs on the machines that it was compiled for. `trn1n` is a `trn1` with a faster network.
+/// A NEFF runs on the machines that it was compiled for. `trn1n` is a `trn1` with a faster network,
+/// `trn2u` a `trn2` whose chips are linked to those of other machines.
 fn check_target(target: Target, instance: Option<&str>) -> Result<(), ServingError> {
     let name = match target {
         Target::Inf1 => "inf1",
@@ -200,17 +201,44 @@ fn check_target(target: Target, instance: Option<&str>) -> Result<(), ServingErr
         Target::Trn1 => "trn1",
         Target::Trn2 => "trn2",
     };
+    let alike = match target {
+        Target::Trn1 => Some("trn1n"),
+        Target::Trn2 => Some("trn2u"),
+        Target::Inf1 | Target::Inf2 => None,
+    };
     let Some(instance) = instance else {
         return Ok(());
     };
     // SageMaker puts `ml.` before it.
     let family = instance.strip_prefix("ml.").unwrap_or(instance);
     let family = family.split('.').next().unwrap_or_default();
-    if family == name || (target == Target::Trn1 && family == "trn1n") {
+    if family == name || alike == Some(family) {
         return Ok(());
     }
     Err(ServingError::Target {
         target: name,
         instance: instance.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_runs_on_its_own_instances_and_their_kin() {
+        for (target, instance, fits) in [
+            (Target::Inf2, "inf2.xlarge", true),
+            (Target::Inf2, "ml.inf2.xlarge", true),
+            (Target::Trn1, "trn1n.32xlarge", true),
+            (Target::Trn2, "trn2.48xlarge", true),
+            (Target::Trn2, "trn2u.48xlarge", true),
+            (Target::Trn1, "trn2u.48xlarge", false),
+            (Target::Trn2, "trn1n.32xlarge", false),
+            (Target::Inf1, "inf2.xlarge", false),
+        ] {
+            let found = check_target(target, Some(instance));
+            assert_eq!(found.is_ok(), fits, "{target:?} on {instance}");
+        }
+    }
 }

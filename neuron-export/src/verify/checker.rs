@@ -58,6 +58,7 @@ pub(super) struct Job {
     pub(super) output: String,
     pub(super) pad_id: u32,
     pub(super) other_id: u32,
+    pub(super) normalize: bool,
     pub(super) artifacts: Vec<Artifact>,
 }
 

@@ -4,16 +4,13 @@
 //! Must not know: how a core gets its work; that is `serving`'s. Invariant: as of [`super::verify`]; nothing but this makes an artifact
 //! [`Status::DeviceVerified`](crate::manifest::Status).
 
-use super::{Checked, TOLERANCE_BF16, Verified, disagreement, evidence};
-use crate::manifest::{Bucket, Manifest, Parity, Precision};
+use super::{Checked, Verified, disagreement, evidence};
+use crate::manifest::{Bucket, Manifest, Parity, TOLERANCE_DEVICE};
 use crate::reference::{Reference, Row, compute};
 use crate::serving::{Cores, ServingError, alone};
 use koma_models::kernels::{Cx, Error};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Largest difference of a device that computes in f32, for values of at most 1: what AWS's own exporters ask of such models.
-pub const TOLERANCE_DEVICE: f64 = 1e-3;
 
 /// Where modules are executed.
 pub struct Device<'a> {
@@ -33,7 +30,7 @@ type Rows = Vec<(usize, Vec<f32>)>;
 /// # Errors
 /// [`ServingError`] if the artifact is not compiled, does not fit this machine, or cannot be loaded. A check that fails is a result.
 pub fn on_device(
-    (folder, mut manifest): (&Path, Manifest),
+    (folder, manifest): (&Path, Manifest),
     device: &Device<'_>,
     reference: &Reference,
     tolerance: Option<f64>,
@@ -44,15 +41,20 @@ pub fn on_device(
     for index in 0..manifest.buckets.len() {
         let mut one = manifest.clone();
         one.buckets = vec![manifest.buckets[index].clone()];
-        let usual = || usual(&one, &one.buckets[0]);
-        let tolerance = tolerance.unwrap_or_else(usual) * reference.scale();
-        near = near.max(2.0 * tolerance);
+        let neff = one.buckets[0].neff.as_ref();
+        let usual = neff.map_or(TOLERANCE_DEVICE, |neff| one.tolerance_on_device(neff));
+        let limits = (
+            tolerance.unwrap_or(usual) * reference.scale(),
+            reference.scale(),
+        );
+        // Less than what two answers within their tolerances are apart at most.
+        near = near.max(usual * reference.scale());
         let mut found = unchecked(&one.buckets[0]);
         match rows((folder, &one), device, reference)? {
             Ok(rows) => {
                 let pairs = rows.iter();
                 let pairs = pairs.map(|(i, row)| (&row[..], &reference.rows[*i].expected[..]));
-                let parity = parity(pairs, tolerance, names);
+                let parity = parity(pairs, limits, names);
                 found.failure = disagreement(&parity);
                 found.parity = Some(parity);
                 for (number, row) in rows {
@@ -61,14 +63,22 @@ pub fn on_device(
             }
             Err(error) => found.failure = Some(error.to_string()),
         }
-        if let Some(neff) = &mut manifest.buckets[index].neff {
-            neff.device_parity = evidence(&found);
-        }
         checked.push(found);
     }
-    manifest.write(folder)?;
     let apart = seen.iter().map(|answers| spread(answers));
     let spread = apart.fold(0.0, f64::max);
+    let manifest = manifest.update(folder, |now| {
+        let both = now.buckets.iter_mut().zip(&manifest.buckets);
+        for ((bucket, then), found) in both.zip(&checked) {
+            let executed = then.neff.as_ref().map(|neff| &neff.sha256);
+            if let Some(neff) = &mut bucket.neff
+                && executed == Some(&neff.sha256)
+            {
+                // Where answers lie too far apart, which of them is right is not known.
+                neff.device_parity = evidence(found).filter(|_| spread <= near);
+            }
+        }
+    })?;
     Ok(Verified {
         passes: spread <= near && checked.iter().all(|one| one.failure.is_none()),
         manifest,
@@ -91,7 +101,11 @@ fn rows(
         fitting.map(|(i, row)| (i, row.clone())).unzip();
     let encoder = alone(manifest, folder, device.cores, device.instance)?;
     let computed = compute(encoder.as_ref(), device.cx, &mut rows);
-    let rows = rows.into_iter().map(|row| row.expected);
+    let rows = rows.into_iter().map(|row| {
+        let mut values = row.expected;
+        manifest.scale_vector(&mut values);
+        values
+    });
     Ok(computed.map(|()| numbers.into_iter().zip(rows).collect()))
 }
 
@@ -116,21 +130,11 @@ fn runner(device: &Device<'_>) -> String {
     format!("libnrt {version}{instance}")
 }
 
-/// The usual tolerance for values of at most 1.
-fn usual(manifest: &Manifest, bucket: &Bucket) -> f64 {
-    let cast = |flags: &Vec<String>| flags.iter().any(|flag| flag == "bf16");
-    let cast = bucket.neff.as_ref().is_some_and(|neff| cast(&neff.flags));
-    if cast || manifest.numerics.compute == Precision::Bf16 {
-        TOLERANCE_BF16
-    } else {
-        TOLERANCE_DEVICE
-    }
-}
-
-/// What pairs of rows, computed and expected, say. `names`: the reference's and the runner's.
+/// What pairs of rows, computed and expected, say. `names`: the reference's and the runner's; and what [`Parity`] calls by these
+/// names.
 fn parity<'a>(
     pairs: impl Iterator<Item = (&'a [f32], &'a [f32])>,
-    tolerance: f64,
+    (tolerance, scale): (f64, f64),
     names: (&str, &str),
 ) -> Parity {
     let (mut cases, mut max_abs, mut clear, mut same) = (0, 0.0f64, 0, 0);
@@ -154,6 +158,7 @@ fn parity<'a>(
         max_abs,
         argmax_agreement: (clear > 0).then(|| same as f64 / f64::from(clear)),
         tolerance,
+        scale,
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::manifest::tests::sample;
-use crate::manifest::{PortableKind, Status};
+use crate::manifest::{PortableKind, Status, TOLERANCE_BF16, TOLERANCE_F32, TOLERANCE_SMALL};
 use crate::reference::Row;
 use crate::testing::{Bench, written};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ impl Bench {
         let options = VerifyOptions {
             python,
             limit: Duration::from_secs(seconds),
-            tolerance: None,
+            tolerance: self.asked(),
         };
         let folder = self.artifact.path();
         let artifact = (folder, Manifest::read(folder)?);
@@ -51,6 +51,12 @@ impl Bench {
         std::fs::write(self.tools.path().join("report"), report.to_string()).unwrap();
         let print = format!("cat '{}/report'", self.tools.path().display());
         self.run(&print).unwrap()
+    }
+
+    /// The tolerance that a test asks for, if it left one among the tools.
+    fn asked(&self) -> Option<f64> {
+        let text = std::fs::read_to_string(self.tools.path().join("tolerance"));
+        text.ok().map(|text| text.parse().unwrap())
     }
 
     fn status(&self) -> Status {
@@ -195,6 +201,13 @@ fn whatever_does_not_agree_fails_and_takes_the_status_back() {
     assert!(!verified.passes);
     let far = json!({"artifacts": [good(), good(), good()], "spread": 1e-3});
     assert!(!bench.answered(&far).passes);
+    // Each answer is within its tolerance, but the buckets are not near each other: nothing is earned.
+    for (spread, holds) in [(9e-6, true), (1.1e-5, false)] {
+        let report = json!({"artifacts": [good(), good(), good()], "spread": spread});
+        assert_eq!(bench.answered(&report).passes, holds);
+        let expected = [Status::Exported, Status::HloVerified][usize::from(holds)];
+        assert_eq!(bench.status(), expected);
+    }
 }
 
 #[test]
@@ -270,6 +283,60 @@ fn a_tampered_artifact_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn a_tolerance_above_the_usual_one_earns_nothing() {
+    let mut far = good();
+    far["max_abs"] = json!(5e-6);
+    for (asked, expected) in [("100", Status::Exported), ("6e-6", Status::HloVerified)] {
+        let bench = bench();
+        std::fs::write(bench.tools.path().join("tolerance"), asked).unwrap();
+        let verified = bench.answered(&report(&far));
+        assert!(verified.passes, "{asked}");
+        assert_eq!(bench.status(), expected, "{asked}");
+    }
+}
+
+#[test]
+fn what_others_wrote_meanwhile_stays() {
+    // The checker's run is when somebody else writes.
+    let bench = bench();
+    let folder = bench.artifact.path();
+    let before = Manifest::read(folder).unwrap();
+    let reference = reference();
+    std::fs::write(
+        bench.tools.path().join("report"),
+        report(&good()).to_string(),
+    )
+    .unwrap();
+    let mut other = before.clone();
+    other.portable.pop();
+    std::fs::write(bench.tools.path().join("other"), other.to_json()).unwrap();
+    let (tools, artifact) = (bench.tools.path().display(), folder.display());
+    let then = format!("cp '{tools}/other' '{artifact}/manifest.json'\ncat '{tools}/report'");
+    let options = |python| VerifyOptions {
+        python,
+        limit: Duration::from_mins(2),
+        tolerance: None,
+    };
+    let run = || {
+        let options = options(bench.program("python", &then));
+        let artifact = (folder, before.clone());
+        verify(artifact, &reference, &options, &Stop::default())
+    };
+    let found = run().unwrap().manifest;
+    assert_eq!(found.portable.len(), before.portable.len() - 1);
+    assert_eq!(found.status, Status::HloVerified);
+    assert_eq!(Manifest::read(folder).unwrap(), found);
+
+    // Another export in the same place: nothing is known of its modules.
+    other.buckets[0].hlo.sha256 = "0".repeat(64);
+    std::fs::write(bench.tools.path().join("other"), other.to_json()).unwrap();
+    let error = run().unwrap_err().to_string();
+    assert!(error.contains("made anew"), "{error}");
+    let kept = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+    assert_eq!(kept, other.to_json());
+}
+
+#[test]
 fn a_larger_value_may_be_further_off() {
     let mut rows = reference();
     assert_eq!(rows.scale(), 1.0);
@@ -281,10 +348,10 @@ fn a_larger_value_may_be_further_off() {
 fn tolerances_follow_precision_and_size() {
     let (folder, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut manifest = sample(folder.path(), source.path());
-    assert_eq!(tolerance(&manifest, Precision::F32), TOLERANCE_SMALL);
+    assert_eq!(manifest.tolerance(Precision::F32), TOLERANCE_SMALL);
     manifest.source.weights[0].bytes = 100 << 20;
-    assert_eq!(tolerance(&manifest, Precision::F32), TOLERANCE_F32);
-    assert_eq!(tolerance(&manifest, Precision::Bf16), TOLERANCE_BF16);
+    assert_eq!(manifest.tolerance(Precision::F32), TOLERANCE_F32);
+    assert_eq!(manifest.tolerance(Precision::Bf16), TOLERANCE_BF16);
     manifest.numerics.compute = Precision::Bf16;
     let options = VerifyOptions {
         python: PathBuf::new(),

@@ -116,8 +116,8 @@ pub(super) fn text(manifest: &Manifest) -> String {
         lines.push(("labels", output::clip(&manifest.labels.join(", "), 100)));
     }
     if let Some(pooling) = &manifest.pooling {
-        let length = if pooling.normalized {
-            ", of length 1"
+        let length = if pooling.normalize {
+            ", then divided by its length by the host"
         } else {
             ""
         };
