@@ -127,6 +127,18 @@ pub(crate) fn replace(folder: &Path, name: &str, contents: &[u8]) -> io::Result<
     Ok(())
 }
 
+/// Keeps whoever else asks for it out of `folder` until the result is dropped, where the file system can do that.
+///
+/// # Errors
+/// The system's, if there is no such folder.
+pub(crate) fn hold(folder: &Path) -> io::Result<File> {
+    let folder = File::open(folder)?;
+    match folder.lock() {
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(folder),
+    }
+}
+
 /// Gives a temporary file the rights of an ordinary one.
 #[cfg(unix)]
 fn readable(file: &File) -> io::Result<()> {

@@ -1,6 +1,7 @@
 use super::*;
 use koma_models::{Head, HeadKind, Identity, Limits};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// A consistent artifact in `folder` with one bucket and separate weights, and the checkpoint `source` that it names.
 pub(crate) fn sample(folder: &Path, source: &Path) -> Manifest {

@@ -1,7 +1,8 @@
 //! Structure alone; that the numbers are right, `tests/export` shows by executing models.
 
+use super::ops::{equation, meet};
 use super::*;
-use crate::graph::Builder;
+use crate::graph::{Binary, Builder, Compare, Reduction};
 use crate::manifest::InputName;
 use crate::proto::{Content, Reader};
 use std::io::{self, Cursor};
