@@ -4,6 +4,8 @@ Needs requirements-torchscript.txt. PyTorch calls torch.jit deprecated (it warns
 still want it, and nothing else in Koma needs it. The trace takes any batch and sequence.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -88,15 +90,22 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def main():
-    model, export = map(pathlib.Path, sys.argv[1:3])
+@contextlib.contextmanager
+def held(folder):
+    """Nobody else changes the manifest meanwhile: `koma export verify` and `compile` hold the folder, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def add(export, source, traced):
+    """Puts the file into the export, as its manifest is now; its bytes."""
     manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
-    source = manifest["source"]
-    for name, expected in [("config.json", source["config_sha256"])] + [(w["file"], w["sha256"]) for w in source["weights"]]:
-        if sha256(model / name) != expected:
-            sys.exit(f"{model / name} is not that of the export in {export}")
-    torch.set_num_threads(1)
-    traced = trace(model, manifest)
+    if manifest["source"] != source:
+        sys.exit(f"{export} was made anew meanwhile")
     others = [one for one in manifest["portable"] if one["kind"] != "torchscript"]
 
     def named(portable):
@@ -116,6 +125,20 @@ def main():
         "parity": None,
     }
     named([*others, entry])
+    return size
+
+
+def main():
+    model, export = map(pathlib.Path, sys.argv[1:3])
+    manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
+    source = manifest["source"]
+    for name, expected in [("config.json", source["config_sha256"])] + [(w["file"], w["sha256"]) for w in source["weights"]]:
+        if sha256(model / name) != expected:
+            sys.exit(f"{model / name} is not that of the export in {export}")
+    torch.set_num_threads(1)
+    traced = trace(model, manifest)
+    with held(export):
+        size = add(export, source, traced)
     print(f"{export / NAME}: {size} bytes; not verified yet (koma export verify {export})")
 
 

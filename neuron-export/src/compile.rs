@@ -3,11 +3,11 @@
 //! Owns: the compiler's command line, what its products must look like, how they come into the artifact. Must not know: where the
 //! environment says that the compiler is.
 //!
-//! Invariant: all buckets are compiled, or the artifact is as it was. Names of NEFFs tell their content, so that a manifest never
+//! Invariant: all buckets are compiled, or the artifact is as it was, and what others write into its manifest meanwhile stays. Names of NEFFs tell their content, so that a manifest never
 //! names a file that was replaced.
 
 use crate::files::file_ref;
-use crate::manifest::{Bucket, Manifest, ManifestError, Neff as Compiled, Target};
+use crate::manifest::{Bucket, Manifest, ManifestError, Neff as Compiled, Target, Weights};
 use crate::neff::{Neff, NeffError};
 use crate::process::{self, Fault, Stop, quoted};
 use std::fs::File;
@@ -65,6 +65,11 @@ pub enum CompileError {
          is not on the PATH. Use --target inf2: the same modules run on inf2.xlarge"
     )]
     Inf1,
+    /// The old compiler is not called for what nobody could feed.
+    #[error(
+        "--target inf1: the compiler `neuron-cc` is called only for modules that hold their weights; export with --weights inline"
+    )]
+    Inf1Separate,
     /// The compiler cannot be started.
     #[error("{program}: {error}")]
     Start {
@@ -112,12 +117,15 @@ pub fn compile(
     stop: &Stop,
     mut told: impl FnMut(usize, &Manifest),
 ) -> Result<Manifest, CompileError> {
-    let mut manifest = Manifest::read(folder)?;
+    let manifest = Manifest::read(folder)?;
     let io = |path: &Path| {
         let path = path.to_owned();
         move |error| CompileError::Io { path, error }
     };
     let compiler = Compiler::find(options, stop)?;
+    if options.target == Target::Inf1 && manifest.numerics.weights == Weights::Separate {
+        return Err(CompileError::Inf1Separate);
+    }
     // The compiler runs in a folder of its own, where it leaves what it likes.
     let folder = folder.canonicalize().map_err(io(folder))?;
     let work = tempfile::Builder::new()
@@ -131,25 +139,31 @@ pub fn compile(
         made.push(compiler.bucket((&folder, &manifest), index, &out)?);
     }
 
-    let before = neffs(&manifest);
-    for (index, neff) in made.into_iter().enumerate() {
-        let path = folder.join(&neff.file);
-        let out = work.path().join(format!("{index}.neff"));
+    let placed = place(&folder, work.path(), &made);
+    let named: Vec<String> = made.iter().map(|neff| neff.file.clone()).collect();
+    let mut before = Vec::new();
+    let updated = placed.and_then(|()| {
+        let updated = manifest.update(&folder, |now| {
+            before = neffs(now);
+            for (bucket, neff) in now.buckets.iter_mut().zip(made) {
+                bucket.neff = Some(neff);
+            }
+        });
+        Ok(updated?)
+    });
+    forget(&folder, if updated.is_ok() { &before } else { &named });
+    updated
+}
+
+/// Moves what was compiled in the folder `work` to its names in the artifact.
+fn place(folder: &Path, work: &Path, made: &[Compiled]) -> Result<(), CompileError> {
+    for (index, neff) in made.iter().enumerate() {
+        let (out, path) = (work.join(format!("{index}.neff")), folder.join(&neff.file));
         let moved = File::open(&out).and_then(|file| file.sync_all());
         let moved = moved.and_then(|()| std::fs::rename(&out, &path));
-        manifest.buckets[index].neff = Some(neff);
-        if let Err(error) = moved {
-            forget(&folder, &neffs(&manifest), &before);
-            return Err(io(&path)(error));
-        }
+        moved.map_err(|error| CompileError::Io { path, error })?;
     }
-    let now = neffs(&manifest);
-    if let Err(error) = manifest.write(&folder) {
-        forget(&folder, &now, &before);
-        return Err(error.into());
-    }
-    forget(&folder, &before, &now);
-    Ok(manifest)
+    Ok(())
 }
 
 /// Names of the NEFFs.
@@ -159,10 +173,15 @@ fn neffs(manifest: &Manifest) -> Vec<String> {
     neffs.map(|neff| neff.file.clone()).collect()
 }
 
-/// Removes the files `names`, but for those of `but`.
-fn forget(folder: &Path, names: &[String], but: &[String]) {
-    for name in names.iter().filter(|name| !but.contains(name)) {
-        // No manifest names it: if it stays, it only takes room.
+/// Removes those of the NEFFs `names` that the manifest does not name now.
+fn forget(folder: &Path, names: &[String]) {
+    // Nothing is removed where it cannot be read: it may name them.
+    let Ok(now) = Manifest::read_alone(folder) else {
+        return;
+    };
+    let kept = neffs(&now);
+    for name in names.iter().filter(|name| !kept.contains(name)) {
+        // If it stays, it only takes room.
         let _ = std::fs::remove_file(folder.join(name));
     }
 }

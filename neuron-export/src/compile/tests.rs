@@ -58,6 +58,24 @@ impl Bench {
         compile(self.artifact.path(), &options, &Stop::default(), |_, _| {})
     }
 
+    /// Makes the artifact one whose modules hold their weights.
+    fn put_weights_inside(&self) {
+        let folder = self.artifact.path();
+        let mut manifest = Manifest::read(folder).unwrap();
+        manifest.numerics.weights = Weights::Inline;
+        manifest.numerics.weights_file = None;
+        manifest.numerics.param_order.clear();
+        manifest.write(folder).unwrap();
+        let bytes = neff(
+            &[(
+                "sg00/def.json",
+                &definition(&["input0", "input1"], &["output0"]),
+            )],
+            true,
+        );
+        std::fs::write(self.tools.path().join("good.neff"), bytes).unwrap();
+    }
+
     fn hangs(&self) -> bool {
         let stub = std::fs::read_to_string(self.tools.path().join(COMPILER));
         stub.is_ok_and(|script| script.contains("sleep"))
@@ -214,6 +232,43 @@ fn a_compiler_that_does_not_do_its_work_leaves_the_artifact_as_it_was() {
     }
 }
 
+/// Compiles; while the first module is being compiled, somebody else changes the manifest.
+fn compiled_meanwhile(bench: &Bench, change: fn(&mut Manifest)) -> Result<Manifest, CompileError> {
+    let options = CompileOptions {
+        compiler: Some(bench.compiler(COMPILER, GOOD)),
+        target: Target::Inf2,
+        auto_cast: AutoCast::None,
+        limit: Duration::from_mins(2),
+    };
+    let folder = bench.artifact.path();
+    compile(folder, &options, &Stop::default(), |index, _| {
+        if index == 0 {
+            let mut manifest = Manifest::read(folder).unwrap();
+            change(&mut manifest);
+            manifest.write(folder).unwrap();
+        }
+    })
+}
+
+#[test]
+fn what_others_write_meanwhile_stays() {
+    let bench = bench();
+    let off = |manifest: &mut Manifest| manifest.buckets[0].parity.as_mut().unwrap().max_abs = 4e-6;
+    let manifest = compiled_meanwhile(&bench, off).unwrap();
+    assert_eq!(manifest.buckets[0].parity.as_ref().unwrap().max_abs, 4e-6);
+    assert_eq!(manifest.status, Status::NeffCompiled);
+    assert_eq!(Manifest::read(bench.artifact.path()).unwrap(), manifest);
+}
+
+#[test]
+fn modules_that_were_exported_anew_meanwhile_do_not_get_the_old_ones_products() {
+    let bench = bench();
+    let anew = |manifest: &mut Manifest| manifest.buckets[1].hlo.sha256 = "0".repeat(64);
+    let error = compiled_meanwhile(&bench, anew).unwrap_err().to_string();
+    assert!(error.contains("made anew"), "{error}");
+    assert_eq!(bench.files(), UNTOUCHED);
+}
+
 #[test]
 fn a_missing_compiler_says_what_to_install() {
     let bench = bench();
@@ -261,6 +316,14 @@ fn inf1_is_explained_and_its_old_compiler_never_counts() {
     assert!(matches!(error, CompileError::Inf1), "{error}");
     assert!(error.to_string().contains("--target inf2"), "{error}");
     let stub = bench.compiler(LEGACY, GOOD);
+    let error = bench.compiled(stub.clone(), Target::Inf1, AutoCast::None);
+    assert!(
+        matches!(error, Err(CompileError::Inf1Separate)),
+        "{error:?}"
+    );
+    assert_eq!(bench.files(), UNTOUCHED);
+    assert!(!bench.tools.path().join("argv").exists());
+    bench.put_weights_inside();
     let manifest = bench.compiled(stub, Target::Inf1, AutoCast::None).unwrap();
     assert_eq!(manifest.status, Status::HloVerified);
     let neff = manifest.buckets[0].neff.as_ref().unwrap();
