@@ -167,5 +167,7 @@ fn check_model(
     }
     let facts = (&loaded.identity, head, &loaded.limits);
     manifest.check_model(&options.artifact, facts)?;
-    Ok(manifest.check_source(&options.model)?)
+    manifest.check_source(&options.model)?;
+    // All bytes: the hash that identifies a loaded model is of samples.
+    Ok(manifest.check_weights(&options.model)?)
 }

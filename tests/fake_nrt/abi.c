@@ -33,6 +33,7 @@ NRT_STATUS (*init)(nrt_framework_type_t, const char *, const char *) = nrt_init;
 void (*close_)(void) = nrt_close;
 NRT_STATUS (*version)(nrt_version_t *, size_t) = nrt_get_version;
 NRT_STATUS (*visible)(uint32_t *) = nrt_get_visible_vnc_count;
+NRT_STATUS (*visible_before)(uint32_t *) = nrt_get_visible_nc_count;
 NRT_STATUS (*load)(const void *, size_t, int32_t, int32_t, nrt_model_t **) = nrt_load;
 NRT_STATUS (*unload)(nrt_model_t *) = nrt_unload;
 NRT_STATUS (*infos)(nrt_model_t *, nrt_tensor_info_array_t **) = nrt_get_model_tensor_info;

@@ -13,6 +13,8 @@
  * but the row is given that belongs to the hash of the ids and segments under the mask; a row that nobody recorded is an invalid input,
  * one of nothing but padding is zeros. `weights HASH` then is what all inputs that are no integers must be.
  *
+ * Compiled with OLD it is a version that counts cores by the older name, and does not tell of tensors.
+ *
  * What it is told, in the file beside it with `.conf` behind its name, one a line:
  *   cores N                     cores there are (2)
  *   swap 1                      the rows of each execution are swapped: a wrong runtime, which tests must notice
@@ -88,11 +90,13 @@ int nrt_init(int framework, const char *version, const char *fal) {
     return status;
 }
 
+#ifndef OLD
 int nrt_get_version(version_t *out, size_t size) {
     if (size < sizeof *out) return INVALID;
     *out = (version_t){{2, 99, 1, 0}, "a stand-in", ""};
     return OK;
 }
+#endif
 
 void nrt_close(void) {
     char path[5000];
@@ -107,7 +111,11 @@ void nrt_close(void) {
     fclose(file);
 }
 
+#ifdef OLD
+int nrt_get_visible_nc_count(uint32_t *count) { TOLD(); *count = cores; return OK; }
+#else
 int nrt_get_visible_vnc_count(uint32_t *count) { TOLD(); *count = cores; return OK; }
+#endif
 
 /* FNV-1a. */
 static uint64_t hashed(uint64_t hash, const void *bytes, size_t size) {
@@ -170,6 +178,7 @@ int nrt_unload(model_t *m) {
     return OK;
 }
 
+#ifndef OLD
 int nrt_get_model_tensor_info(model_t *m, infos_t **out) {
     TOLD();
     infos_t *all = calloc(1, sizeof *all + m->count * sizeof(info_t));
@@ -188,6 +197,7 @@ int nrt_free_model_tensor_info(infos_t *all) {
     free(all);
     return OK;
 }
+#endif
 
 int nrt_tensor_allocate(int where, int core, size_t size, const char *name, tensor_t **out) {
     TOLD();

@@ -121,7 +121,7 @@ fn a_neff_tells_its_tensors() {
         &toy_neff(&INPUTS, (2, 8, 3), &[("w", vec![10])]),
     )
     .unwrap();
-    let tensors = model.tensors().unwrap();
+    let tensors = model.tensors().unwrap().unwrap();
     let seen: Vec<_> = tensors
         .iter()
         .map(|t| {
@@ -270,6 +270,25 @@ fn a_runtime_is_found_without_being_started() {
         Runtime::find(Some(Path::new("libc.so.6"))),
         Err(NeuronError::Library(_))
     ));
+}
+
+/// A runtime that has not all of the functions computes the same.
+#[test]
+fn a_runtime_may_lack_what_only_cross_checks() {
+    let fake = FakeNrt::old("cores 2");
+    let runtime = Runtime::start(Some(&fake.library())).unwrap();
+    assert_eq!((runtime.cores(), runtime.version()), (2, None));
+    let mut bound = Bound::new(&runtime, 1).unwrap();
+    assert_eq!(bound.model.tensors(), Ok(None));
+    assert_eq!(bound.run(&texts(5)).unwrap(), expected(&texts(5)));
+    drop((bound, runtime));
+    fake.check_released();
+    let refused = FakeNrt::old("nrt_get_visible_nc_count 13 0 0");
+    let error = Runtime::start(Some(&refused.library())).err().unwrap();
+    assert!(
+        error.to_string().contains("nrt_get_visible_nc_count"),
+        "{error}"
+    );
 }
 
 #[test]

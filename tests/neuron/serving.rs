@@ -310,6 +310,42 @@ fn an_export_of_another_model_is_refused() {
     check_refusal(inline, activation, &["task", "Sigmoid"]);
 }
 
+/// The hash by which a loaded model is known is of samples of its tensors; what is served is bound to every byte.
+#[test]
+fn a_weight_that_no_sample_shows_is_noticed() {
+    let rig = Rig::new("distilbert_classify", Weights::Inline, "");
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&rig.model).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let file = copy.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let words = &tensors["distilbert.embeddings.word_embeddings.weight"]["data_offsets"];
+    let middle = words[0]
+        .as_u64()
+        .unwrap()
+        .midpoint(words[1].as_u64().unwrap());
+    bytes[header + middle as usize] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let hash = |folder: &Path| loaded(folder).identity.weights_hash;
+    assert_eq!(hash(copy.path()), hash(&rig.model), "no sample shows it");
+    let changed = Rig {
+        model: copy.path().to_owned(),
+        ..rig
+    };
+    let refused = changed.refused(&changed.options());
+    let message = refused.to_string();
+    assert!(
+        !refused.no_device()
+            && message.contains("model.safetensors")
+            && message.contains("another checkpoint"),
+        "{message}"
+    );
+}
+
 #[test]
 fn prompts_that_a_module_cannot_leave_out_are_refused() {
     // Its prompts are no part of the pooled vector; the artifact is another model's, which would be told after this.

@@ -23,9 +23,21 @@ impl FakeNrt {
     /// # Panics
     /// If there is no C compiler, or no place for files.
     pub fn new(conf: &str) -> Self {
+        Self::of(&BUILT, conf)
+    }
+
+    /// An older one, which lacks what not every version has.
+    ///
+    /// # Panics
+    /// As [`FakeNrt::new`].
+    pub fn old(conf: &str) -> Self {
+        Self::of(&OLD, conf)
+    }
+
+    fn of(built: &Path, conf: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let fake = Self { folder };
-        std::fs::copy(&*BUILT, fake.library()).expect("a copy of the library");
+        std::fs::copy(built, fake.library()).expect("a copy of the library");
         std::fs::write(fake.beside("conf"), conf).expect("a file beside it");
         fake
     }
@@ -65,7 +77,11 @@ impl FakeNrt {
 }
 
 /// The library, built once for each test process.
-static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+static BUILT: LazyLock<PathBuf> = LazyLock::new(|| build(&[]));
+/// As [`BUILT`], the older one.
+static OLD: LazyLock<PathBuf> = LazyLock::new(|| build(&["-DOLD"]));
+
+fn build(flags: &[&str]) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fake_nrt/fake_nrt.c");
     let library = tempfile::tempdir()
         .expect("a temporary folder")
@@ -76,12 +92,13 @@ static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
             "-std=c11", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o",
         ])
         .args([&library, &source])
+        .args(flags)
         .arg("-ldl")
         .status()
         .expect("a C compiler, `cc`");
     assert!(status.success(), "{} does not compile", source.display());
     library
-});
+}
 
 /// A file that the stand-in takes for a NEFF: the documented header, then an archive with `tensors`, lines
 /// `in|out NAME DTYPE DIM...`, and with the documented list of their names.

@@ -1,4 +1,4 @@
-//! [`Api`]: the C interface of `libnrt`, written out from its documentation: 15 functions, two structures, three enumerations.
+//! [`Api`]: the C interface of `libnrt`, written out from its documentation: 17 functions, three structures, three enumerations.
 //!
 //! Owns: names, signatures, layouts. Must not know: when something is called. Invariant: the layouts are those of the
 //! documented structures on 64-bit machines, checked when this is compiled.
@@ -68,9 +68,6 @@ pub(super) struct RawVersion {
     pub(super) git_hash: [u8; 64],
 }
 
-/// `nrt_get_version`, the one function that does without a started runtime; nothing but [`super::Runtime::find`] needs it.
-pub(super) type GetVersion = unsafe extern "C" fn(*mut RawVersion, usize) -> RawStatus;
-
 const _: () = {
     assert!(size_of::<RawVersion>() == 224);
     assert!(size_of::<RawInfo>() == 296);
@@ -85,10 +82,14 @@ const _: () = {
 
 /// Makes the table of functions, and the function that finds them all in a library.
 macro_rules! api {
-    ($($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// The functions.
+    (
+        always { $($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)* }
+        or none { $($maybe:ident: fn($($part:ty),*) -> $given:ty;)* }
+    ) => {
+        /// The functions; none where not every version of the library has one.
         pub(super) struct Api {
             $(pub(super) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
+            $(pub(super) $maybe: Option<unsafe extern "C" fn($($part),*) -> $given>,)*
         }
 
         impl Api {
@@ -103,6 +104,8 @@ macro_rules! api {
                 Ok(Self {
                     // SAFETY: the type of the function is the documented one, which the caller vouches for.
                     $($name: *unsafe { library.get(stringify!($name)) }.map_err(|error| format!("{}: {}", stringify!($name), whole(&error)))?,)*
+                    // SAFETY: as above.
+                    $($maybe: unsafe { library.get(stringify!($maybe)) }.ok().map(|function| *function),)*
                 })
             }
         }
@@ -110,19 +113,28 @@ macro_rules! api {
 }
 
 api! {
-    nrt_init: fn(c_int, *const c_char, *const c_char) -> RawStatus;
-    nrt_close: fn();
-    nrt_get_visible_vnc_count: fn(*mut u32) -> RawStatus;
-    nrt_load: fn(*const c_void, usize, i32, i32, *mut *mut RawModel) -> RawStatus;
-    nrt_unload: fn(*mut RawModel) -> RawStatus;
-    nrt_get_model_tensor_info: fn(*mut RawModel, *mut *mut RawInfos) -> RawStatus;
-    nrt_free_model_tensor_info: fn(*mut RawInfos) -> RawStatus;
-    nrt_allocate_tensor_set: fn(*mut *mut RawSet) -> RawStatus;
-    nrt_destroy_tensor_set: fn(*mut *mut RawSet);
-    nrt_add_tensor_to_tensor_set: fn(*mut RawSet, *const c_char, *mut RawTensor) -> RawStatus;
-    nrt_tensor_allocate: fn(c_int, c_int, usize, *const c_char, *mut *mut RawTensor) -> RawStatus;
-    nrt_tensor_free: fn(*mut *mut RawTensor);
-    nrt_tensor_write: fn(*mut RawTensor, *const c_void, usize, usize) -> RawStatus;
-    nrt_tensor_read: fn(*const RawTensor, *mut c_void, usize, usize) -> RawStatus;
-    nrt_execute: fn(*mut RawModel, *const RawSet, *mut RawSet) -> RawStatus;
+    always {
+        nrt_init: fn(c_int, *const c_char, *const c_char) -> RawStatus;
+        nrt_close: fn();
+        nrt_load: fn(*const c_void, usize, i32, i32, *mut *mut RawModel) -> RawStatus;
+        nrt_unload: fn(*mut RawModel) -> RawStatus;
+        nrt_allocate_tensor_set: fn(*mut *mut RawSet) -> RawStatus;
+        nrt_destroy_tensor_set: fn(*mut *mut RawSet);
+        nrt_add_tensor_to_tensor_set: fn(*mut RawSet, *const c_char, *mut RawTensor) -> RawStatus;
+        nrt_tensor_allocate: fn(c_int, c_int, usize, *const c_char, *mut *mut RawTensor) -> RawStatus;
+        nrt_tensor_free: fn(*mut *mut RawTensor);
+        nrt_tensor_write: fn(*mut RawTensor, *const c_void, usize, usize) -> RawStatus;
+        nrt_tensor_read: fn(*const RawTensor, *mut c_void, usize, usize) -> RawStatus;
+        nrt_execute: fn(*mut RawModel, *const RawSet, *mut RawSet) -> RawStatus;
+    }
+    or none {
+        nrt_get_visible_vnc_count: fn(*mut u32) -> RawStatus;
+        // Its older name.
+        nrt_get_visible_nc_count: fn(*mut u32) -> RawStatus;
+        // These two are marked as experimental.
+        nrt_get_model_tensor_info: fn(*mut RawModel, *mut *mut RawInfos) -> RawStatus;
+        nrt_free_model_tensor_info: fn(*mut RawInfos) -> RawStatus;
+        // The one function that does without a started runtime.
+        nrt_get_version: fn(*mut RawVersion, usize) -> RawStatus;
+    }
 }

@@ -67,24 +67,27 @@ impl Model {
         })
     }
 
-    /// Its tensors, in the order of the NEFF.
+    /// Its tensors, in the order of the NEFF; none if this version of the runtime does not tell.
     ///
     /// # Errors
     /// If the runtime cannot tell, or tells what cannot be.
-    pub fn tensors(&self) -> Result<Vec<TensorInfo>, NeuronError> {
+    pub fn tensors(&self) -> Result<Option<Vec<TensorInfo>>, NeuronError> {
+        let api = &self.runtime.api;
+        let functions = api.nrt_get_model_tensor_info;
+        let Some((get, free)) = functions.zip(api.nrt_free_model_tensor_info) else {
+            return Ok(None);
+        };
         let mut raw = ptr::null_mut();
         // SAFETY: the model is loaded, and the handle is written during the call only.
-        let status = unsafe {
-            (self.runtime.api.nrt_get_model_tensor_info)(self.raw.as_ptr(), &raw mut raw)
-        };
+        let status = unsafe { get(self.raw.as_ptr(), &raw mut raw) };
         check("nrt_get_model_tensor_info", status)?;
         let infos = handle("nrt_get_model_tensor_info", raw)?;
         // SAFETY: the runtime gave the array with success, and it is freed below, after this.
         let read = unsafe { read_infos(infos) };
         // SAFETY: the array is the runtime's own, and nothing refers to it any more.
-        let status = unsafe { (self.runtime.api.nrt_free_model_tensor_info)(infos.as_ptr()) };
+        let status = unsafe { free(infos.as_ptr()) };
         check("nrt_free_model_tensor_info", status)?;
-        read
+        read.map(Some)
     }
 
     /// Runs it once, and waits for its end: reads `inputs`, writes `outputs`.

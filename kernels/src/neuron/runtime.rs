@@ -1,7 +1,7 @@
 //! [`Runtime`]: the library, loaded and started.
 
 use super::NeuronError;
-use super::api::{Api, GetVersion, NO_FRAMEWORK, RawVersion};
+use super::api::{Api, NO_FRAMEWORK, RawVersion};
 use super::status::check;
 use libloading::Library;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ impl Runtime {
     pub fn find(file: Option<&Path>) -> Result<Found, NeuronError> {
         let loaded = load(file)?;
         Ok(Found {
-            version: loaded.version(),
+            version: loaded.api.version(),
             place: loaded.place,
         })
     }
@@ -58,7 +58,7 @@ impl Runtime {
             // A second try cannot succeed, whatever it is for: the first error is the one that helps.
             Entry::Occupied(before) => Err(before.get().clone().unwrap_or(NeuronError::Started)),
             Entry::Vacant(place) => {
-                let found = Self::start_loaded(loaded);
+                let found = Self::start_loaded(loaded.api);
                 place.insert(found.as_ref().err().cloned());
                 found
             }
@@ -66,9 +66,8 @@ impl Runtime {
     }
 
     /// Starts a library, which nobody in this process has done before.
-    fn start_loaded(loaded: Loaded) -> Result<Arc<Self>, NeuronError> {
-        let version = loaded.version();
-        let api = loaded.api;
+    fn start_loaded(api: Api) -> Result<Arc<Self>, NeuronError> {
+        let version = api.version();
         let empty = c"".as_ptr();
         // SAFETY: both texts end with a zero and outlive the call, which is the first of this library in the process.
         let status = unsafe { (api.nrt_init)(NO_FRAMEWORK, empty, empty) };
@@ -79,9 +78,7 @@ impl Runtime {
             version,
             cores: 0,
         };
-        // SAFETY: the number is written during the call only.
-        let status = unsafe { (runtime.api.nrt_get_visible_vnc_count)(&raw mut runtime.cores) };
-        check("nrt_get_visible_vnc_count", status)?;
+        runtime.cores = runtime.api.count_cores()?;
         Ok(Arc::new(runtime))
     }
 
@@ -107,10 +104,9 @@ impl Drop for Runtime {
 struct Loaded {
     place: String,
     api: Api,
-    version: Option<GetVersion>,
 }
 
-impl Loaded {
+impl Api {
     /// Such as `2.35.30.0`; none if the library does not tell.
     fn version(&self) -> Option<String> {
         let mut version = RawVersion {
@@ -119,8 +115,24 @@ impl Loaded {
             git_hash: [0; 64],
         };
         // SAFETY: the structure is the documented one, has the size that is told, and is written during the call only.
-        let status = unsafe { self.version?(&raw mut version, size_of::<RawVersion>()) };
+        let status = unsafe { self.nrt_get_version?(&raw mut version, size_of::<RawVersion>()) };
         (status == 0).then(|| version.numbers.map(|n| n.to_string()).join("."))
+    }
+
+    /// Cores that the process may use, of a library that is started.
+    fn count_cores(&self) -> Result<u32, NeuronError> {
+        let newer = self.nrt_get_visible_vnc_count;
+        let newer = newer.map(|count| ("nrt_get_visible_vnc_count", count));
+        let older = self.nrt_get_visible_nc_count;
+        let older = older.map(|count| ("nrt_get_visible_nc_count", count));
+        let Some((call, count)) = newer.or(older) else {
+            let reason = "it has neither nrt_get_visible_vnc_count nor nrt_get_visible_nc_count";
+            return Err(NeuronError::Library(reason.to_owned()));
+        };
+        let mut cores = 0;
+        // SAFETY: the number is written during the call only.
+        check(call, unsafe { count(&raw mut cores) })?;
+        Ok(cores)
     }
 }
 
@@ -160,18 +172,11 @@ pub(super) fn whole(error: &dyn std::error::Error) -> String {
 fn functions(place: &OsStr, library: Library) -> Result<Loaded, NeuronError> {
     // SAFETY: the names are those of the runtime's documented interface, and the library is never unloaded (see below).
     let found = unsafe { Api::of(&library) };
-    // SAFETY: as above.
-    let version = unsafe { library.get::<GetVersion>("nrt_get_version") };
-    let version = version.ok().map(|function| *function);
     // It stays until the process ends: threads of its own may outlive `nrt_close`.
     std::mem::forget(library);
     let place = Path::new(place).display().to_string();
     match found {
-        Ok(api) => Ok(Loaded {
-            place,
-            api,
-            version,
-        }),
+        Ok(api) => Ok(Loaded { place, api }),
         Err(error) => Err(NeuronError::Library(format!(
             "{place} is not the Neuron runtime: {error}"
         ))),

@@ -151,8 +151,10 @@ impl Resident {
             })?;
             let failed = || ServingError::device(format!("{}: core {core}", bucket.neff.display()));
             let model = Model::load(cores.runtime(), core, &neff).map_err(failed())?;
-            let tensors = model.tensors().map_err(failed())?;
-            plan.check_tensors(bucket, kinds, &tensors)?;
+            // Not every version of the runtime tells.
+            if let Some(tensors) = model.tensors().map_err(failed())? {
+                plan.check_tensors(bucket, kinds, &tensors)?;
+            }
             resident.models.push(model);
         }
         let shared = shared(cores, core, weights)?;
