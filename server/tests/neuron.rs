@@ -502,6 +502,75 @@ fn the_file_and_the_environment_say_what_computes() {
     world.fake.check_released();
 }
 
+/// The output of `koma` with these arguments, which must go well.
+fn output(arguments: &[String]) -> String {
+    let done = Command::new(env!("CARGO_BIN_EXE_koma"))
+        .args(arguments)
+        .env_clear()
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn each_device_is_measured_under_its_name_and_has_its_own_price() {
+    let world = World::new(Weights::Inline, "");
+    let folder = tempfile::tempdir().unwrap();
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut cost = words("export cost");
+    cost.push(world.artifact.path().display().to_string());
+    let mut measured = Vec::new();
+    for (device, price) in [("neuron", 0.76), ("cpu", 0.34)] {
+        let file = folder.path().join(format!("{device}.json"));
+        let file = file.to_str().unwrap();
+        let mut bench = words("bench throughput");
+        bench.extend(world.arguments(device));
+        // The name is a server's.
+        bench[2] = bench[2].replace("intent=", "");
+        let load =
+            format!("--batch 4 --input-len 16 --runs 1 --warmup 0 --threads 1 --json {file}");
+        bench.extend(words(&load));
+        output(&bench);
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        assert_eq!(json["environment"]["device"], device);
+        let rate = json["results"]["requests_per_second"]["median"]
+            .as_f64()
+            .unwrap();
+        let machine = match device {
+            "cpu" => json["environment"]["cpu"].clone(),
+            other => json!(other),
+        };
+        measured.push((machine, price / (3600.0 * rate) * 1e6));
+        cost.extend(words(&format!("--bench {file} --price-per-hour {price}")));
+    }
+    world.fake.check_released();
+    let table = output(&cost);
+    cost.extend(words("--json -"));
+    let priced: Value = serde_json::from_str(&output(&cost)).unwrap();
+    for (row, (machine, price)) in priced["rows"].as_array().unwrap().iter().zip(&measured) {
+        if machine.is_string() {
+            assert_eq!(&row["machine"], machine);
+        }
+        let off = row["price_per_million"].as_f64().unwrap() / price - 1.0;
+        assert!(off.abs() < 1e-12, "{row}");
+        assert!(table.contains(&format!("{price:.4}")), "{table}");
+    }
+    // A measurement of another model has no price here.
+    let other = World::of("bert_classify", Weights::Inline, "");
+    cost[2] = other.artifact.path().display().to_string();
+    let refused = Command::new(env!("CARGO_BIN_EXE_koma"))
+        .args(&cost)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("another model was measured"),
+        "{said}"
+    );
+}
+
 #[test]
 fn nothing_of_the_runtime_is_linked() {
     let listed = Command::new("ldd")

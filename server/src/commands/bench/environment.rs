@@ -1,6 +1,7 @@
 //! What a result was measured on, for its JSON.
 
 use crate::config::ProcessConfig;
+use koma_engine::ModelInfo;
 use serde_json::{Value, json};
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +11,13 @@ pub(crate) fn of_process(process: &ProcessConfig) -> Value {
     let mut all = describe();
     all["isa"] = json!(process.isa.name());
     all["threads"] = json!(process.threads);
+    all
+}
+
+/// As [`of_process`], with what computed the model: `cpu`, `neuron`.
+pub(super) fn of_model(process: &ProcessConfig, info: &ModelInfo) -> Value {
+    let mut all = of_process(process);
+    all["device"] = json!(info.device.name());
     all
 }
 

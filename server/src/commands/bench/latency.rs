@@ -28,7 +28,7 @@ impl Report {
         Self {
             facts: json!({
                 "schema": SCHEMA,
-                "environment": environment::of_process(&config.process),
+                "environment": environment::of_model(&config.process, info),
                 "model": report::model(config, info),
                 "settings": report::settings(config, info, load),
             }),

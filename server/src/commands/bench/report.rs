@@ -37,7 +37,7 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(config: &BenchConfig, info: &ModelInfo, load: &Load, runs: Vec<Run>) -> Self {
         Self {
-            environment: environment::of_process(&config.process),
+            environment: environment::of_model(&config.process, info),
             model: model(config, info),
             settings: settings(config, info, load),
             title: title(config, info, load),

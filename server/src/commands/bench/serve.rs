@@ -21,7 +21,7 @@ use crate::output::Results;
 use crate::progress::{Progress, Unit};
 use answer::{Fault, FaultKind};
 use anyhow::{Context, anyhow, bail, ensure};
-use client::Client;
+use client::{Client, Served};
 use futures_util::{StreamExt, stream};
 use outcome::{Outcome, Series};
 use pace::arrivals;
@@ -109,24 +109,31 @@ fn concurrency(config: &BenchServeConfig) -> usize {
 }
 
 /// The model that is asked: the one named, or the only one there is.
-async fn model(client: &Client, config: &BenchServeConfig) -> anyhow::Result<String> {
+async fn model(client: &Client, config: &BenchServeConfig) -> anyhow::Result<Served> {
+    let listed = client.models().await;
     if let Some(name) = &config.model {
-        return Ok(name.clone());
+        // A server need not list its models.
+        let mut listed = listed.unwrap_or_default().into_iter();
+        let found = listed.find(|one| one.name == *name);
+        return Ok(found.unwrap_or_else(|| Served::unknown(name.clone())));
     }
-    let names = client.models().await.map_err(|fault| {
+    let listed = listed.map_err(|fault| {
         anyhow!(
             "{}/v1/models: {fault}; is it a server, and does it want --model?",
             config.url
         )
     })?;
-    match names.as_slice() {
-        [name] => Ok(name.clone()),
+    match listed.as_slice() {
+        [one] => Ok(one.clone()),
         [] => bail!("--model: {} names no model", config.url),
-        _ => bail!(
-            "--model: {} has several models; choose one of {}",
-            config.url,
-            names.join(", ")
-        ),
+        several => {
+            let names: Vec<&str> = several.iter().map(|one| one.name.as_str()).collect();
+            bail!(
+                "--model: {} has several models; choose one of {}",
+                config.url,
+                names.join(", ")
+            )
+        }
     }
 }
 

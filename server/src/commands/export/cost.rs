@@ -102,21 +102,17 @@ fn read(path: &Path, weights_hash: &str) -> anyhow::Result<Vec<Measured>> {
 }
 
 fn of_json(json: &Value, file: String, weights_hash: &str) -> anyhow::Result<Vec<Measured>> {
-    let environment = &json["environment"];
-    let machine = environment["device"]
-        .as_str()
-        .or(environment["cpu"].as_str());
     let settings = &json["settings"];
     let tokens = settings["input_len"].as_u64();
     let tokens = tokens.context("field `settings.input_len` is not a number of tokens")?;
     let common = Measured {
         file,
-        machine: machine.unwrap_or("unknown").to_owned(),
+        machine: machine(json),
         load: String::new(),
         tokens,
         per_second: 0.0,
-        same_weights: false,
-        debug: environment["profile"] == "debug",
+        same_weights: weights(json, weights_hash)?,
+        debug: json["environment"]["profile"] == "debug",
     };
     let found = match json["schema"].as_str() {
         Some(THROUGHPUT) => {
@@ -124,15 +120,13 @@ fn of_json(json: &Value, file: String, weights_hash: &str) -> anyhow::Result<Vec
                 settings["output_len"].is_null(),
                 "field `settings.output_len`: it measures a model that generates"
             );
-            let theirs = json["model"]["weights_hash"].as_str().unwrap_or_default();
             ensure!(
-                theirs == weights_hash,
-                "field `model.weights_hash` is {theirs}, the export's is {weights_hash}: another model was measured"
+                common.same_weights,
+                "field `model.weights_hash` is not there"
             );
             vec![Measured {
                 load: format!("{} x {tokens} tokens", settings["batch"]),
                 per_second: rate(&json["results"]["requests_per_second"]["median"])?,
-                same_weights: true,
                 ..common
             }]
         }
@@ -150,6 +144,39 @@ fn of_json(json: &Value, file: String, weights_hash: &str) -> anyhow::Result<Vec
     };
     ensure!(!found.is_empty(), "field `series` is empty");
     Ok(found)
+}
+
+/// Whether the file says that the weights are the export's.
+///
+/// # Errors
+/// If it says that they are others.
+fn weights(json: &Value, expected: &str) -> anyhow::Result<bool> {
+    for part in ["model", "server"] {
+        if let Some(theirs) = json[part]["weights_hash"].as_str() {
+            ensure!(
+                theirs == expected,
+                "field `{part}.weights_hash` is {theirs}, the export's is {expected}: another model was measured"
+            );
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What computed: a device, or a processor. A file knows the processor of the machine that measured, which need not be the server's.
+fn machine(json: &Value) -> String {
+    let environment = &json["environment"];
+    let device = environment["device"].as_str().filter(|name| *name != "cpu");
+    let here = |url: &&str| {
+        let hosts = ["//localhost", "//127.", "//[::1]"];
+        hosts.iter().any(|host| url.contains(host))
+    };
+    let elsewhere = json["server"]["url"].as_str().filter(|url| !here(url));
+    match (device, elsewhere) {
+        (Some(device), _) => device.to_owned(),
+        (None, Some(url)) => format!("processor of {url}"),
+        (None, None) => environment["cpu"].as_str().unwrap_or("unknown").to_owned(),
+    }
 }
 
 /// A series of requests to a server. A request with several documents is as many inferences.

@@ -16,6 +16,36 @@ const MOST: usize = 256 << 20;
 /// Most bytes of an error's text that are read.
 const MOST_OF_ERROR: usize = 64 << 10;
 
+/// A model of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Served {
+    pub(super) name: String,
+    /// What computes it, where the server says so; Koma does.
+    pub(super) device: Option<String>,
+    /// As [`koma_engine::models::Identity::weights_hash`], where the server says so.
+    pub(super) weights_hash: Option<String>,
+}
+
+impl Served {
+    /// One of which the server says nothing.
+    pub(super) fn unknown(name: String) -> Self {
+        Self {
+            name,
+            device: None,
+            weights_hash: None,
+        }
+    }
+
+    fn of_card(card: &Value) -> Option<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Some(Self {
+            name: text(&card["id"])?,
+            device: text(&card["koma"]["device"]),
+            weights_hash: text(&card["koma"]["weights_hash"]),
+        })
+    }
+}
+
 /// A connection pool to one server.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -45,8 +75,8 @@ impl Client {
         })
     }
 
-    /// Names of the server's models.
-    pub(super) async fn models(&self) -> Result<Vec<String>, Fault> {
+    /// The server's models.
+    pub(super) async fn models(&self) -> Result<Vec<Served>, Fault> {
         let request = self.http.get(format!("{}/v1/models", self.url));
         let reading = async {
             let mut response = self.send(request).await?;
@@ -56,8 +86,7 @@ impl Client {
         let list: Value = serde_json::from_slice(&body)
             .map_err(|error| Fault::new(FaultKind::Malformed, error.to_string()))?;
         let models = list["data"].as_array().cloned().unwrap_or_default();
-        let id = |model: &Value| model["id"].as_str().map(str::to_owned);
-        Ok(models.iter().filter_map(id).collect())
+        Ok(models.iter().filter_map(Served::of_card).collect())
     }
 
     /// Sends `body` to `endpoint` and reads the reply to its end.

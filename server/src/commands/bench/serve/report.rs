@@ -107,11 +107,19 @@ impl Report {
         if requests.writes_words() {
             remarks += "; the server does not take token ids: prompts are words";
         }
+        let model = requests.model();
+        let mut environment = environment::describe();
+        environment["device"] = json!(model.device);
         Self {
             facts: json!({
                 "schema": SCHEMA,
-                "environment": environment::describe(),
-                "server": {"url": config.url, "endpoint": endpoint, "model": requests.model()},
+                "environment": environment,
+                "server": {
+                    "url": config.url,
+                    "endpoint": endpoint,
+                    "model": model.name,
+                    "weights_hash": model.weights_hash,
+                },
                 "settings": {
                     "requests": config.requests,
                     "warmup": config.warmup,
@@ -131,7 +139,7 @@ impl Report {
             title: format!(
                 "{} {endpoint}, model {}: {documents}{}{} tokens, seed {}, {} requests before to warm up{remarks}\n",
                 config.url,
-                requests.model(),
+                model.name,
                 config.input_len,
                 output.unwrap_or_default(),
                 config.seed,

@@ -3,6 +3,7 @@
 //! Where a prompt may be token ids, it is. Elsewhere it is words that most tokenizers have as one token each; how many are
 //! needed is found out from what the server counts.
 
+use super::client::Served;
 use crate::args::Endpoint;
 use crate::commands::bench::random::Random;
 use crate::config::BenchServeConfig;
@@ -25,7 +26,7 @@ const QUERY: usize = 4;
 #[derive(Debug)]
 pub(super) struct Requests {
     endpoint: Endpoint,
-    model: String,
+    model: Served,
     input_len: usize,
     output_len: Option<usize>,
     documents: usize,
@@ -41,7 +42,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn new(config: &BenchServeConfig, model: String) -> Self {
+    pub(super) fn new(config: &BenchServeConfig, model: Served) -> Self {
         Self {
             endpoint: config.endpoint,
             model,
@@ -61,7 +62,7 @@ impl Requests {
         self.endpoint
     }
 
-    pub(super) fn model(&self) -> &str {
+    pub(super) fn model(&self) -> &Served {
         &self.model
     }
 
@@ -120,7 +121,7 @@ impl Requests {
     pub(super) fn body(&self, series: u64, index: u64) -> String {
         let series = Random::new(self.seed, series).next();
         let mut random = Random::new(series, index);
-        let mut body = json!({"model": self.model});
+        let mut body = json!({"model": self.model.name});
         match self.endpoint {
             Endpoint::Completions => body["prompt"] = self.input(&mut random),
             Endpoint::Embeddings | Endpoint::Classify => body["input"] = self.input(&mut random),
@@ -169,7 +170,7 @@ mod tests {
     fn requests(documents: usize, input_len: usize) -> Requests {
         Requests {
             endpoint: Endpoint::Rerank,
-            model: "m".to_owned(),
+            model: Served::unknown("m".to_owned()),
             input_len,
             output_len: None,
             documents,

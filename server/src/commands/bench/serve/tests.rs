@@ -103,6 +103,10 @@ async fn our_own_server_gives_exact_lengths_at_every_endpoint() {
     let found = bench(&url, &format!("{common} {generate} --concurrency 3")).await;
     check(&found, 6, [40, 20]);
     assert_eq!(found["schema"], "koma.bench.serve/1");
+    // As `koma export cost` wants to know it.
+    assert_eq!(found["environment"]["device"], "cpu");
+    assert_eq!(found["server"]["model"], "chat");
+    assert!(found["server"]["weights_hash"].is_string());
     let series = &found["series"][0];
     assert_eq!(
         series["output_lengths"],

@@ -13,7 +13,8 @@ fn throughput() -> Value {
 fn serve() -> Value {
     json!({
         "schema": "koma.bench.serve/1",
-        "environment": {"cpu": null, "device": "inf2.xlarge", "profile": "debug"},
+        "environment": {"cpu": "Some CPU", "device": "neuron", "profile": "debug"},
+        "server": {"url": "http://localhost:8080", "weights_hash": null},
         "settings": {"input_len": 128, "output_len": null, "documents": 10},
         "series": [
             {"concurrency": 8, "requests_per_second": 5.0, "failed": 0},
@@ -43,8 +44,35 @@ fn throughputs_are_read_of_both_kinds_of_files() {
     assert_eq!(series[1].load, "2.5 requests/s sent, 10 x 128 tokens");
     assert_eq!(
         (series[0].machine.as_str(), series[0].same_weights),
-        ("inf2.xlarge", false)
+        ("neuron", false)
     );
+}
+
+/// What computed, and whether its weights are known, by what the file of a server says.
+#[test]
+fn a_server_s_machine_is_its_own() {
+    for (url, device, machine) in [
+        ("http://localhost:8080", json!("neuron"), "neuron"),
+        ("http://inf2.example:80", json!("neuron"), "neuron"),
+        ("http://127.0.0.1:8080", json!("cpu"), "Some CPU"),
+        ("http://localhost:8080", Value::Null, "Some CPU"),
+        (
+            "http://big.example:80",
+            json!("cpu"),
+            "processor of http://big.example:80",
+        ),
+    ] {
+        let mut json = serve();
+        json["environment"]["device"] = device;
+        json["server"]["url"] = json!(url);
+        assert_eq!(found(&json).unwrap()[0].machine, machine, "{url}");
+    }
+    let mut json = serve();
+    json["server"]["weights_hash"] = json!("ab");
+    assert!(found(&json).unwrap()[0].same_weights);
+    json["server"]["weights_hash"] = json!("cd");
+    let error = found(&json).unwrap_err().to_string();
+    assert!(error.contains("another model was measured"), "{error}");
 }
 
 #[test]
