@@ -67,7 +67,7 @@ pub struct Verified {
     /// Buckets, then portable files.
     pub checked: Vec<Checked>,
     /// How far the buckets' answers to one input lie apart; none if one is not a number.
-    pub spread: Option<f64>,
+    pub spread: Option<Spread>,
     /// Whether all of it passes.
     pub passes: bool,
 }
@@ -95,12 +95,13 @@ pub fn verify(
         tolerance: tolerances.spread,
     });
     let spread_holds = spread.as_ref().is_some_and(Spread::holds);
-    let manifest = manifest.update(folder, |now| record(now, &manifest, &checked, spread))?;
+    let found = spread.clone();
+    let manifest = manifest.update(folder, |now| record(now, &manifest, &checked, found))?;
     Ok(Verified {
         manifest,
         passes: spread_holds && checked.iter().all(|one| one.failure.is_none()),
         checked,
-        spread: report.spread,
+        spread,
     })
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import pathlib
 import re
@@ -156,6 +157,8 @@ def answers(server: Server) -> dict[str, Any]:
     ]
     sentences = [one["text"] for one in texts("embed")]
     found["vectors"] = server.post("/v1/embeddings", {"model": "embed", "input": sentences})["data"]
+    whole = {"model": "embed", "input": sentences, "normalize": False}
+    found["whole vectors"] = server.post("/v1/embeddings", whole)["data"]
     return found
 
 
@@ -186,8 +189,11 @@ def test_a_device_answers_as_the_cpu_does(models: pathlib.Path, of_the_cpu: dict
         listed = {one["id"]: one for one in server.ask("GET", "/v1/models")[1]["data"]}
         metrics = server.ask("GET", "/metrics")[1]
     numbers = check_same(found, of_the_cpu)
-    # 3 labels of 7 texts, three ways; 3 queries with as many documents; 7 vectors.
-    assert numbers == 3 * 7 * 3 + 3 * 3 + 7 * 32
+    # 3 labels of 7 texts, three ways; 3 queries with as many documents; 7 vectors, two ways.
+    assert numbers == 3 * 7 * 3 + 3 * 3 + 2 * 7 * 32
+    for key, unit in [("vectors", True), ("whole vectors", False)]:
+        lengths = [math.hypot(*one["embedding"]) for one in found[key]]
+        assert all((abs(length - 1) < 1e-4) == unit for length in lengths), (key, lengths)
     assert all("neuron" in json.dumps(listed[name]) for name in MODELS), listed
     executed = [float(line.rpartition(" ")[2]) for line in metrics.splitlines() if re.match(r"koma_neuron_executions_total\{", line)]
     closed = server.closed()

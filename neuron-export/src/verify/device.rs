@@ -5,7 +5,7 @@
 //! [`Status::DeviceVerified`](crate::manifest::Status).
 
 use super::{Checked, Verified, disagreement, evidence};
-use crate::manifest::{Bucket, Manifest, Parity, TOLERANCE_DEVICE};
+use crate::manifest::{Bucket, Manifest, Parity, Spread, TOLERANCE_DEVICE};
 use crate::reference::{Reference, Row, compute};
 use crate::serving::{Cores, ServingError, alone};
 use koma_models::kernels::{Cx, Error};
@@ -66,7 +66,10 @@ pub fn on_device(
         checked.push(found);
     }
     let apart = seen.iter().map(|answers| spread(answers));
-    let spread = apart.fold(0.0, f64::max);
+    let spread = Spread {
+        max_abs: apart.fold(0.0, f64::max),
+        tolerance: near,
+    };
     let manifest = manifest.update(folder, |now| {
         let both = now.buckets.iter_mut().zip(&manifest.buckets);
         for ((bucket, then), found) in both.zip(&checked) {
@@ -75,12 +78,12 @@ pub fn on_device(
                 && executed == Some(&neff.sha256)
             {
                 // Where answers lie too far apart, which of them is right is not known.
-                neff.device_parity = evidence(found).filter(|_| spread <= near);
+                neff.device_parity = evidence(found).filter(|_| spread.holds());
             }
         }
     })?;
     Ok(Verified {
-        passes: spread <= near && checked.iter().all(|one| one.failure.is_none()),
+        passes: spread.holds() && checked.iter().all(|one| one.failure.is_none()),
         manifest,
         checked,
         spread: Some(spread),

@@ -4,7 +4,7 @@ use super::interrupt::interruptible;
 use crate::config::{Expected, VerifyConfig};
 use crate::output::{Results, table};
 use anyhow::{Context, bail};
-use koma_neuron_export::manifest::Manifest;
+use koma_neuron_export::manifest::{Manifest, Spread};
 use koma_neuron_export::models::kernels::{Class, Cx, Team};
 use koma_neuron_export::models::{Dtype, LoadOptions, Source, load};
 use koma_neuron_export::reference::Reference;
@@ -120,9 +120,9 @@ fn text(verified: &Verified, reference: &Reference) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "executed by {}; answers to one input lie {} apart over all shapes",
+        "executed by {}\n{}",
         runners.join(", "),
-        small(verified.spread)
+        apart(verified.spread.as_ref())
     );
     for one in &verified.checked {
         if let Some(why) = one.failure.as_ref().or(one.skipped.as_ref()) {
@@ -132,6 +132,19 @@ fn text(verified: &Verified, reference: &Reference) -> String {
     let status = serde_json::to_value(verified.manifest.status).unwrap_or_default();
     let _ = writeln!(text, "status: {}", status.as_str().unwrap_or_default());
     text
+}
+
+/// How far the modules' answers to one input lie apart.
+fn apart(spread: Option<&Spread>) -> String {
+    match spread {
+        None => "FAILS: an answer to one of the inputs is not a number".to_owned(),
+        Some(Spread { max_abs, tolerance }) => {
+            let fails = if max_abs > tolerance { "FAILS: " } else { "" };
+            format!(
+                "{fails}the modules' answers to one input lie at most {max_abs:.1e} apart, the tolerance is {tolerance:.0e}"
+            )
+        }
+    }
 }
 
 fn row(checked: &Checked) -> Vec<String> {
@@ -167,7 +180,7 @@ fn json(verified: &Verified) -> Value {
         "schema": "koma.export.verify/1",
         "passes": verified.passes,
         "status": verified.manifest.status,
-        "spread": verified.spread,
+        "spread": verified.spread.as_ref().map(|spread| spread.max_abs),
         "checked": verified.checked.iter().map(one).collect::<Vec<_>>(),
     })
 }
