@@ -29,7 +29,7 @@ pub struct VerifyOptions {
     pub python: PathBuf,
     /// Limit for all of it.
     pub limit: Duration,
-    /// The largest difference that passes where values are at most 1, if it is not the usual one ([`tolerance`]).
+    /// The largest difference that passes where values are at most 1, if it is not the usual one ([`Manifest::tolerance`]).
     pub tolerance: Option<f64>,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputName {
-    /// Token ids; [`TokenizerInfo::pad_id`] behind a text's end.
+    /// Token ids; [`super::TokenizerInfo::pad_id`] behind a text's end.
     InputIds,
     /// 1 for a token, 0 behind a text's end. A row of zeros gives a finite row that means nothing.
     AttentionMask,
@@ -42,7 +42,7 @@ pub struct Input {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
-    /// `logits`, or `embedding` for [`Task::Embedding`].
+    /// `logits`, or `embedding` for [`super::Task::Embedding`].
     pub name: String,
     /// Place in the result tuple.
     pub index: usize,

@@ -65,7 +65,7 @@ pub struct Neff {
     pub num_tpb: u32,
     /// Names in the NEFF by names in the manifest, of inputs, outputs and (if separate) weights.
     pub io: BTreeMap<String, String>,
-    /// Made by a compiler whose product nobody has checked (the legacy one of inf1): it never counts for [`Status::NeffCompiled`].
+    /// Made by a compiler whose product nobody has checked (the legacy one of inf1): it never counts for [`super::Status::NeffCompiled`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unverified: bool,
     /// The NEFF's rows on a device against a reference; none if it was not executed.
@@ -113,7 +113,7 @@ pub struct Portable {
     pub sha256: String,
     /// Length of that file.
     pub bytes: u64,
-    /// The file with its weights, which must lie beside it, where they are not in it: its own, or [`Numerics::weights_file`].
+    /// The file with its weights, which must lie beside it, where they are not in it: its own, or [`super::Numerics::weights_file`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<FileRef>,
     /// Whether it was made by something other than this crate.

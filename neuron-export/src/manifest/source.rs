@@ -15,7 +15,7 @@ pub struct Checkpoint {
     pub config_sha256: String,
     /// The files of weights. Names are below the checkpoint's folder.
     pub weights: Vec<FileRef>,
-    /// The other files ([`BOUND_FILES`]) that change what the model answers, but for config.json and tokenizer.json.
+    /// The other files ([`super::BOUND_FILES`]) that change what the model answers, but for config.json and tokenizer.json.
     pub files: Vec<FileRef>,
 }
 
