@@ -1,143 +1,18 @@
 //! How fast the kernels are, at the shapes of the models that matter: `cargo bench -p koma-benches --bench kernels`.
-//! Items are multiply-adds counted as two operations; bytes are weights or cache read. All cores work.
+//!
+//! Each line: the time of a call on all cores, the bytes it has to move and its operations, and what part that is of what
+//! this machine gave for them at the start of the same run. A kernel is near one of the two, or wastes time.
 
-use divan::counter::{BytesCount, ItemsCount};
-use divan::{Bencher, black_box};
-use koma_benches::{Llama, Random, cx, paged_batch};
+use koma_benches::{Llama, Meter, PagedBatch, Random, Work, cx, paged_batch};
 use koma_kernels::{
-    AttnSpec, Class, Epilogue, Format, HeadLayout, Isa, PackedWeight, Routing, Rows, Team, Then,
-    combine, layer_norm, linear, linear_by_expert, paged, rms_norm, rms_norm_add, rms_norm_heads,
-    route, soft_cap, spread, varlen,
+    AttnMeta, AttnSpec, Cx, Epilogue, Format, HeadLayout, Isa, PackedWeight, Probe, RopeTable,
+    Routing, Rows, Then, combine, layer_norm, linear, linear_by_expert, paged, rms_norm,
+    rms_norm_add, rms_norm_heads, rope, rope_angles, route, soft_cap, spread, varlen,
 };
 
-fn main() {
-    divan::main();
-}
-
-/// What a region costs that does nothing.
-#[divan::bench(args = [1, 2, 16])]
-fn empty_region(bencher: Bencher<'_, '_>, chunks: usize) {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let team = Team::new(threads);
-    bencher.bench_local(|| {
-        team.run(Class::Throughput, chunks, &|chunk| {
-            black_box(chunk);
-        });
-    });
-}
-
-/// A matrix of a model: name, outputs, inputs, what follows.
-#[derive(Debug, Clone, Copy)]
-struct Shape(&'static str, usize, usize, Then);
-
-const SHAPES: [Shape; 6] = [
-    Shape("smollm2 qkv", 960, 576, Then::Store),
-    Shape("smollm2 gate, up", 3072, 576, Then::SiluMul),
-    Shape("smollm2 down", 576, 1536, Then::Add),
-    Shape("smollm2 head", 49_152, 576, Then::Store),
-    Shape("minilm up", 1536, 384, Then::GeluErf),
-    Shape("square 2048", 2048, 2048, Then::Store),
-];
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}x{}", self.0, self.1, self.2)
-    }
-}
-
-fn product(bencher: Bencher<'_, '_>, isa: Isa, format: Format, rows: usize, shape: Shape) {
-    let Shape(_, n, k, then) = shape;
-    let mut random = Random::new(1);
-    let weight = random.weight(n, k, format);
-    let x = random.rows(rows, k);
-    let mut out = Rows::new();
-    out.reset(rows, n);
-    out.as_mut_slice().fill(0.0);
-    let cx = cx(isa);
-    bencher
-        .counter(BytesCount::new(weight.bytes()))
-        .counter(ItemsCount::new(2 * n * k * rows))
-        .bench_local(|| linear(&cx, &x, &weight, Epilogue::then(then), &mut out));
-}
-
-macro_rules! products {
-    ($($name:ident = $format:ident),*) => {$(
-        #[divan::bench(args = SHAPES, consts = [1, 16, 512], max_time = 0.5)]
-        fn $name<const ROWS: usize>(bencher: Bencher<'_, '_>, shape: Shape) {
-            product(bencher, Isa::detect(), Format::$format, ROWS, shape);
-        }
-    )*};
-}
-
-products!(
-    linear_q4_1 = Q4_1,
-    linear_q4_0 = Q4_0,
-    linear_q8_0 = Q8_0,
-    linear_bf16 = Bf16,
-    linear_f32 = F32
-);
-
-/// The same product in every format.
-#[divan::bench(args = Format::ALL, consts = [1, 16, 512], max_time = 0.5)]
-fn formats<const ROWS: usize>(bencher: Bencher<'_, '_>, format: Format) {
-    product(bencher, Isa::detect(), format, ROWS, SHAPES[5]);
-}
-
-/// The same product on every path.
-#[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
-fn paths_q4_1<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
-    product(bencher, isa, Format::Q4_1, ROWS, SHAPES[1]);
-}
-
-#[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
-fn paths_q4_k<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
-    product(bencher, isa, Format::Q4K, ROWS, SHAPES[5]);
-}
-
-#[divan::bench(args = [Isa::Portable, Isa::Avx2, Isa::Avx512], consts = [1, 64], max_time = 0.5)]
-fn paths_f32<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: Isa) {
-    product(bencher, isa, Format::F32, ROWS, SHAPES[4]);
-}
-
-/// A layer of experts: name, experts, experts of a token, hidden, inner.
-#[derive(Debug, Clone, Copy)]
-struct Experts(&'static str, usize, usize, usize, usize);
-
-const EXPERTS: [Experts; 2] = [
-    Experts("8 experts", 8, 2, 1024, 2048),
-    Experts("qwen3-30b-a3b", 128, 8, 2048, 768),
-];
-
-impl std::fmt::Display for Experts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// A whole layer of experts: picks, products, and their sum; random picks.
-#[divan::bench(args = EXPERTS, consts = [1, 16, 512], max_time = 0.5)]
-fn experts_q4_1<const ROWS: usize>(bencher: Bencher<'_, '_>, shape: Experts) {
-    let Experts(_, experts, top_k, hidden, inner) = shape;
-    let mut random = Random::new(1);
-    let mut all = |rows, cols| -> Vec<_> {
-        let each = (0..experts).map(|_| random.weight(rows, cols, Format::Q4_1));
-        each.collect()
-    };
-    let (gate_up, down) = (all(2 * inner, hidden), all(hidden, inner));
-    let (x, logits) = (random.rows(ROWS, hidden), random.rows(ROWS, experts));
-    let (cx, mut routing, mut out) = (cx(Isa::detect()), Routing::default(), x.clone());
-    let [mut picks, mut sorted, mut side, mut answers] = std::array::from_fn(|_| Rows::new());
-    bencher
-        .counter(ItemsCount::new(2 * 3 * hidden * inner * top_k * ROWS))
-        .bench_local(|| {
-            picks.clone_from(&logits);
-            route(&cx, &mut picks, top_k, true, &mut routing);
-            spread(&cx, &x, &routing, &mut sorted);
-            linear_by_expert(&cx, &sorted, &routing, &gate_up, Then::SiluMul, &mut side);
-            linear_by_expert(&cx, &side, &routing, &down, Then::Store, &mut answers);
-            combine(&cx, &answers, &routing, &mut out);
-        });
-}
+/// Weights and caches of a case are taken in turns from this many bytes, so that they come from memory.
+const TURNS: usize = 96 << 20;
+const F32: usize = size_of::<f32>();
 
 const SMOLLM2: HeadLayout = HeadLayout {
     q_heads: 9,
@@ -146,155 +21,427 @@ const SMOLLM2: HeadLayout = HeadLayout {
     v_dim: 64,
 };
 
-/// Attention of `rows` new tokens each of `requests` requests with `context` tokens.
-#[divan::bench(args = [(1, 1, 128), (1, 1, 2048), (1, 1, 16_384), (16, 1, 512), (1, 512, 512), (1, 512, 2048)], max_time = 0.5)]
-fn paged_attention(bencher: Bencher<'_, '_>, (requests, rows, context): (usize, usize, usize)) {
-    let batch = paged_batch(SMOLLM2, requests, rows, context);
-    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
-    let mut kv = batch.kv;
-    let spec = AttnSpec {
-        layout: SMOLLM2,
-        scale: 0.125,
-        causal: true,
-        window: None,
-        cap: None,
-    };
-    // Scores and values, half of the square of a prompt.
-    let pairs = requests * rows * (context - rows / 2);
-    bencher
-        .counter(ItemsCount::new(pairs * SMOLLM2.q_heads * 2 * 128))
-        .counter(BytesCount::new(
-            requests * context * SMOLLM2.kv_heads * 128 * 2,
-        ))
-        .bench_local(|| {
-            let meta = koma_kernels::AttnMeta {
-                cu_seqlens: &batch.cu_seqlens,
-                kv_lens: &batch.kv_lens,
-                tables: &batch.tables,
-            };
-            paged(&cx, &batch.qkv, &kv.layer(0, 0), &meta, &spec, &mut out);
-        });
+fn main() {
+    let mut meter = Meter::new();
+    products(&mut meter);
+    paths(&mut meter);
+    experts(&mut meter);
+    attention(&mut meter);
+    gemma2_attention(&mut meter);
+    encoder_attention(&mut meter);
+    rows(&mut meter);
+    steps(&mut meter);
+    pack(&mut meter);
 }
 
-/// Gemma 2 of 2 billion parameters: 8 heads of 256, 4 of them for keys; with its soft cap and without.
-#[divan::bench(args = [(1, 2048, true), (1, 2048, false), (512, 512, true), (512, 512, false)], max_time = 0.5)]
-fn gemma2_attention(bencher: Bencher<'_, '_>, (rows, context, capped): (usize, usize, bool)) {
+/// A matrix of a model: name, outputs, inputs, what follows.
+#[derive(Debug, Clone, Copy)]
+struct Shape(&'static str, usize, usize, Then);
+
+/// Every one suits super-blocks of 256, so that all formats have the same lines.
+const SHAPES: [Shape; 3] = [
+    Shape("smollm2 gate, up", 3072, 576, Then::SiluMul),
+    Shape("smollm2 down", 576, 1536, Then::Add),
+    Shape("square", 2048, 2048, Then::Store),
+];
+const FORMATS: [Format; 6] = [
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q4K,
+    Format::Q8_0,
+    Format::Bf16,
+    Format::F32,
+];
+const ROWS: [usize; 5] = [1, 4, 16, 32, 512];
+
+/// What multiplies weights of this format.
+fn unit(format: Format) -> Probe {
+    match format {
+        Format::F32 => Probe::F32,
+        Format::Bf16 | Format::F16 => Probe::Bf16,
+        _ => Probe::Int8,
+    }
+}
+
+fn products(meter: &mut Meter) {
+    for format in FORMATS {
+        for shape in SHAPES {
+            let Shape(name, n, k, _) = shape;
+            if k % format.block_len() != 0 {
+                continue;
+            }
+            let names =
+                ROWS.map(|rows| format!("linear {} {name} {n}x{k}, {rows} rows", format.name()));
+            if names.iter().any(|name| meter.wants(name)) {
+                let weights = weights(meter, n, k, format);
+                for (name, rows) in names.iter().zip(ROWS) {
+                    product(meter, name, Isa::detect(), (&weights, shape.3), rows);
+                }
+            }
+        }
+    }
+    let head = "linear Q8_0 smollm2 head 49152x576";
+    for rows in [1, 16] {
+        let name = format!("{head}, {rows} rows");
+        if meter.wants(&name) {
+            let weights = weights(meter, 49_152, 576, Format::Q8_0);
+            product(meter, &name, Isa::detect(), (&weights, Then::Store), rows);
+        }
+    }
+}
+
+/// The same product on every path.
+fn paths(meter: &mut Meter) {
+    for format in [Format::Q4_1, Format::Q4K, Format::F32] {
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            for rows in [1, 64] {
+                let name = format!(
+                    "path {} {} square 2048x2048, {rows} rows",
+                    isa.name(),
+                    format.name()
+                );
+                if isa <= Isa::detect() && meter.wants(&name) {
+                    let weights = weights(meter, 2048, 2048, format);
+                    product(meter, &name, isa, (&weights, Then::Store), rows);
+                }
+            }
+        }
+    }
+}
+
+/// The same matrix as often as it takes to be read from memory each time.
+fn weights(meter: &Meter, n: usize, k: usize, format: Format) -> Vec<PackedWeight> {
+    let bytes = Random::new(1).bytes(n, k, format);
+    let copies = if meter.measures() {
+        TURNS / bytes.len() + 1
+    } else {
+        1
+    };
+    let pack = || PackedWeight::from_bytes(n, k, format, &bytes).expect("a shape of the format");
+    (0..copies).map(|_| pack()).collect()
+}
+
+fn product(
+    meter: &mut Meter,
+    name: &str,
+    isa: Isa,
+    (weights, then): (&[PackedWeight], Then),
+    rows: usize,
+) {
+    let (n, k) = (weights[0].rows(), weights[0].cols());
+    let x = Random::new(2).rows(rows, k);
+    let mut out = Rows::new();
+    out.reset(rows, n);
+    out.as_mut_slice().fill(0.0);
+    let width = if then.is_gated() { n / 2 } else { n };
+    let work = Work {
+        bytes: weights[0].bytes() + rows * (k + width) * F32,
+        operations: 2 * n * k * rows,
+        unit: unit(weights[0].format()),
+    };
+    let cx = cx(isa);
+    let mut turns = weights.iter().cycle();
+    meter.line(name, work, || {
+        if let Some(weight) = turns.next() {
+            linear(&cx, &x, weight, Epilogue::then(then), &mut out);
+        }
+    });
+}
+
+/// A layer of experts: name, experts, experts of a token, hidden, inner.
+const EXPERTS: [(&str, usize, usize, usize, usize); 2] = [
+    ("8 experts", 8, 2, 1024, 2048),
+    ("qwen3-30b-a3b", 128, 8, 2048, 768),
+];
+
+/// A whole layer of experts: picks, products, and their sum; random picks.
+fn experts(meter: &mut Meter) {
+    for (name, experts, top_k, hidden, inner) in EXPERTS {
+        for rows in [1, 16, 512] {
+            let name = format!("experts Q4_1 {name}, {rows} rows");
+            if !meter.wants(&name) {
+                continue;
+            }
+            let mut random = Random::new(1);
+            let mut all = |rows, cols| -> Vec<_> {
+                let each = (0..experts).map(|_| random.weight(rows, cols, Format::Q4_1));
+                each.collect()
+            };
+            let (gate_up, down) = (all(2 * inner, hidden), all(hidden, inner));
+            let (x, logits) = (random.rows(rows, hidden), random.rows(rows, experts));
+            let (cx, mut routing, mut out) = (cx(Isa::detect()), Routing::default(), x.clone());
+            let [mut picks, mut sorted, mut side, mut answers] =
+                std::array::from_fn(|_| Rows::new());
+            let used = experts.min(rows * top_k);
+            let work = Work {
+                bytes: used * (gate_up[0].bytes() + down[0].bytes()),
+                operations: 2 * 3 * hidden * inner * top_k * rows,
+                unit: Probe::Int8,
+            };
+            meter.line(&name, work, || {
+                picks.clone_from(&logits);
+                route(&cx, &mut picks, top_k, true, &mut routing);
+                spread(&cx, &x, &routing, &mut sorted);
+                linear_by_expert(&cx, &sorted, &routing, &gate_up, Then::SiluMul, &mut side);
+                linear_by_expert(&cx, &side, &routing, &down, Then::Store, &mut answers);
+                combine(&cx, &answers, &routing, &mut out);
+            });
+        }
+    }
+}
+
+/// Attention of `rows` new tokens of each request, which has `context` tokens in all: requests, rows, context.
+const ATTENTION: [(usize, usize, usize); 7] = [
+    (1, 1, 128),
+    (1, 1, 2048),
+    (1, 1, 16_384),
+    (16, 1, 128),
+    (16, 1, 2048),
+    (1, 512, 512),
+    (1, 512, 2048),
+];
+
+fn attention(meter: &mut Meter) {
+    let spec = causal(SMOLLM2, None);
+    for shape in ATTENTION {
+        let (requests, rows, context) = shape;
+        let name = format!("attention smollm2, {requests} x {rows} of {context}");
+        paged_line(meter, &name, shape, &spec);
+    }
+}
+
+/// Gemma 2 of 2 billion parameters, with its soft cap and without.
+fn gemma2_attention(meter: &mut Meter) {
     let layout = HeadLayout {
         q_heads: 8,
         kv_heads: 4,
         k_dim: 256,
         v_dim: 256,
     };
-    let batch = paged_batch(layout, 1, rows, context);
-    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
-    let mut kv = batch.kv;
-    let spec = AttnSpec {
+    for (rows, context) in [(1, 2048), (512, 512)] {
+        for cap in [None, Some(50.0)] {
+            let capped = cap.map_or("", |_| ", capped");
+            let name = format!("attention gemma2, 1 x {rows} of {context}{capped}");
+            paged_line(meter, &name, (1, rows, context), &causal(layout, cap));
+        }
+    }
+}
+
+fn causal(layout: HeadLayout, cap: Option<f32>) -> AttnSpec {
+    AttnSpec {
         layout,
-        scale: 0.0625,
+        scale: (layout.k_dim as f32).sqrt().recip(),
         causal: true,
         window: None,
-        cap: capped.then_some(50.0),
+        cap,
+    }
+}
+
+fn paged_line(meter: &mut Meter, name: &str, shape: (usize, usize, usize), spec: &AttnSpec) {
+    if !meter.wants(name) {
+        return;
+    }
+    let (requests, rows, context) = shape;
+    let layout = spec.layout;
+    let read = requests * context * layout.kv_heads * (layout.k_dim + layout.v_dim) * 2;
+    // A model has a cache for each of its layers.
+    let layers = if meter.measures() {
+        (TURNS / read).clamp(1, 30)
+    } else {
+        1
     };
-    let meta = koma_kernels::AttnMeta {
-        cu_seqlens: &batch.cu_seqlens,
-        kv_lens: &batch.kv_lens,
-        tables: &batch.tables,
+    let PagedBatch {
+        mut kv,
+        qkv,
+        cu_seqlens,
+        kv_lens,
+        tables,
+    } = paged_batch(layout, layers, shape);
+    // Of a prompt's square, the half that is seen.
+    let pairs = requests * rows * (2 * context - rows + 1) / 2;
+    let work = Work {
+        bytes: read + qkv.rows() * (layout.qkv_width() + layout.out_width()) * F32,
+        operations: 2 * pairs * layout.q_heads * (layout.k_dim + layout.v_dim),
+        unit: Probe::Bf16,
     };
-    bencher.bench_local(|| paged(&cx, &batch.qkv, &kv.layer(0, 0), &meta, &spec, &mut out));
+    let meta = AttnMeta {
+        cu_seqlens: &cu_seqlens,
+        kv_lens: &kv_lens,
+        tables: &tables,
+    };
+    let (cx, mut out, mut layer) = (cx(Isa::detect()), Rows::new(), 0);
+    meter.line(name, work, || {
+        layer = (layer + 1) % layers;
+        paged(&cx, &qkv, &kv.layer(0, layer), &meta, spec, &mut out);
+    });
 }
 
 /// Attention of `MiniLM`: sequences and their length.
-#[divan::bench(args = [(1, 20), (32, 128), (4, 512)], max_time = 0.5)]
-fn varlen_attention(bencher: Bencher<'_, '_>, (sequences, len): (usize, usize)) {
+fn encoder_attention(meter: &mut Meter) {
     let layout = HeadLayout {
         q_heads: 12,
         kv_heads: 12,
         k_dim: 32,
         v_dim: 32,
     };
-    let qkv = Random::new(2).rows(sequences * len, layout.qkv_width());
-    let cu: Vec<u32> = (0..=sequences).map(|i| (i * len) as u32).collect();
-    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
-    let spec = AttnSpec {
-        layout,
-        scale: 0.177,
-        causal: false,
-        window: None,
-        cap: None,
-    };
-    bencher
-        .counter(ItemsCount::new(
-            sequences * len * len * layout.q_heads * 2 * 64,
-        ))
-        .bench_local(|| varlen(&cx, &qkv, &cu, &spec, &mut out));
+    for (sequences, len) in [(1, 20), (32, 128), (4, 512)] {
+        let name = format!("attention minilm, {sequences} x {len}");
+        let qkv = Random::new(2).rows(sequences * len, layout.qkv_width());
+        let cu: Vec<u32> = (0..=sequences).map(|i| (i * len) as u32).collect();
+        let (cx, mut out) = (cx(Isa::detect()), Rows::new());
+        let spec = AttnSpec {
+            causal: false,
+            ..causal(layout, None)
+        };
+        let work = Work {
+            bytes: qkv.rows() * (layout.qkv_width() + layout.out_width()) * F32,
+            operations: 2 * sequences * len * len * layout.q_heads * 64,
+            unit: Probe::F32,
+        };
+        meter.line(&name, work, || varlen(&cx, &qkv, &cu, &spec, &mut out));
+    }
 }
 
-#[divan::bench(args = [1, 512])]
-fn rms_norm_576(bencher: Bencher<'_, '_>, rows: usize) {
-    let x = Random::new(3).rows(rows, 576);
-    let (cx, mut out) = (cx(Isa::detect()), Rows::new());
-    bencher.bench_local(|| rms_norm(&cx, &x, &[1.0; 576], 1e-5, &mut out));
-}
-
-#[divan::bench(args = [1, 512])]
-fn rms_norm_add_2304(bencher: Bencher<'_, '_>, rows: usize) {
-    let x = Random::new(3).rows(rows, 2304);
-    let (cx, mut out) = (cx(Isa::detect()), x.clone());
-    bencher.bench_local(|| rms_norm_add(&cx, &x, &[1.0; 2304], 1e-6, &mut out));
-}
-
-/// The heads of Qwen3 of 0.6 billion parameters.
-#[divan::bench(args = [1, 512])]
-fn rms_norm_heads_qwen3(bencher: Bencher<'_, '_>, rows: usize) {
-    let layout = HeadLayout {
+/// Operations on rows of activations. Where rows are many, they are cut over the team.
+fn rows(meter: &mut Meter) {
+    let qwen3 = HeadLayout {
         q_heads: 16,
         kv_heads: 8,
         k_dim: 128,
         v_dim: 128,
     };
-    let mut qkv = Random::new(3).rows(rows, layout.qkv_width());
-    let (cx, norm) = (cx(Isa::detect()), [1.0; 128]);
-    bencher.bench_local(|| rms_norm_heads(&cx, &mut qkv, &layout, (&norm, &norm), 1e-6));
+    let table = RopeTable {
+        inv_freq: (0..32).map(|i| 1e5f32.powf(-(i as f32) / 32.0)).collect(),
+        scale: 1.0,
+        interleaved: false,
+    };
+    let ones = [1.0; 2304];
+    let zeros = [0.0; 384];
+    let narrow = PackedWeight::from_bytes(
+        32,
+        576,
+        Format::Q4_0,
+        &Random::new(1).bytes(32, 576, Format::Q4_0),
+    );
+    let narrow = narrow.expect("a shape of the format");
+    for count in [1, 512] {
+        let mut out = Rows::new();
+        let mut angles = Rows::new();
+        let positions: Vec<u32> = (0..count as u32).collect();
+        rope_angles(&cx(Isa::detect()), &positions, &table, &mut angles);
+        let residual = Random::new(5).rows(count, 2304);
+        let mut norm = |cx: &Cx, x: &mut Rows| rms_norm(cx, x, &ones[..576], 1e-5, &mut out);
+        row_wise(meter, count, "rms_norm smollm2", 576, (2, 4), &mut norm);
+        let mut norm = |cx: &Cx, x: &mut Rows| rms_norm_add(cx, &residual, &ones, 1e-6, x);
+        row_wise(meter, count, "rms_norm_add gemma2", 2304, (3, 5), &mut norm);
+        let mut norm = |cx: &Cx, x: &mut Rows| {
+            rms_norm_heads(cx, x, &qwen3, (&ones[..128], &ones[..128]), 1e-6);
+        };
+        row_wise(
+            meter,
+            count,
+            "rms_norm_heads qwen3",
+            qwen3.qkv_width(),
+            (2, 4),
+            &mut norm,
+        );
+        let mut norm = |cx: &Cx, x: &mut Rows| layer_norm(cx, x, &ones[..384], &zeros, 1e-5);
+        row_wise(meter, count, "layer_norm minilm", 384, (2, 7), &mut norm);
+        let mut turn = |cx: &Cx, x: &mut Rows| rope(cx, x, &SMOLLM2, &angles, false);
+        row_wise(
+            meter,
+            count,
+            "rope smollm2",
+            SMOLLM2.qkv_width(),
+            (2, 3),
+            &mut turn,
+        );
+        let mut small = Rows::new();
+        let mut codes =
+            |cx: &Cx, x: &mut Rows| linear(cx, x, &narrow, Epilogue::default(), &mut small);
+        row_wise(
+            meter,
+            count,
+            "quantize smollm2 (and 32 outputs)",
+            576,
+            (1, 4),
+            &mut codes,
+        );
+    }
+    for count in [1, 16] {
+        let mut cap = |cx: &Cx, x: &mut Rows| soft_cap(cx, x, 30.0);
+        row_wise(meter, count, "soft_cap gemma2", 256_000, (2, 12), &mut cap);
+    }
 }
 
-/// Logits of Gemma 2.
-#[divan::bench(args = [1, 16])]
-fn soft_cap_256k(bencher: Bencher<'_, '_>, rows: usize) {
-    let mut logits = Random::new(3).rows(rows, 256_000);
+/// An operation on `count` rows of `width`: values read and written for each value, and operations on it.
+fn row_wise(
+    meter: &mut Meter,
+    count: usize,
+    name: &str,
+    width: usize,
+    (traffic, operations): (usize, usize),
+    run: &mut dyn FnMut(&Cx, &mut Rows),
+) {
+    let name = format!("{name} {width}, {count} rows");
+    if !meter.wants(&name) {
+        return;
+    }
+    let mut x = Random::new(3).rows(count, width);
     let cx = cx(Isa::detect());
-    bencher.bench_local(|| soft_cap(&cx, &mut logits, 30.0));
+    let work = Work {
+        bytes: traffic * count * width * F32,
+        operations: operations * count * width,
+        unit: Probe::F32,
+    };
+    meter.line(&name, work, || run(&cx, &mut x));
 }
 
-#[divan::bench(args = [1, 512])]
-fn layer_norm_384(bencher: Bencher<'_, '_>, rows: usize) {
-    let mut x = Random::new(4).rows(rows, 384);
-    let cx = cx(Isa::detect());
-    bencher.bench_local(|| layer_norm(&cx, &mut x, &[1.0; 384], &[0.0; 384], 1e-5));
-}
+/// Whole steps of a model shaped like `SmolLM2-135M`: requests, new tokens of each, context.
+const STEPS: [(Format, usize, usize, usize); 6] = [
+    (Format::Q4_0, 1, 1, 128),
+    (Format::Q4_0, 1, 1, 2048),
+    (Format::Q4_0, 16, 1, 128),
+    (Format::Q4_0, 1, 512, 512),
+    (Format::Bf16, 1, 1, 128),
+    (Format::Bf16, 1, 512, 512),
+];
 
-/// A whole step of a model shaped like `SmolLM2-135M`: (new tokens, context). Items are tokens.
-#[divan::bench(args = [(1, 128), (1, 2048), (512, 512)], max_time = 3)]
-fn smollm2_q4_1_step(bencher: Bencher<'_, '_>, (rows, context): (usize, usize)) {
-    step(bencher, Format::Q4_1, rows, context);
-}
-
-#[divan::bench(args = [(1, 128), (512, 512)], max_time = 3)]
-fn smollm2_bf16_step(bencher: Bencher<'_, '_>, (rows, context): (usize, usize)) {
-    step(bencher, Format::Bf16, rows, context);
-}
-
-fn step(bencher: Bencher<'_, '_>, format: Format, rows: usize, context: usize) {
-    let mut model = Llama::smollm2(format, rows, context);
-    bencher
-        .counter(ItemsCount::new(rows))
-        .bench_local(|| model.step());
+fn steps(meter: &mut Meter) {
+    for (format, requests, rows, context) in STEPS {
+        let name = format!(
+            "step smollm2 {}, {requests} x {rows} of {context}",
+            format.name()
+        );
+        if meter.wants(&name) {
+            let mut model = Llama::smollm2(format, (requests, rows, context));
+            let work = model.work();
+            meter.line(&name, work, || model.step());
+        }
+    }
 }
 
 /// Packing a file's bytes into the kernel's layout.
-#[divan::bench(args = [Format::Q4_1, Format::Q8_0, Format::Q4K, Format::Q6K, Format::F32], max_time = 1)]
-fn pack(bencher: Bencher<'_, '_>, format: Format) {
-    let bytes = Random::new(5).bytes(4096, 2048, format);
-    bencher
-        .counter(BytesCount::new(bytes.len()))
-        .bench_local(|| PackedWeight::from_bytes(4096, 2048, format, &bytes));
+fn pack(meter: &mut Meter) {
+    for format in [
+        Format::Q4_1,
+        Format::Q8_0,
+        Format::Q4K,
+        Format::Q6K,
+        Format::F32,
+    ] {
+        let name = format!("pack {} 4096x2048", format.name());
+        if meter.wants(&name) {
+            let bytes = Random::new(5).bytes(4096, 2048, format);
+            let work = Work {
+                bytes: 2 * bytes.len(),
+                operations: 0,
+                unit: Probe::F32,
+            };
+            meter.line(&name, work, || {
+                let packed = PackedWeight::from_bytes(4096, 2048, format, &bytes);
+                std::hint::black_box(packed).expect("a shape of the format");
+            });
+        }
+    }
 }

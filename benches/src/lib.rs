@@ -1,8 +1,10 @@
-//! What the benches share: seeded inputs and a decoder made of kernels alone.
+//! What the benches share: seeded inputs, a decoder made of kernels alone, and how a time is taken and written.
 
 mod llama;
+mod meter;
 
 pub use llama::{Llama, PagedBatch, paged_batch};
+pub use meter::{Meter, Work, median};
 
 use koma_kernels::{Class, Cx, Format, Isa, PackedWeight, Rows, Team, reference};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! A Llama-shaped step out of kernels, with random weights: what a model costs without the layers above.
 
-use crate::{Random, cx};
+use crate::{Random, Work, cx};
 use koma_kernels::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, Cx, Epilogue, Format, GroupKind, HeadLayout, Isa,
-    KvCache, KvDtype, PackedWeight, RopeTable, Rows, Then, embed, linear, paged, rms_norm, rope,
-    rope_angles, write_kv,
+    KvCache, KvDtype, PackedWeight, Probe, RopeTable, Rows, Then, embed, linear, paged, rms_norm,
+    rope, rope_angles, write_kv,
 };
 
 const BLOCK: usize = 16;
@@ -24,12 +24,11 @@ pub struct PagedBatch {
     pub tables: BlockTables,
 }
 
-/// `requests` requests, each with `rows` new tokens and `context` tokens in all, in one layer.
-pub fn paged_batch(layout: HeadLayout, requests: usize, rows: usize, context: usize) -> PagedBatch {
-    batch(layout, 1, (requests, rows, context))
-}
-
-fn batch(
+/// `requests` requests, each with `rows` new tokens and `context` tokens in all, in `layers` layers of one group.
+///
+/// # Panics
+/// If there is no memory for it.
+pub fn paged_batch(
     layout: HeadLayout,
     layers: usize,
     (requests, rows, context): (usize, usize, usize),
@@ -86,9 +85,9 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// SmolLM2-135M's shapes; a step of `rows` tokens at the end of a context of `context`. Embedding and head are one
-    /// matrix, in `Q8_0` beside 4-bit weights as in the GGUF files.
-    pub fn smollm2(format: Format, rows: usize, context: usize) -> Self {
+    /// SmolLM2-135M's shapes; a step of `requests` requests, each with `rows` tokens at the end of a context of `context`.
+    /// Embedding and head are one matrix, in `Q8_0` beside 4-bit weights as in the GGUF files.
+    pub fn smollm2(format: Format, (requests, rows, context): (usize, usize, usize)) -> Self {
         let layout = HeadLayout {
             q_heads: 9,
             kv_heads: 3,
@@ -107,11 +106,14 @@ impl Llama {
             gate_up: random.weight(2 * inner, hidden, format),
             down: random.weight(hidden, inner, format),
         };
-        let first = (context - rows) as u32;
-        let batch = batch(layout, layers, (1, rows, context));
-        let slot = |p: u32| {
-            let block = batch.tables.table(0)[p as usize / BLOCK];
-            block * BLOCK as u32 + p % BLOCK as u32
+        let batch = paged_batch(layout, layers, (requests, rows, context));
+        let last = context - rows..context;
+        let places: Vec<(usize, usize)> = (0..requests)
+            .flat_map(|request| last.clone().map(move |position| (request, position)))
+            .collect();
+        let slot = |&(request, position): &(usize, usize)| {
+            let block = batch.tables.table(request)[position / BLOCK];
+            block * BLOCK as u32 + (position % BLOCK) as u32
         };
         Self {
             cx: cx(Isa::detect()),
@@ -126,17 +128,52 @@ impl Llama {
                 scale: 1.0,
                 interleaved: false,
             },
-            ids: (0..rows as u32)
+            ids: (0..places.len() as u32)
                 .map(|i| i * 97 % vocabulary as u32)
                 .collect(),
-            positions: (first..first + rows as u32).collect(),
-            slots: (first..first + rows as u32).map(slot).collect(),
+            positions: places.iter().map(|place| place.1 as u32).collect(),
+            slots: places.iter().map(slot).collect(),
             batch,
             buffers: Default::default(),
         }
     }
 
-    /// One forward step with logits of the last row.
+    /// What a step does: weights and cache read once, products and attention. Activations stay in caches and are not counted.
+    pub fn work(&self) -> Work {
+        let layers = self.layers.iter();
+        let weights = |layer: &Layer| {
+            let all = [&layer.qkv, &layer.output, &layer.gate_up, &layer.down];
+            all.iter().fold((0, 0), |sum, weight| {
+                (
+                    sum.0 + weight.bytes(),
+                    sum.1 + weight.rows() * weight.cols(),
+                )
+            })
+        };
+        let (bytes, values) = layers
+            .map(weights)
+            .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let (head, layout) = (&self.embedding, self.layout);
+        let width = layout.k_dim + layout.v_dim;
+        let requests = self.batch.kv_lens.len();
+        let rows = self.ids.len() / requests;
+        let context = self.batch.kv_lens[0] as usize;
+        let cached = requests * context * layout.kv_heads * width;
+        let pairs = self.ids.len() * (2 * context - rows + 1) / 2 * layout.q_heads * width;
+        Work {
+            bytes: bytes + head.bytes() + self.layers.len() * cached * 2,
+            operations: 2
+                * (values * self.ids.len()
+                    + head.rows() * head.cols() * requests
+                    + self.layers.len() * pairs),
+            unit: match head.format() {
+                Format::Bf16 => Probe::Bf16,
+                _ => Probe::Int8,
+            },
+        }
+    }
+
+    /// One forward step with logits of each request's last row.
     pub fn step(&mut self) {
         let cx = &self.cx;
         let [x, normed, qkv, mixed, inner, angles] = &mut self.buffers;
@@ -172,9 +209,11 @@ impl Llama {
             );
             linear(cx, inner, &layer.down, Epilogue::then(Then::Add), x);
         }
-        let last = x.row(x.rows() - 1);
-        normed.reset(1, last.len());
-        normed.row_mut(0).copy_from_slice(last);
+        let ends = &self.batch.cu_seqlens[1..];
+        normed.reset(ends.len(), x.width());
+        for (row, &end) in ends.iter().enumerate() {
+            normed.row_mut(row).copy_from_slice(x.row(end as usize - 1));
+        }
         linear(cx, normed, &self.embedding, Epilogue::default(), qkv);
     }
 }

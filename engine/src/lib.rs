@@ -11,6 +11,8 @@ mod admission;
 mod budget;
 mod cache;
 mod config;
+#[cfg(any(test, feature = "toy"))]
+pub mod drill;
 mod engine_core;
 #[cfg(test)]
 mod equivalence;

@@ -1,63 +1,19 @@
 //! Builders for this crate's tests: requests, a scheduler with fake outputs, a scheduler with the toy decoder.
 
-use crate::cache::{CacheShape, RequestCache};
+use crate::cache::CacheShape;
+pub(crate) use crate::drill::{greedy, request};
 use crate::plan::{Row, StepOutput, StepPlan};
-use crate::request::{ClientId, Order, Request, Work};
+use crate::request::{ClientId, Request, Work};
 use crate::runner::{Buffers, ModelRunner};
 use crate::scheduler::{Output, Scheduler, SchedulerConfig};
 use crate::toy::{self, ToyDecoder};
-use crate::{Event, FinishReason, PoolingParams, SamplingParams};
+use crate::{Event, FinishReason, PoolingParams};
 use koma_models::Decoder;
 use koma_models::Model;
 use koma_models::kernels::{CacheGroup, Class, Cx, Isa, KvCache, KvDtype, Team};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Greedy, one continuation, `max_tokens` of output.
-pub(crate) fn greedy(max_tokens: usize) -> SamplingParams {
-    SamplingParams {
-        n: 1,
-        max_tokens: Some(max_tokens),
-        min_tokens: 0,
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        seed: 7,
-        stop: Vec::new(),
-        stop_token_ids: Vec::new(),
-        ignore_eos: false,
-        logprobs: None,
-    }
-}
-
-/// A request of `client` with this prompt.
-pub(crate) fn request(client: ClientId, prompt: &[u32], params: SamplingParams) -> Request {
-    Request {
-        client,
-        order: Order {
-            priority: 0,
-            arrival: 0,
-            child: 0,
-        },
-        tokens: prompt.to_vec(),
-        type_ids: Vec::new(),
-        prompt_len: prompt.len(),
-        max_total: prompt.len() + params.max_tokens.unwrap_or(1),
-        num_computed: 0,
-        unforked: params.n,
-        work: Work::Generate(Arc::new(params)),
-        cache: RequestCache::default(),
-        salt: [0; 32],
-        queue_deadline: None,
-        deadline: None,
-        cached: 0,
-        submitted: Instant::now(),
-        started: None,
-        first_token: None,
-    }
-}
 
 /// A pooling request.
 pub(crate) fn pooling(client: ClientId, prompt: &[u32]) -> Request {
