@@ -3,12 +3,12 @@
 //! Must not know: how it is timed. Invariant: what runs here is the code that serves, with nothing left out but the model
 //! and the clients' channels.
 
+use crate::SamplingParams;
 use crate::cache::{CacheShape, RequestCache};
 use crate::plan::{Row, StepOutput, StepPlan};
 use crate::request::{ClientId, Order, Request, Work};
 use crate::sampler::{Noise, Sampler};
 use crate::scheduler::{Output, Scheduler, SchedulerConfig};
-use crate::{SamplingParams, logits};
 use koma_models::kernels::{CacheGroup, GroupKind, HeadLayout};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +92,7 @@ impl SchedulerDrill {
         let scheduler = Scheduler::new(SchedulerConfig {
             max_running: running,
             max_batch_tokens: MAX_BATCH_TOKENS.max(running),
+            max_beside: Scheduler::BESIDE,
             chunked: true,
             eos_ids: vec![0],
             cache: CacheShape {
@@ -173,7 +174,9 @@ impl SamplerDrill {
             child: 0,
             position,
         };
-        logits::is_finite(row).then(|| self.0.sample(row, params, noise))
+        self.0
+            .is_finite(row)
+            .then(|| self.0.sample(row, params, noise))
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn mask(row: &mut [f32], params: &SamplingParams, eos_ids: &[u32], po
 }
 
 /// Whether all values are finite.
+#[inline(always)]
 pub(crate) fn is_finite(row: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     // Without an early exit the loop is a few vector instructions.

@@ -55,7 +55,11 @@ pub(crate) struct ModelRunner {
 pub(crate) struct Buffers {
     batch: Batch,
     work: Workspace,
-    sampler: Sampler,
+    /// One for each thread of the team.
+    samplers: Vec<Sampler>,
+    /// Entries of the plan that have a row, and where the samples of each begin.
+    sampled: Vec<usize>,
+    starts: Vec<usize>,
     output: StepOutput,
 }
 
@@ -136,46 +140,50 @@ impl ModelRunner {
         }
         let Buffers {
             work,
-            sampler,
+            samplers,
+            sampled,
+            starts,
             output,
             ..
         } = &mut self.buffers;
+        list_samples(plan, (sampled, starts));
+        let count = starts.last().copied().unwrap_or_default();
         output.rows.clear();
+        let nothing = || Row::Failed(RequestError::NotFinite);
+        output.rows.resize_with(count, nothing);
         let width = work.output.width();
-        let sampled = plan.entries.iter().filter(|entry| entry.samples > 0);
-        for (i, entry) in sampled.enumerate() {
-            let failure = failure(&work.failed, i);
-            let row = work.output.row_mut(i);
-            let request = &requests[entry.id];
-            let failure = failure.or_else(|| {
-                let finite = logits::is_finite(row);
-                (!finite).then_some(RequestError::NotFinite)
-            });
-            if let Some(error) = failure {
-                let rows = (0..entry.samples).map(|_| Row::Failed(error.clone()));
-                output.rows.extend(rows);
-                continue;
-            }
-            match &request.work {
-                Work::Generate(params) => {
-                    logits_to_tokens(
-                        row,
-                        request,
-                        entry,
-                        (params, &self.eos_ids),
-                        sampler,
-                        output,
-                    );
-                }
-                Work::Pool(params) => {
-                    let row = &mut row[..params.dimensions.unwrap_or(usize::MAX).min(width)];
-                    if let Some(head) = self.head.as_ref().filter(|_| !params.raw) {
-                        head.activate(row);
-                    }
-                    output.rows.push(Row::Pooled(row.to_vec()));
-                }
-            }
+        samplers.resize_with(self.cx.team().threads(), || Sampler::on(self.cx.isa()));
+        for sampler in samplers.iter_mut() {
+            sampler.reserve(width);
         }
+        let (head, eos_ids, failed) = (self.head.as_ref(), &self.eos_ids, &work.failed);
+        self.cx.each_row(
+            &mut work.output,
+            samplers,
+            (starts, &mut output.rows),
+            &|i, row, sampler, rows| {
+                let entry = &plan.entries[sampled[i]];
+                let request = &requests[entry.id];
+                let failure = failure(failed, i)
+                    .or_else(|| (!sampler.is_finite(row)).then_some(RequestError::NotFinite));
+                if let Some(error) = failure {
+                    rows.fill(Row::Failed(error));
+                    return;
+                }
+                match &request.work {
+                    Work::Generate(params) => {
+                        logits_to_tokens(row, request, (params, eos_ids), sampler, rows);
+                    }
+                    Work::Pool(params) => {
+                        let row = &mut row[..params.dimensions.unwrap_or(usize::MAX).min(width)];
+                        if let Some(head) = head.filter(|_| !params.raw) {
+                            head.activate(row);
+                        }
+                        rows.fill(Row::Pooled(row.to_vec()));
+                    }
+                }
+            },
+        );
         output
     }
 
@@ -224,22 +232,36 @@ fn failure(failed: &[(usize, kernels::Error)], i: usize) -> Option<RequestError>
     Some(RequestError::of_kernels(error))
 }
 
-/// One row gives a token to each continuation that starts from it.
+/// Which entries of `plan` have a row, and where the samples of each begin among all; the last number is how many there are.
+fn list_samples(plan: &StepPlan, (sampled, starts): (&mut Vec<usize>, &mut Vec<usize>)) {
+    sampled.clear();
+    starts.clear();
+    starts.push(0);
+    let mut end = 0;
+    for (index, entry) in plan.entries.iter().enumerate() {
+        if entry.samples > 0 {
+            sampled.push(index);
+            end += entry.samples as usize;
+            starts.push(end);
+        }
+    }
+}
+
+/// One row gives a token to each continuation that starts from it: one for each of `rows`.
 fn logits_to_tokens(
     row: &mut [f32],
     request: &Request,
-    entry: &PlanEntry,
     (params, eos_ids): (&SamplingParams, &[u32]),
     sampler: &mut Sampler,
-    output: &mut StepOutput,
+    rows: &mut [Row],
 ) {
     let raw = params.logprobs.map(|top| sampler.logprobs(row, top));
     let position = request.outputs();
     logits::mask(row, params, eos_ids, position);
-    for i in 0..entry.samples {
+    for (i, out) in rows.iter_mut().enumerate() {
         let noise = Noise {
             seed: params.seed,
-            child: request.order.child + i,
+            child: request.order.child + i as u32,
             position: position as u64,
         };
         let id = sampler.sample(row, params, noise);
@@ -247,7 +269,7 @@ fn logits_to_tokens(
             logprob: raw.of(row[id as usize]),
             top: raw.top.clone(),
         });
-        output.rows.push(Row::Token { id, logprob });
+        *out = Row::Token { id, logprob };
     }
 }
 

@@ -6,7 +6,10 @@
 //! seed, continuation and position alone. So a request's tokens do not depend on the company it keeps. No step over a row
 //! takes memory once the buffers have grown.
 
-use crate::SamplingParams;
+#![expect(clippy::inline_always, reason = "as `Vectorized` asks")]
+
+use crate::{SamplingParams, logits};
+use koma_models::kernels::{Isa, Vectorized};
 use std::cmp::Ordering;
 
 /// Where a random number belongs; it is the same whenever and wherever it is drawn.
@@ -50,9 +53,10 @@ impl RawLogprobs {
     }
 }
 
-/// Chooses tokens. One per engine.
-#[derive(Debug, Default)]
+/// Chooses tokens. One for each thread of an engine's team.
+#[derive(Debug)]
 pub(crate) struct Sampler {
+    isa: Isa,
     /// Best tokens: logit and id.
     best: Vec<(f32, u32)>,
     /// Mass of each part of the row.
@@ -61,12 +65,40 @@ pub(crate) struct Sampler {
 
 /// Tokens per part of the row that is summed at once.
 const PART: usize = 512;
+/// Tokens that are looked at together where the best ones are sought.
+const LOOK: usize = 64;
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::on(Isa::detect())
+    }
+}
 
 impl Sampler {
+    /// One that uses the CPU path `isa`. Its choices are the same on all.
+    pub(crate) fn on(isa: Isa) -> Self {
+        Self {
+            isa,
+            best: Vec::new(),
+            masses: Vec::new(),
+        }
+    }
+
+    /// Takes the memory that rows of `vocab` tokens usually need.
+    pub(crate) fn reserve(&mut self, vocab: usize) {
+        self.masses.reserve(vocab.div_ceil(PART));
+        self.best.reserve(2 * PART + LOOK);
+    }
+
+    /// Whether all values of `row` are finite.
+    pub(crate) fn is_finite(&self, row: &[f32]) -> bool {
+        self.isa.run(IsFinite(row))
+    }
+
     /// Chooses a token of `row` (`[vocab]`, not NaN). Temperature first, then top-k, top-p, min-p. Equal logits: the lower
     /// id is the better one.
     pub(crate) fn sample(&mut self, row: &[f32], params: &SamplingParams, noise: Noise) -> u32 {
-        let (best, max) = argmax(row);
+        let (best, max) = self.isa.run(Argmax(row));
         if params.temperature <= 0.0 || max == f32::NEG_INFINITY {
             return best;
         }
@@ -96,7 +128,7 @@ impl Sampler {
 
     /// Log-probabilities of `row` and its `top` best tokens.
     pub(crate) fn logprobs(&mut self, row: &[f32], top: usize) -> RawLogprobs {
-        let (_, max) = argmax(row);
+        let (_, max) = self.isa.run(Argmax(row));
         let scale = Scale {
             max,
             temperature: 1.0,
@@ -134,7 +166,7 @@ impl Sampler {
             return chosen as u32;
         }
         // Rounding has eaten the last bit of the mass: the best token.
-        argmax(row).0
+        self.isa.run(Argmax(row)).0
     }
 
     /// Leaves the tokens in `self.best` that top-k, top-p and min-p keep, best first.
@@ -188,21 +220,27 @@ impl Sampler {
             return;
         }
         // Anything not above the worst of the `count` best so far is out; ids ascend, so an equal one is out too.
-        let mut bar = None;
-        for (part, start) in row.chunks(64).zip((0u32..).step_by(64)) {
-            if bar.is_some_and(|bar| part.iter().all(|&x| x <= bar)) {
-                continue;
-            }
-            for (&x, id) in part.iter().zip(start..) {
-                if bar.is_none_or(|bar| x > bar) {
+        let mut bar = f32::NEG_INFINITY;
+        let mut full = false;
+        let mut start = 0;
+        while let Some(at) = self.isa.run(Above {
+            row,
+            start,
+            bar,
+            full,
+        }) {
+            let part = &row[at..row.len().min(at + LOOK)];
+            for (&x, id) in part.iter().zip(at as u32..) {
+                if !full || x > bar {
                     best.push((x, id));
                 }
             }
-            if best.len() >= 2 * count + 64 {
+            if best.len() >= 2 * count + LOOK {
                 best.select_nth_unstable_by(count - 1, better);
                 best.truncate(count);
-                bar = best.last().map(|worst| worst.0);
+                (bar, full) = (best.last().map_or(bar, |worst| worst.0), true);
             }
+            start = at + LOOK;
         }
         best.sort_unstable_by(better);
         best.truncate(count);
@@ -211,26 +249,107 @@ impl Sampler {
     /// Sum of the weights of `row` that are at least `min_p`; `self.masses` has the parts.
     fn mass(&mut self, row: &[f32], scale: Scale, min_p: f32) -> f64 {
         self.masses.clear();
-        self.masses
-            .extend(row.chunks(PART).map(|part| scale.mass(part, min_p)));
+        self.isa.run(Masses {
+            row,
+            scale,
+            min_p,
+            out: &mut self.masses,
+        });
         self.masses.iter().sum()
     }
 }
 
+/// Whether all values are finite.
+struct IsFinite<'a>(&'a [f32]);
+
+impl Vectorized for IsFinite<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        logits::is_finite(self.0)
+    }
+}
+
 /// The best token and its logit; the lowest id of equal ones.
-fn argmax(row: &[f32]) -> (u32, f32) {
+struct Argmax<'a>(&'a [f32]);
+
+impl Vectorized for Argmax<'_> {
+    type Output = (u32, f32);
+
+    #[inline(always)]
+    fn run(self) -> (u32, f32) {
+        let mut best = (0, f32::NEG_INFINITY);
+        for (index, part) in self.0.chunks(PART).enumerate() {
+            let max = largest(part);
+            if max > best.1 {
+                best = (index * PART, max);
+            }
+        }
+        let (start, max) = best;
+        let part = &self.0[start..];
+        let id = start + part.iter().position(|&x| x == max).unwrap_or(0);
+        (id as u32, max)
+    }
+}
+
+#[inline(always)]
+fn largest(part: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
-    let parts = row.chunks_exact(16);
-    let rest = parts.remainder().iter().copied();
-    let rest = rest.fold(f32::NEG_INFINITY, f32::max);
-    for part in parts {
-        for (lane, &x) in lanes.iter_mut().zip(part) {
+    let sixteens = part.chunks_exact(16);
+    let rest = sixteens.remainder().iter().copied();
+    let rest = rest.fold(f32::NEG_INFINITY, |a, x| if x > a { x } else { a });
+    for sixteen in sixteens {
+        for (lane, &x) in lanes.iter_mut().zip(sixteen) {
             *lane = if x > *lane { x } else { *lane };
         }
     }
-    let max = lanes.into_iter().fold(rest, f32::max);
-    let id = row.iter().position(|&x| x == max).unwrap_or(0);
-    (id as u32, max)
+    let max = lanes.into_iter();
+    max.fold(rest, |a, x| if x > a { x } else { a })
+}
+
+/// Where, from `start` on, the first run of [`LOOK`] tokens with one above `bar` begins; the next run where nothing is `full`.
+struct Above<'a> {
+    row: &'a [f32],
+    start: usize,
+    bar: f32,
+    full: bool,
+}
+
+impl Vectorized for Above<'_> {
+    type Output = Option<usize>;
+
+    #[inline(always)]
+    fn run(self) -> Option<usize> {
+        let rest = self.row.get(self.start..)?;
+        let mut at = self.start;
+        for part in rest.chunks(LOOK) {
+            if !self.full || largest(part) > self.bar {
+                return Some(at);
+            }
+            at += LOOK;
+        }
+        None
+    }
+}
+
+/// The mass of each part of a row.
+struct Masses<'a> {
+    row: &'a [f32],
+    scale: Scale,
+    min_p: f32,
+    out: &'a mut Vec<f64>,
+}
+
+impl Vectorized for Masses<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for part in self.row.chunks(PART) {
+            self.out.push(self.scale.mass(part, self.min_p));
+        }
+    }
 }
 
 /// Logits to weights: the best token of the row has weight 1.
@@ -241,15 +360,18 @@ struct Scale {
 }
 
 impl Scale {
+    #[inline(always)]
     fn weight(self, logit: f32) -> f32 {
         exp((logit - self.max) / self.temperature)
     }
 
+    #[inline(always)]
     fn weight_above(self, logit: f32, min: f32) -> f32 {
         let weight = self.weight(logit);
         if weight < min { 0.0 } else { weight }
     }
 
+    #[inline(always)]
     fn mass(self, part: &[f32], min: f32) -> f64 {
         let mut lanes = [0.0; 8];
         let eights = part.chunks_exact(8);
@@ -266,6 +388,7 @@ impl Scale {
 
 /// e^x for x <= 0, within 2 units in the last place; 0 below -87. Only additions and multiplications, so that the compiler
 /// can take many at once, and the same bits on every machine. Coefficients: Cephes `expf` (Moshier).
+#[inline(always)]
 fn exp(x: f32) -> f32 {
     /// 1.5 * 2^23: adding it rounds to a whole number, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;

@@ -1,9 +1,10 @@
 //! [`Cx`]: what an operation runs with: the team and its class there, the CPU path, scratch memory.
 
 use crate::attention::Share;
+use crate::cpu::shared::Shared;
 use crate::linear::Group;
 use crate::trace::Trace;
-use crate::{Class, Error, Team};
+use crate::{Class, Error, Rows, Team};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -130,6 +131,9 @@ pub(crate) fn reserve<T: Copy + Default>(memory: &mut Vec<T>, len: usize) -> &mu
     &mut memory[..len]
 }
 
+/// What [`Cx::each_row`] calls: number of the row, its values, the thread's state, the row's outputs.
+pub type EachRow<'a, S, O> = dyn Fn(usize, &mut [f32], &mut S, &mut [O]) + Sync + 'a;
+
 /// The context of one engine thread's operations. Cheap to make; one per engine thread.
 #[derive(Debug)]
 pub struct Cx {
@@ -194,6 +198,37 @@ impl Cx {
                 body(chunk * step..rows.min((chunk + 1) * step));
             });
         }
+    }
+
+    /// Runs `body(row, values, state, outputs)` for each row of `rows`, on the team: `outputs` are `starts[row]..starts[row + 1]`
+    /// of `all`, and `state` belongs to the thread alone while it runs.
+    ///
+    /// # Panics
+    /// If there are fewer states than threads, or `starts` (`[rows + 1]`) does not ascend within `all`.
+    pub fn each_row<S: Send, O: Send>(
+        &self,
+        rows: &mut Rows,
+        states: &mut [S],
+        (starts, all): (&[usize], &mut [O]),
+        body: &EachRow<'_, S, O>,
+    ) {
+        let (count, width) = (rows.rows(), rows.width());
+        assert!(states.len() >= self.team.threads(), "each_row: states");
+        assert_eq!(starts.len(), count + 1, "each_row: starts");
+        assert!(starts.is_sorted(), "each_row: starts");
+        let (rows, states) = (Shared::new(rows.as_mut_slice()), Shared::new(states));
+        let all = Shared::new(all);
+        self.run_indexed(count, &|thread, row| {
+            // SAFETY: a row is one chunk, and so are its outputs, as `starts` ascends; a thread runs one chunk at a time.
+            let (values, state, outputs) = unsafe {
+                (
+                    rows.part(row * width..(row + 1) * width),
+                    states.part(thread..thread + 1),
+                    all.part(starts[row]..starts[row + 1]),
+                )
+            };
+            body(row, values, &mut state[0], outputs);
+        });
     }
 
     /// Bytes of scratch memory that operations have needed so far.

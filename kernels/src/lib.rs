@@ -33,12 +33,13 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod vectorized;
 mod weight;
 
 pub use activation::{gelu_erf, gelu_tanh, silu, soft_cap};
 pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen};
 pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
-pub use cx::{Cx, Isa};
+pub use cx::{Cx, EachRow, Isa};
 pub use error::{Error, Fault};
 pub use experts::{Routing, combine, linear_by_expert, route, spread};
 pub use format::Format;
@@ -46,10 +47,11 @@ pub use grouped::{Code, GroupedRow, Groups, Scale};
 pub use linear::{Epilogue, Then, linear};
 pub use memory::give_back;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_heads};
-pub use probe::{Probe, probe};
+pub use probe::{Probe, ProbeMemory, probe};
 pub use rope::{RopeTable, rope, rope_angles};
 pub use stand_in::StandIns;
 pub use team::{Class, Team, TeamStats};
 pub use tensor::Rows;
 pub use trace::Op;
+pub use vectorized::Vectorized;
 pub use weight::{PackedWeight, embed};

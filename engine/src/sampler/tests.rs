@@ -224,3 +224,32 @@ fn exp_is_exact_to_two_units() {
         (1.0, 0.0, 0.0)
     );
 }
+
+/// Lengths that fill no vector, part or look, equal logits, and a row that only has infinities.
+#[test]
+fn every_path_chooses_the_same() {
+    let mut rows: Vec<Vec<f32>> = [1, 15, 64, 513, 5000].map(row).into();
+    rows.push(vec![0.5; 700]);
+    rows.push(vec![f32::NEG_INFINITY; 40]);
+    let cases = [
+        params(0.0, 0, 1.0, 0.0),
+        params(1.0, 0, 1.0, 0.0),
+        params(1.3, 0, 1.0, 0.05),
+        params(0.8, 0, 0.9, 0.0),
+        params(0.8, 40, 0.95, 0.0),
+    ];
+    let mut chosen: Vec<Vec<u32>> = Vec::new();
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        if isa <= Isa::detect() {
+            let mut sampler = Sampler::on(isa);
+            let all = rows
+                .iter()
+                .flat_map(|row| cases.iter().map(move |case| (row, case)));
+            let ids = all.flat_map(|(row, case)| [0, 1, 2].map(|i| (row, case, i)));
+            let ids = ids.map(|(row, case, i)| sampler.sample(row, case, noise(i)));
+            chosen.push(ids.collect());
+        }
+    }
+    assert!(chosen.iter().all(|ids| *ids == chosen[0]));
+    assert_eq!(chosen[0].len(), rows.len() * cases.len() * 3);
+}
