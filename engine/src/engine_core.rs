@@ -64,6 +64,7 @@ impl CoreParts {
         let scheduler = Scheduler::new(SchedulerConfig {
             max_running: config.max_running,
             max_batch_tokens: config.max_batch_tokens,
+            max_beside: Scheduler::BESIDE,
             chunked: matches!(loaded.model, Model::Decoder(_)),
             eos_ids: loaded.chat.eos_ids.clone(),
             cache: CacheShape {

@@ -17,6 +17,8 @@ pub(crate) struct StepPlan {
     pub(crate) copies: Vec<BlockCopy>,
     /// Sum over the entries.
     pub(crate) tokens: usize,
+    /// Tokens that prompts may still get of it.
+    pub(crate) prompt_room: usize,
     /// Requests that had to give up their blocks for it.
     pub(crate) preempted: usize,
 }
@@ -39,7 +41,7 @@ impl StepPlan {
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.copies.clear();
-        (self.tokens, self.preempted) = (0, 0);
+        (self.tokens, self.prompt_room, self.preempted) = (0, 0, 0);
     }
 
     /// Rows of logits, or results of encoder requests.

@@ -22,6 +22,9 @@ pub(crate) struct SchedulerConfig {
     pub(crate) max_running: usize,
     /// Token budget of a step.
     pub(crate) max_batch_tokens: usize,
+    /// What prompts may take of it while others generate, if prompts may be computed in parts. Generation waits for every step
+    /// to its end; few tokens more than it has itself are nearly free, as the weights are read anyway.
+    pub(crate) max_beside: usize,
     /// Whether a prompt may be computed in parts (models that see backwards only).
     pub(crate) chunked: bool,
     /// Ids that end a generation.
@@ -54,6 +57,9 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
+    /// [`SchedulerConfig::max_beside`] of engines. Products reach their full speed at about so many rows.
+    pub(crate) const BESIDE: usize = 64;
+
     /// An idle scheduler.
     pub(crate) fn new(config: SchedulerConfig) -> Self {
         Self {
@@ -159,6 +165,7 @@ impl Scheduler {
     /// Plans the next step.
     pub(crate) fn schedule(&mut self, now: Instant, plan: &mut StepPlan) {
         plan.clear();
+        plan.prompt_room = self.prompt_room();
         self.schedule_running(plan);
         // Whoever was preempted gets the next room, not somebody new.
         if plan.preempted == 0 {
@@ -175,7 +182,9 @@ impl Scheduler {
         while at < self.running.len() && plan.tokens < self.config.max_batch_tokens {
             let id = self.running[at];
             let count = self.chunk(&self.requests[id], plan);
-            if self.grow(id, count) {
+            if count == 0 {
+                at += 1;
+            } else if self.grow(id, count) {
                 self.plan_entry(id, count, false, plan);
                 at += 1;
             } else if let Some(victim) = self.victim() {
@@ -189,7 +198,7 @@ impl Scheduler {
     /// Those who wait start, best first, until one does not fit.
     fn schedule_waiting(&mut self, now: Instant, plan: &mut StepPlan) {
         let limit = self.running_limit();
-        while plan.tokens < self.config.max_batch_tokens {
+        while plan.tokens < self.config.max_batch_tokens && plan.prompt_room > 0 {
             let Some((&order, &id)) = self.waiting.first_key_value() else {
                 return;
             };
@@ -457,11 +466,26 @@ impl Scheduler {
         Some(request)
     }
 
+    /// What prompts may take of the next step.
+    fn prompt_room(&self) -> usize {
+        let config = &self.config;
+        let mut running = self.running.iter();
+        let limited = config.chunked && running.any(|&id| self.requests[id].missing() == 1);
+        if limited {
+            config.max_beside.min(config.max_batch_tokens)
+        } else {
+            config.max_batch_tokens
+        }
+    }
+
     /// Tokens that `request` computes next: what it misses, what the budget leaves; a part of it ends where the cache can
-    /// keep a state.
+    /// keep a state. 0: it has to wait for another step.
     fn chunk(&self, request: &Request, plan: &StepPlan) -> usize {
         let (done, missing) = (request.num_computed, request.missing());
-        let count = missing.min(self.config.max_batch_tokens - plan.tokens);
+        let mut count = missing.min(self.config.max_batch_tokens - plan.tokens);
+        if missing > 1 {
+            count = count.min(plan.prompt_room);
+        }
         let multiple = self.cache.chunk_multiple();
         let end = (done + count) / multiple * multiple;
         if count < missing && end > done {
@@ -483,6 +507,9 @@ impl Scheduler {
     fn plan_entry(&mut self, id: RequestId, count: usize, first: bool, plan: &mut StepPlan) {
         let request = &self.requests[id];
         plan.tokens += count;
+        if request.missing() > 1 {
+            plan.prompt_room -= count;
+        }
         plan.entries.push(PlanEntry {
             id,
             num_scheduled: count,
@@ -508,6 +535,7 @@ impl Scheduler {
         self.cache.free(&mut request.cache);
         request.num_computed = 0;
         self.waiting.insert(request.order, victim);
+        // A planned prompt does not give its room back: the step is none the slower for it.
         let tokens = &mut plan.tokens;
         plan.entries.retain(|entry| {
             let stays = entry.id != victim;

@@ -28,6 +28,7 @@ pub(crate) fn config(groups: Vec<CacheGroup>, blocks: usize) -> SchedulerConfig 
     SchedulerConfig {
         max_running: 8,
         max_batch_tokens: 16,
+        max_beside: 16,
         chunked: true,
         eos_ids: vec![toy::EOS],
         cache: CacheShape {

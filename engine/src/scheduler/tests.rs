@@ -34,6 +34,39 @@ fn running_go_first_and_prompts_are_cut_to_the_budget() {
 }
 
 #[test]
+fn beside_generation_prompts_get_a_part_of_the_step() {
+    let mut config = config(full_group(), 100);
+    config.max_beside = 4;
+    let mut rig = Rig::fake(config);
+    for (client, len) in [(0, 10), (1, 9), (2, 3)] {
+        rig.scheduler.add(distinct(client, len, 5));
+    }
+    // Nobody generates yet: the whole budget.
+    assert_eq!(rig.step(), [(0, 0, 10), (1, 0, 6)]);
+    // The rest of the second prompt, and one token of the third.
+    assert_eq!(rig.step(), [(0, 0, 1), (1, 0, 3), (2, 0, 1)]);
+    assert_eq!(rig.step(), [(0, 0, 1), (1, 0, 1), (2, 0, 2)]);
+    // Who comes now waits for room, and a long prompt does not keep those who generate from going on.
+    rig.scheduler.add(distinct(3, 9, 1));
+    rig.scheduler.add(distinct(4, 9, 1));
+    assert_eq!(rig.step(), [(0, 0, 1), (1, 0, 1), (2, 0, 1), (3, 0, 4)]);
+    assert_eq!(rig.step(), [(0, 0, 1), (1, 0, 1), (2, 0, 1), (3, 0, 4)]);
+    rig.run();
+    assert_eq!(rig.ends().len(), 5);
+}
+
+#[test]
+fn a_model_that_takes_prompts_whole_has_no_part_for_them() {
+    let mut config = config(full_group(), 100);
+    (config.max_beside, config.chunked) = (4, false);
+    let mut rig = Rig::fake(config);
+    rig.scheduler.add(distinct(0, 3, 5));
+    rig.step();
+    rig.scheduler.add(distinct(1, 9, 1));
+    assert_eq!(rig.step(), [(0, 0, 1), (1, 0, 9)]);
+}
+
+#[test]
 fn no_more_run_than_may() {
     let mut config = config(full_group(), 100);
     config.max_running = 2;
