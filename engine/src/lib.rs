@@ -39,7 +39,8 @@ pub mod toy;
 mod watchdog;
 
 pub use budget::{
-    Budget, BudgetError, Machine, ModelBudget, ModelNeed, Survey, cache_tokens, plan as plan_budget,
+    Budget, BudgetError, Machine, ModelBudget, ModelNeed, Placement, Survey, Topology,
+    cache_tokens, plan as plan_budget,
 };
 pub use config::EngineConfig;
 pub use error::{ParamError, RequestError, StartError, SubmitError};

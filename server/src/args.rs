@@ -156,7 +156,8 @@ pub(crate) struct ModelArgs {
 /// Settings of the process.
 #[derive(Debug, Default, Args)]
 pub(crate) struct MachineArgs {
-    /// Threads that compute [default: the processors this process may use]
+    /// Threads that compute [default: one for each core of one memory node, as far as this process
+    /// may use them]
     #[arg(long, value_name = "N")]
     threads: Option<String>,
     /// CPU path: auto, portable, avx2, avx512 [default: auto]

@@ -4,13 +4,14 @@
 //!
 //! Invariant: a file that is not there, or says nothing, limits nothing.
 
+use super::{Survey, Topology};
 use std::path::Path;
 use std::thread::available_parallelism;
 
 /// What this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
-    /// Cores, at least 1.
+    /// Threads that a team should have, at least 1: the smaller of what [`Topology::place`] says and what the container grants.
     pub cores: usize,
     /// Bytes of memory that can still be had.
     pub memory: usize,
@@ -22,7 +23,16 @@ impl Machine {
         let read = |path: &str| std::fs::read_to_string(path).ok();
         // The scheduler's affinity is in here too.
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::from_files(cores, &read)
+        let machine = Self::from_files(cores, &read);
+        let allowed = Survey::take().allowed;
+        if allowed.is_empty() {
+            return machine;
+        }
+        let place = Topology::from_files(&allowed, &read).place(machine.cores);
+        Self {
+            cores: place.threads,
+            ..machine
+        }
     }
 
     /// The same from what `read` gives for a path.

@@ -7,11 +7,13 @@
 //! that is needed.
 
 mod machine;
+mod placement;
 mod survey;
 #[cfg(test)]
 mod tests;
 
 pub use machine::Machine;
+pub use placement::{Placement, Topology};
 pub use survey::Survey;
 
 use crate::{EngineConfig, StartError};

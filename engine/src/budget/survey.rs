@@ -101,7 +101,7 @@ fn kib(text: &str) -> Option<usize> {
 }
 
 /// `0-2,5` is 0, 1, 2, 5. A part that is none is left out.
-fn numbers(list: &str) -> Vec<usize> {
+pub(super) fn numbers(list: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let range = first.trim().parse::<usize>().ok()?..=last.trim().parse().ok()?;

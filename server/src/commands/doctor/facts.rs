@@ -1,11 +1,13 @@
 //! [`Facts`]: what the system tells, beside processors and memory.
 
-use koma_engine::Survey;
+use koma_engine::{Placement, Survey, Topology};
 
 /// What was read at the start.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Facts {
     pub(super) survey: Survey,
+    /// Where a team belongs.
+    pub(super) placement: Placement,
     /// Name of the processor.
     pub(super) cpu: Option<String>,
     /// Name of the distribution.
@@ -35,8 +37,13 @@ fn read(path: &str) -> Option<String> {
 
 impl Facts {
     pub(super) fn take() -> Self {
+        let survey = Survey::take();
+        let granted = survey
+            .group_cores
+            .map_or(usize::MAX, |cores| cores as usize);
         Self {
-            survey: Survey::take(),
+            placement: Topology::from_files(&survey.allowed, &read).place(granted),
+            survey,
             ..Self::from_files(&read)
         }
     }
@@ -52,6 +59,7 @@ impl Facts {
         let swap = || Some((kib("SwapTotal")?.saturating_sub(kib("SwapFree")?)) << 10);
         Self {
             survey: Survey::default(),
+            placement: Placement::default(),
             cpu: read("/proc/cpuinfo").and_then(|text| find(&text, "model name", ':')),
             os: read("/etc/os-release").and_then(|text| find(&text, "PRETTY_NAME", '=')),
             kernel: line("/proc/sys/kernel/osrelease"),
@@ -114,6 +122,7 @@ mod tests {
         });
         let expected = Facts {
             survey: Survey::default(),
+            placement: Placement::default(),
             cpu: Some("Some CPU: fast".to_owned()),
             os: Some("Linux 12 (x)".to_owned()),
             kernel: Some("6.1.0".to_owned()),

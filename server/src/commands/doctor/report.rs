@@ -80,6 +80,11 @@ impl Report {
                 "memory_nodes": survey.memory_nodes,
                 "cgroup": survey.group_cores,
             },
+            "placement": {
+                "threads": facts.placement.threads,
+                "order": facts.placement.order,
+                "nodes": facts.placement.nodes,
+            },
             "memory_bytes": {
                 "machine": survey.memory,
                 "available": survey.memory_available,
@@ -136,6 +141,7 @@ impl Report {
             line("", format!("{}: {how}", names.join(", ")));
         }
         line("processors", self.processors());
+        line("team", self.team());
         line("memory", self.memory());
         for rate in &self.rates {
             let unit = if rate.probe.counts_bytes() {
@@ -217,6 +223,25 @@ impl Report {
             count(survey.cores, "core"),
             count(survey.sockets, "socket"),
             count(survey.memory_nodes, "memory node"),
+        )
+    }
+
+    /// The rule of placement, and what it gives here.
+    fn team(&self) -> String {
+        let placement = &self.facts.placement;
+        let first = placement.order.iter().take(placement.threads);
+        let mut processors: Vec<usize> = first.copied().collect();
+        processors.sort_unstable();
+        let nodes: Vec<String> = placement
+            .nodes
+            .iter()
+            .map(|(node, cores)| format!("{cores} in node {node}"))
+            .collect();
+        format!(
+            "{} by default: one thread for each core of one memory node (cores allowed: {}); processors {}",
+            placement.threads,
+            nodes.join(", "),
+            ranges(&processors),
         )
     }
 
