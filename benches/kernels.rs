@@ -11,7 +11,7 @@ use koma_kernels::{
 };
 
 /// Weights and caches of a case are taken in turns from this many bytes, so that they come from memory.
-const TURNS: usize = 96 << 20;
+const TURNS: usize = 192 << 20;
 const F32: usize = size_of::<f32>();
 
 const SMOLLM2: HeadLayout = HeadLayout {

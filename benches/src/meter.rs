@@ -4,7 +4,7 @@
 //! asked for.
 
 use crate::cx;
-use koma_kernels::{Isa, Probe, Rows, probe};
+use koma_kernels::{Isa, Probe, ProbeMemory, probe};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -200,7 +200,7 @@ impl Limits {
     fn measure(time: Duration) -> Self {
         // Several times a large cache.
         let bytes = if time.is_zero() { 1 << 20 } else { 256 << 20 };
-        let mut memory = Rows::from_vec(1, vec![1.0; bytes / 4]);
+        let mut memory = ProbeMemory::new(bytes).expect("memory for a bench");
         let cx = cx(Isa::detect());
         let mut rate = |what| {
             probe(

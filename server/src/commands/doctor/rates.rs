@@ -2,7 +2,7 @@
 
 use crate::config::DoctorConfig;
 use koma_engine::Survey;
-use koma_engine::models::kernels::{Class, Cx, Isa, Probe, Rows, Team, probe};
+use koma_engine::models::kernels::{Class, Cx, Isa, Probe, ProbeMemory, Team, probe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ pub(super) struct Rate {
 
 /// Measures all of them.
 pub(super) fn measure(config: &DoctorConfig, survey: &Survey) -> Vec<Rate> {
-    let bytes = memory(survey);
-    let mut memory = Rows::from_vec(1, vec![1.0; bytes / 4]);
+    let Some(mut memory) = ProbeMemory::new(memory(survey)) else {
+        return Vec::new();
+    };
     let process = &config.process;
     let alone = context(1, process.isa);
     let together = context(process.threads, process.isa);
