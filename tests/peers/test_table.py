@@ -5,6 +5,7 @@ import sys
 import unittest
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from contextlib import nullcontext
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,7 +13,7 @@ sys.dont_write_bytecode = True
 sys.path[:0] = [str(ROOT / "benches/peers"), str(ROOT / "benches/peers/drive")]
 
 import protocol
-from table import cases, chart, discover, driven, ggml, koma, measure, processes, quality, report, served, stats
+from table import cases, chart, discover, driven, ggml, koma, measure, mixed, processes, quality, report, served, stats
 from table.contender import ALONE, Setting
 from table.main import main
 
@@ -189,6 +190,53 @@ class Turns(unittest.TestCase):
         one.with_threads = lambda threads: asked.append(threads) or Fake("Koma", [6.0])
         self.assertEqual(run([one], kind="crowded", repetitions=1).samples, {"share": {"Koma": [75.0]}})
         self.assertEqual(asked, [8])
+
+    def test_a_quota_is_a_group_of_its_own_that_goes_away(self):
+        with TemporaryDirectory() as folder:
+            root = Path(folder)
+            (root / "cgroup.controllers").write_text("cpu memory\n")
+            own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+            home = root / own.strip("/")
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "cgroup.subtree_control").write_text("cpu\n")
+            group = home / f"koma-bench-{processes.os.getpid()}"
+            with processes.quota(1.5, root):
+                self.assertEqual((group / "cpu.max").read_text(), "150000 100000")
+                self.assertEqual((group / "cgroup.procs").read_text(), str(processes.os.getpid()))
+                for file in group.iterdir():  # the system takes a group's files away with it
+                    file.unlink()
+            self.assertFalse(group.exists())
+            self.assertEqual((home / "cgroup.procs").read_text(), str(processes.os.getpid()))
+        with self.assertRaisesRegex(processes.Failed, "no control group"):
+            with processes.quota(1, Path("/nowhere")):
+                pass
+
+    def test_under_a_quota_each_chooses_its_own_threads(self):
+        one = Fake("Koma", [8.0])
+        one.kinds = frozenset({"quota"})
+        one.granted = lambda: Fake("Koma", [5.0])
+        quota, measure.quota = measure.quota, lambda cores: self.assertEqual(cores, 1.0) or nullcontext()
+        try:
+            self.assertEqual(run([one], kind="quota", repetitions=1).samples, {"share": {"Koma": [62.5]}})
+        finally:
+            measure.quota = quota
+
+    def test_events_of_a_stream_are_counted_whatever_parts_it_comes_in(self):
+        text = b"HTTP/1.1 200 OK\r\n\r\ndata: {a}\n\ndata: {b}\n\ndata: [DONE]\n\n"
+        for size in (1, 3, 7, len(text)):
+            counter = mixed.Counter()
+            parts = [text[i : i + size] for i in range(0, len(text), size)]
+            self.assertEqual(sum(map(counter.take, parts)), 2)
+
+    def test_a_mixed_case_has_room_for_long_prompts(self):
+        case = cases.Case("mixed", "mixed", "mixed", batch=8)
+        self.assertEqual((case.slots, case.slot_len), (10, 2048))
+        self.assertEqual((DECODE.slots, DECODE.slot_len), (4, 192))
+        setting = Setting(threads=2, isa="native", peers=None, koma=Path("koma"))
+        model = discover.Model("m", Path("m"), 9, 100, 512)
+        for kind, answers in (("mixed", True), ("http", False)):
+            command, _ = koma.Koma(setting, model, "q4_0").server(1, cases.Case("c", "c", kind, batch=8))
+            self.assertEqual(any(part.startswith("intent=") for part in command), answers)
 
     def test_a_kind_without_the_contender_is_skipped(self):
         self.assertEqual(run([Fake("Koma", [])], kind="http").samples, {})

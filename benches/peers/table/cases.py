@@ -28,7 +28,15 @@ METRICS = {
     "itl_p99": Metric("p99 time between tokens", "ms", False),
     "memory": Metric("peak resident memory", "MiB", False),
     "share": Metric("part of the quiet rate", "%", True),
+    "intent_p99": Metric("p99 of intents", "ms", False),
+    "chat_share": Metric("chat, part of chat alone", "%", True),
+    "chat_rate": Metric("chat beside the rest", "tok/s", True),
+    "prompts_done": Metric("long prompts answered in time", "%", True),
 }
+
+
+#: Long prompts of a mixed case that may run beside the chats, and their tokens at most.
+LONG_PROMPTS, LONG_LEN = 2, 2048
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Case:
 
     name: str
     title: str
-    kind: str  # decode | prefill | first_token | http | company | crowded
+    kind: str  # decode | prefill | first_token | http | company | crowded | quota | mixed
     batch: int = 1
     input_len: int = 128
     output_len: int = 64
@@ -53,7 +61,19 @@ class Case:
             "http": ("served", "itl_p99", "memory"),
             "company": ("share",),
             "crowded": ("share",),
+            "quota": ("share",),
+            "mixed": ("intent_p99", "chat_share", "chat_rate", "prompts_done"),
         }[self.kind]
+
+    @property
+    def slots(self) -> int:
+        """Requests that a server must have room for: the clients, and in mixed cases long prompts that wait."""
+        return self.batch + (LONG_PROMPTS if self.kind == "mixed" else 0)
+
+    @property
+    def slot_len(self) -> int:
+        """Tokens of the longest of them."""
+        return LONG_LEN if self.kind == "mixed" else self.input_len + self.output_len
 
 
 #: How each kind of number is defined. The reports quote these.
@@ -87,6 +107,18 @@ DEFINITIONS = {
         "The decode rate with four times as many threads, on the same cores, as a part of the rate measured just before with the "
         "threads of the run."
     ),
+    "quota": (
+        "The decode rate in a control group that grants half of the time of the run's threads, as a part of the rate measured "
+        "just before without one. In proportion is 50 %. Koma chooses the number of its threads by the quota; the peers, which do "
+        "not look at it, keep theirs."
+    ),
+    "mixed": (
+        "On the same cores at the same time: streamed chats, one after the other for each client; prompts of 2,000 new tokens, one "
+        "a second on average at random times; intents of 16 tokens, 20 a second at random times (`koma bench serve`). One Koma "
+        "process serves all; the peer is `llama-server` and beside it the classifier in ONNX Runtime behind HTTP. The tail of "
+        "the intents; tokens a second of the chats, and as a part of what they were just before without the rest; how many of the long "
+        "prompts were answered until the end."
+    ),
 }
 
 _ALL = FORMATS
@@ -101,8 +133,10 @@ CASES = (
     Case("prefill2048", "prefill 2048", "prefill", input_len=2048, output_len=1, formats=_ALL),
     Case("first-token", "exec to first token", "first_token", input_len=1, output_len=2, formats=("q4_1", "q4_0")),
     Case("http16", "served, 16 clients, 128 in, 64 out", "http", batch=16, formats=_ALL),
-    Case("company", "beside two busy processes", "company", formats=("q4_0", "q4_1")),
-    Case("crowded", "four times as many threads", "crowded", formats=("q4_0", "q4_1")),
+    Case("company", "beside two busy processes", "company", output_len=256, formats=("q4_0", "q4_1")),
+    Case("crowded", "four times as many threads", "crowded", output_len=256, formats=("q4_0", "q4_1")),
+    Case("quota", "half of the time by a control group", "quota", output_len=256, formats=("q4_0", "q4_1")),
+    Case("mixed", "chats, long prompts and intents together", "mixed", batch=8, formats=("q4_0", "q4_1")),
 )
 
 #: Koma's ratio to the best peer, at least: (model, case, format, metric).
@@ -131,6 +165,8 @@ GOALS = {
 LIMITS = {
     ("smollm2", "first-token", "q4_1", "first_token"): 0.20,
     ("smollm2", "company", "q4_0", "share"): 45.0,
+    ("smollm2", "mixed", "q4_0", "intent_p99"): 25.0,
+    ("smollm2", "mixed", "q4_0", "chat_share"): 85.0,
 }
 
 

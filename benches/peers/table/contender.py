@@ -46,10 +46,12 @@ class Setting:
         return {name: value for name, value in all.items() if value}
 
 
-#: Kinds of cases that need no server, the same with another number of threads, and those that need a server.
+#: Kinds of cases that need no server, the same in processes that are started anew for them, and those that need a server.
 ALONE = frozenset({"decode", "prefill", "company"})
-CROWDED = frozenset({"crowded"})
+CROWDED = frozenset({"crowded", "quota"})
 SERVED = frozenset({"http", "first_token"})
+#: Several models at once, by one server or by one for each.
+MIXED = frozenset({"mixed"})
 
 #: The command and environment of a server that listens on a port with room for this many requests of this many tokens.
 ServerCommand = Callable[[int, Case], "tuple[list[str], dict[str, str]]"]
@@ -63,12 +65,17 @@ class Contender(Protocol):
     kinds: frozenset[str]
     #: None where no kind of its cases needs a server.
     server: ServerCommand | None
+    #: The server of intents in mixed cases; None where `server` answers them too.
+    classifier: ServerCommand | None
 
     def rate(self, case: Case) -> float:
         """Tokens per second of a decode or prefill case, warmed up. Raises Failed."""
 
     def with_threads(self, threads: int) -> Contender:
         """The same with another number of threads; asked of those that take part in crowded cases."""
+
+    def granted(self) -> Contender:
+        """The same as it starts by itself in a control group with a quota; asked of those that take part in such cases."""
 
     def close(self) -> None:
         """Ends what was started and kept."""

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Iterator
 
-from .contender import ALONE, CROWDED, Contender, Model, ServerCommand, Setting
+from .contender import ALONE, CROWDED, MIXED, SERVED, Contender, Model, ServerCommand, Setting
 from .cases import Case
-from .driven import Driven
+from .driven import DRIVERS, Driven
 from .ggml import Ggml
 from .koma import Koma
 
@@ -99,13 +99,18 @@ def _ggml(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Co
     upstream, fork = setting.peers / "llama.cpp", setting.peers / "ik_llama.cpp"
     if (upstream / "bin/llama-batched-bench").exists():
         quiet = ("--cache-ram", "0")  # prompts never come twice here: the cache of old ones would only cost
-        yield "llama.cpp", Ggml("llama.cpp", setting, model, format, upstream, server_flags=quiet)
+        intents = _intents(setting)
+        mixed = MIXED if intents else frozenset()
+        kinds = ALONE | CROWDED | SERVED | mixed
+        yield "llama.cpp", Ggml(
+            "llama.cpp", setting, model, format, upstream, server_flags=quiet, kinds=kinds, classifier=intents
+        )
         for name, flags, server_flags, kinds in (
-            ("llama.cpp poll 0", ("--poll", "0"), quiet, ALONE | CROWDED | {"http"}),
+            ("llama.cpp poll 0", ("--poll", "0"), quiet, ALONE | CROWDED | {"http"} | mixed),
             ("llama.cpp no warm-up", (), (*quiet, "--no-warmup"), frozenset({"first_token"})),
         ):
             yield name, Ggml(
-                name, setting, model, format, upstream, flags=flags, server_flags=server_flags, kinds=kinds
+                name, setting, model, format, upstream, flags=flags, server_flags=server_flags, kinds=kinds, classifier=intents
             )
     else:
         yield "llama.cpp", "not installed"
@@ -114,6 +119,19 @@ def _ggml(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Co
             yield name, Ggml(name, setting, model, format, fork, flags=flags, jsonl=False)
     else:
         yield "ik_llama.cpp", "not installed"
+
+
+def _intents(setting: Setting) -> ServerCommand | None:
+    """The demo classifier in ONNX Runtime, beside servers that have none."""
+    python, file = setting.peers / "onnxruntime-genai/bin/python", setting.peers / "intent/model.onnx"
+    if not python.exists() or not file.exists():
+        return None
+
+    def command(port: int, _: Case) -> tuple[list[str], dict[str, str]]:
+        serve = [python, DRIVERS / "serve_onnxruntime.py", file, port, setting.threads]
+        return [str(part) for part in serve], setting.environment()
+
+    return command
 
 
 def _openvino(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:

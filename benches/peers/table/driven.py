@@ -31,6 +31,7 @@ class Driven:
     timeout: float
     kinds: frozenset[str] = ALONE
     server: ServerCommand | None = None
+    classifier: ServerCommand | None = None
     _process: subprocess.Popen | None = None
     _said: TextIO | None = None
     _failed: str | None = None

@@ -9,7 +9,7 @@ from typing import Self
 
 from . import processes
 from .cases import Case
-from .contender import ALONE, CROWDED, SERVED, Model, Setting
+from .contender import ALONE, CROWDED, SERVED, Model, ServerCommand, Setting
 
 #: Cells that a file of the cache is rounded up to by these engines.
 CELLS = 256
@@ -28,6 +28,7 @@ class Ggml:
     server_flags: tuple[str, ...] = ()
     jsonl: bool = True
     kinds: frozenset[str] = ALONE | CROWDED | SERVED
+    classifier: ServerCommand | None = None
 
     def rate(self, case: Case) -> float:
         """Of the second of two equal rounds in one process."""
@@ -43,14 +44,18 @@ class Ggml:
         """The same on as many threads."""
         return replace(self, setting=replace(self.setting, threads=threads))
 
+    def granted(self) -> Self:
+        """It does not look at quotas."""
+        return self
+
     def close(self) -> None:
         """Nothing is kept."""
 
     def server(self, port: int, case: Case) -> tuple[list[str], dict[str, str]]:
         """`llama-server` with a slot for each client."""
-        each = -(-(case.input_len + case.output_len) // 64) * 64
+        each = -(-case.slot_len // 64) * 64
         command = [self.folder / "bin/llama-server", "-m", self.model.file(self.format), "--port", port]
-        command += ["-np", case.batch, "-c", case.batch * each, "-fa", "on", *self._threads()]
+        command += ["-np", case.slots, "-c", case.slots * each, "-fa", "on", *self._threads()]
         command += [*self.flags, *self.server_flags]
         return [str(part) for part in command], self._environment()
 

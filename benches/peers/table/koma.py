@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from . import processes
 from .cases import Case
-from .contender import ALONE, CROWDED, SERVED, Model, Setting
+from .contender import ALONE, CROWDED, MIXED, SERVED, Model, ServerCommand, Setting
 
 #: Bytes of a value in the cache, bf16.
 KV_BYTES = 2
 BLOCK = 16
+#: The demo classifier.
+INTENT = Path(__file__).resolve().parents[3] / "tests/models/intent"
 
 
 @dataclass
@@ -23,12 +26,15 @@ class Koma:
     model: Model
     format: str
     name: str = "Koma"
-    kinds: frozenset[str] = ALONE | CROWDED | SERVED
+    kinds: frozenset[str] = ALONE | CROWDED | SERVED | MIXED
+    #: The server of the chat model answers intents too.
+    classifier: ServerCommand | None = None
 
     def rate(self, case: Case) -> float:
         """Of one measured run after one to warm up."""
         lengths = ["--batch", case.batch, "--input-len", case.input_len, "--output-len", case.output_len]
-        runs = ["--warmup", 1, "--runs", 1, "--threads", self.setting.threads, "--json", "-"]
+        runs = ["--warmup", 1, "--runs", 1, "--json", "-"]
+        runs += ["--threads", self.setting.threads] if self.setting.threads else []
         command = [self.setting.koma, "bench", "throughput", self.model.file(self.format), *lengths, *runs]
         command += ["--log", "error"]
         text = processes.output([str(part) for part in command], self._environment(), self.setting.timeout)
@@ -36,16 +42,23 @@ class Koma:
 
     def server(self, port: int, case: Case) -> tuple[list[str], dict[str, str]]:
         """Room for every client's tokens in whole blocks, and a spare block each."""
-        tokens = case.batch * ((case.input_len + case.output_len) // BLOCK + 2) * BLOCK
+        clients, length = case.slots, case.slot_len
+        tokens = clients * (length // BLOCK + 2) * BLOCK
         cache = tokens * self.model.kv_values * KV_BYTES
         command = [self.setting.koma, "serve", f"model={self.model.file(self.format)}", "--port", port]
-        command += ["--threads", self.setting.threads, "--kv-cache-memory", cache, "--max-running", max(case.batch, 1)]
-        command += ["--max-model-len", case.input_len + case.output_len + BLOCK, "--log", "error"]
+        command += ["--threads", self.setting.threads, "--kv-cache-memory", cache, "--max-running", clients]
+        command += ["--max-model-len", length + BLOCK, "--log", "error"]
+        if case.kind == "mixed":
+            command.insert(2, f"intent={INTENT}")
         return [str(part) for part in command], self._environment()
 
     def with_threads(self, threads: int) -> Self:
         """The same on as many threads."""
         return replace(self, setting=replace(self.setting, threads=threads))
+
+    def granted(self) -> Self:
+        """It chooses the number of threads by the quota."""
+        return self.with_threads(0)
 
     def close(self) -> None:
         """Nothing is kept."""

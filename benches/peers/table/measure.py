@@ -6,18 +6,20 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import served
+from . import mixed, served
 from .cases import Case
 from .contender import Contender, Model, Setting
 from .discover import contenders
 from .hold import hold
-from .processes import Failed, busy, busy_part
+from .processes import Failed, busy, busy_part, quota
 from .stats import Summary
 
 #: Busy processes of the case of company.
 COMPANY = 2
 #: Threads of the crowded case for each of the run's.
 CROWD = 4
+#: Part of the threads' time that the control group of its case grants.
+QUOTA = 0.5
 #: How long the machine is watched before a case, in seconds, and what part of it others may use.
 WATCH = 0.5
 QUIET = 0.1
@@ -106,12 +108,17 @@ def measured(one: Contender, case: Case, setting: Setting) -> dict[str, float]:
         return served.first_token(one, case)
     if case.kind == "http":
         return served.http(one, case, setting)
-    if case.kind in ("company", "crowded"):
+    if case.kind == "mixed":
+        return mixed.mixed(one, case, setting)
+    if case.kind in ("company", "crowded", "quota"):
         decode = replace(case, kind="decode")
         alone = one.rate(decode)
         if case.kind == "company":
             with busy(COMPANY):
                 pressed = one.rate(decode)
+        elif case.kind == "quota":
+            with quota(QUOTA * setting.threads):
+                pressed = one.granted().rate(decode)
         else:
             pressed = one.with_threads(CROWD * setting.threads).rate(decode)
         return {"share": 100 * pressed / alone}

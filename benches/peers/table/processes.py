@@ -108,3 +108,59 @@ def busy(count: int) -> Iterator[None]:
         for process in company:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def quota(cores: float, root: Path = Path("/sys/fs/cgroup")) -> Iterator[None]:
+    """Runs the body, and what it starts, in a control group of its own with this many cores' worth of time.
+
+    Raises Failed where no group can be made: that takes write access, as root has outside of most containers.
+    """
+    try:
+        folder, home = _new_group(root, cores)
+    except OSError as error:
+        raise Failed(f"no control group with a quota can be made here: {error}") from None
+    try:
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+        yield
+    finally:
+        (home / "cgroup.procs").write_text(str(os.getpid()))
+        _remove(folder)
+
+
+def _new_group(root: Path, cores: float) -> tuple[Path, Path]:
+    """A new group, and the one that this process is in: of version 2 if it has the cpu controller, else of version 1."""
+    period = 100_000
+    granted = int(cores * period)
+    own = {names: path for _, names, path in (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())}
+    controllers = root / "cgroup.controllers"
+    if controllers.exists() and "cpu" in controllers.read_text().split():
+        home = root / own.get("", "/").strip("/")
+        folder = home / f"koma-bench-{os.getpid()}"
+        if "cpu" not in (home / "cgroup.subtree_control").read_text().split():
+            (home / "cgroup.subtree_control").write_text("+cpu")
+        folder.mkdir()
+        limits = {"cpu.max": f"{granted} {period}"}
+    else:
+        names = next((names for names in own if "cpu" in names.split(",")), "cpu")
+        home = root / names / own.get(names, "/").strip("/")
+        folder = home / f"koma-bench-{os.getpid()}"
+        folder.mkdir()
+        limits = {"cpu.cfs_period_us": str(period), "cpu.cfs_quota_us": str(granted)}
+    try:
+        for name, value in limits.items():
+            (folder / name).write_text(value)
+    except OSError:
+        folder.rmdir()
+        raise
+    return folder, home
+
+
+def _remove(folder: Path) -> None:
+    # Processes that have just ended still count for a moment.
+    for _ in range(50):
+        try:
+            folder.rmdir()
+            return
+        except OSError:
+            time.sleep(0.05)

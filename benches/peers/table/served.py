@@ -12,7 +12,7 @@ from typing import Iterator
 
 from . import processes
 from .cases import Case
-from .contender import Contender, Setting
+from .contender import Contender, ServerCommand, Setting
 
 #: vLLM compiles its model before it answers.
 START_SECONDS = 600.0
@@ -25,14 +25,14 @@ REQUESTS_EACH = 4
 def first_token(contender: Contender, case: Case) -> dict[str, float]:
     """Of the second of two starts: the first brings the file into the page cache."""
     for _ in range(2):
-        with _running(contender, case) as (_, seconds):
+        with running(contender.server, case) as (_, seconds):
             pass
     return {"first_token": seconds}
 
 
 def http(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
     """Load, and the peak memory of the server after it."""
-    with _running(contender, case) as (server, _):
+    with running(contender.server, case) as (server, _):
         command = [setting.koma, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--model", "model"]
         command += ["--input-len", case.input_len, "--output-len", case.output_len, "--concurrency", case.batch]
         command += ["--requests", REQUESTS_EACH * case.batch, "--warmup", case.batch]
@@ -63,7 +63,7 @@ def load(text: str, case: Case) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Server:
+class Server:
     """A process and the port it was told."""
 
     process: subprocess.Popen
@@ -71,15 +71,15 @@ class _Server:
 
 
 @contextmanager
-def _running(contender: Contender, case: Case) -> Iterator[tuple[_Server, float]]:
-    """A server that has answered, and the seconds from exec to its first token."""
+def running(server: ServerCommand, case: Case, path: str = "/v1/completions") -> Iterator[tuple[Server, float]]:
+    """A server that has answered, and the seconds from exec to its first token; to any answer of another `path`."""
     port = _free_port()
-    command, env = contender.server(port, case)
+    command, env = server(port, case)
     start = time.perf_counter()
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _until_answered(process, port, start)
-        yield _Server(process, port), time.perf_counter() - start
+        _until_answered(process, port, start, path)
+        yield Server(process, port), time.perf_counter() - start
     finally:
         processes.end(process)
 
@@ -90,12 +90,12 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _until_answered(process: subprocess.Popen, port: int, start: float) -> None:
+def _until_answered(process: subprocess.Popen, port: int, start: float, path: str) -> None:
     while time.perf_counter() - start < START_SECONDS:
         if process.poll() is not None:
             raise processes.Failed(f"the server ended with {process.returncode}")
         try:
-            if _answers(port):
+            if _answers(port, path):
                 return
         except OSError:
             pass
@@ -103,15 +103,16 @@ def _until_answered(process: subprocess.Popen, port: int, start: float) -> None:
     raise processes.Failed(f"the server does not answer after {START_SECONDS:.0f} s")
 
 
-def _answers(port: int) -> bool:
-    """Asks for two tokens; true when the first has come."""
+def _answers(port: int, path: str) -> bool:
+    """Asks for two tokens, or for what is at another `path`; true when the first of it has come."""
     body = {"model": "model", "prompt": "Hello", "max_tokens": 2, "stream": True, "temperature": 0}
-    data = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    data, awaited = (json.dumps(body).encode(), b"data:") if path == "/v1/completions" else (b"", b"\r\n\r\n")
+    head = f"{'POST' if data else 'GET'} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), START_SECONDS) as connection:
-        connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + data)
+        connection.sendall(head.encode() + data)
         reply = b""
-        while b"data:" not in reply:
+        while awaited not in reply:
             part = connection.recv(65536)
             if not part:
                 return False
