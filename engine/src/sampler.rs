@@ -86,6 +86,9 @@ impl Sampler {
 
     /// Takes the memory that rows of `vocab` tokens usually need.
     pub(crate) fn reserve(&mut self, vocab: usize) {
+        // What is left of an earlier row would count as in use.
+        self.masses.clear();
+        self.best.clear();
         self.masses.reserve(vocab.div_ceil(PART));
         self.best.reserve(2 * PART + LOOK);
     }
