@@ -148,11 +148,34 @@ fn generation_has_the_same_bits_in_any_company() {
         Checkpoint("mistral", Dtype::F32),
         Checkpoint("gemma2", Dtype::Bf16),
     ] {
-        check_generation(checkpoint);
+        check_generation(checkpoint, KvDtype::Bf16);
     }
 }
 
-fn check_generation(checkpoint: Checkpoint) {
+#[test]
+fn so_has_generation_with_a_cache_of_int8() {
+    for checkpoint in [
+        Checkpoint("llama", Dtype::F32),
+        Checkpoint("gguf_blocks/llama-q4_1.gguf", Dtype::Auto),
+        Checkpoint("mistral", Dtype::F32),
+        Checkpoint("gemma2", Dtype::Bf16),
+    ] {
+        let answers = check_generation(checkpoint, KvDtype::Int8);
+        let exact = EngineConfig {
+            kv_dtype: KvDtype::F32,
+            ..config()
+        };
+        let others = one_at_a_time(&start(checkpoint, exact), &[prompt(1)]);
+        assert_ne!(others[0], answers[1], "{} is cached in int8", checkpoint.0);
+    }
+}
+
+/// Returns the answers.
+fn check_generation(checkpoint: Checkpoint, kv_dtype: KvDtype) -> Vec<Vec<String>> {
+    let config = || EngineConfig {
+        kv_dtype,
+        ..config()
+    };
     let name = checkpoint.0;
     let requests: Vec<_> = (0..24).map(prompt).collect();
     let without_hits = EngineConfig {
@@ -198,6 +221,7 @@ fn check_generation(checkpoint: Checkpoint) {
         engine.handle.stats().preemptions > 0,
         "the tight cache of {name} preempts"
     );
+    alone
 }
 
 /// Blocks that one request of `prompt` and `output` tokens holds at most, in steps of at most 16 tokens.

@@ -18,6 +18,9 @@ pub enum KvDtype {
     F32,
     /// Rounded to nearest even; half the memory.
     Bf16,
+    /// Each key and each value of a token and head in 127 steps of its largest number, which are kept as f32; a little more
+    /// than a quarter of the memory. One with a NaN or an infinity is NaN.
+    Int8,
 }
 
 impl KvDtype {
@@ -26,6 +29,15 @@ impl KvDtype {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// Bytes beside the values of each token and head.
+    pub fn scale_bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::Bf16 => 0,
+            Self::Int8 => 8,
         }
     }
 }
@@ -64,7 +76,7 @@ impl CacheGroup {
     pub fn block_bytes(&self, block_size: usize, dtype: KvDtype) -> usize {
         let layer = match self.kind {
             GroupKind::Full(layout) | GroupKind::Sliding { layout, .. } => {
-                let values = layer::values(&layout, block_size, dtype);
+                let values = layer::numbers(&layout, block_size, dtype);
                 values.map_or(usize::MAX, |n| n.saturating_mul(dtype.bytes()))
             }
             GroupKind::Recurrent { values } => values.saturating_mul(4),
@@ -181,6 +193,8 @@ impl KvCache {
                 GroupStore::Blocks { store, .. } => match store {
                     Store::F32(values) => values.fill(0.25),
                     Store::Bf16(values) => values.fill(bf16::from_f32(0.25).to_bits()),
+                    // As a scale that is 0.01, and as a number -68 of those.
+                    Store::Int8(bytes) => bytes.fill(0x3c),
                 },
                 GroupStore::States { .. } => {}
             }
@@ -204,6 +218,7 @@ impl KvCache {
                 match store {
                     Store::F32(v) => copy(v, len, from, to),
                     Store::Bf16(v) => copy(v, len, from, to),
+                    Store::Int8(v) => copy(v, len, from, to),
                 }
             }
             GroupStore::States {

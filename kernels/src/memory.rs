@@ -126,7 +126,6 @@ pub(crate) unsafe trait Plain: Copy {}
 unsafe impl Plain for f32 {}
 // SAFETY: any 2 bytes are a u16.
 unsafe impl Plain for u16 {}
-#[cfg(feature = "neuron")]
 // SAFETY: any byte is a u8.
 unsafe impl Plain for u8 {}
 #[cfg(feature = "neuron")]

@@ -2,7 +2,7 @@
 //! these; nothing else uses them.
 //!
 //! They round what the fast bodies round (activations to int8 blocks or bf16, keys and values as the cache stores them), but
-//! for the exponentials of attention over bf16; so what is left between the two is the order of sums.
+//! for the exponentials of attention over bf16 and int8; so what is left between the two is the order of sums.
 
 use crate::{
     AttnMeta, AttnSpec, Code, Epilogue, Format, Groups, HeadLayout, KvLayer, PackedWeight,

@@ -68,8 +68,8 @@ impl Op {
             },
             Self::Attention { spec, lens, cache } => {
                 let layout = spec.layout;
-                let values = layout.kv_heads * (layout.k_dim + layout.v_dim);
-                let each = values * cache.map_or(4, KvDtype::bytes);
+                let (bytes, scales) = cache.map_or((4, 0), |kv| (kv.bytes(), kv.scale_bytes()));
+                let each = layout.kv_heads * ((layout.k_dim + layout.v_dim) * bytes + scales);
                 let window = spec.window.unwrap_or(usize::MAX);
                 let tokens = lens
                     .iter()
@@ -218,6 +218,12 @@ mod tests {
             };
             assert_eq!(op.operations(), pairs * 4.0 * 16.0 * 2.0);
             assert_eq!(op.bytes(), tokens * 2.0 * 16.0 * 2.0);
+            let Op::Attention { spec, lens, .. } = op else {
+                unreachable!("it was made above")
+            };
+            let cache = Some(KvDtype::Int8);
+            let op = Op::Attention { spec, lens, cache };
+            assert_eq!(op.bytes(), tokens * 2.0 * (16.0 + 8.0), "with two scales");
         };
         check(true, None, &[(3, 3)], 6.0, 3.0);
         check(true, None, &[(1, 10), (2, 5)], 10.0 + 9.0, 15.0);

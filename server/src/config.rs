@@ -244,6 +244,7 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
         ("auto", None),
         ("f32", Some(KvDtype::F32)),
         ("bf16", Some(KvDtype::Bf16)),
+        ("int8", Some(KvDtype::Int8)),
     ];
     let kv_dtype = values.choice("kv-dtype", &kv_dtypes)?.flatten();
     let exact = dtype == Dtype::F32;

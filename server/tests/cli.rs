@@ -243,6 +243,12 @@ fn usage_errors_have_code_2_and_name_what_is_wrong() {
         &["--port", "`http`", "0 to 65535"],
     );
     check(
+        &["serve", "a/b", "--kv-dtype", "int4"],
+        &[],
+        2,
+        &["--kv-dtype", "`int4`", "auto, f32, bf16, int8"],
+    );
+    check(
         &["serve", "a/b"],
         &[("KOMA_THREADS", "many")],
         2,

@@ -30,7 +30,11 @@ fn main() -> std::io::Result<()> {
             "{found} tokens are less than one chunk"
         )));
     }
-    let caches = [("f32", KvDtype::F32), ("bf16", KvDtype::Bf16)];
+    let caches = [
+        ("f32", KvDtype::F32),
+        ("bf16", KvDtype::Bf16),
+        ("int8", KvDtype::Int8),
+    ];
     let rows: Vec<Value> = caches
         .into_iter()
         .map(|(name, kv)| {

@@ -196,19 +196,46 @@ def test_a_failed_start_is_one_more_json_line(tmp_path: pathlib.Path) -> None:
     assert lines[-1]["level"] == "ERROR" and "NoSuchModel" in lines[-1]["error"], failed.log
 
 
-def test_a_cache_for_less_than_one_request_is_refused_before_loading() -> None:
-    """With the number of bytes that are needed: 8,192 tokens of 30 layers, 3 heads of 64 keys and 64 values, two bytes each."""
+@pytest.mark.parametrize(("kv_dtype", "head"), [("auto", 128 * 2), ("int8", 128 + 2 * 4)])
+def test_a_cache_for_less_than_one_request_is_refused_before_loading(kv_dtype: str, head: int) -> None:
+    """With the number of bytes that are needed: 8,192 tokens of 30 layers, 3 heads of 64 keys and 64 values, two bytes each, or
+    one and two scales."""
     chat = pathlib.Path(os.environ["KOMA_TEST_MODELS"]) / "chat.gguf"
-    failed = start(f"chat={chat}", "--kv-cache-memory", "1M")
+    failed = start(f"chat={chat}", "--kv-cache-memory", "1M", "--kv-dtype", kv_dtype)
     assert failed.process.wait(timeout=120) == 1
     waiter = threading.Event()
     for _ in range(200):
         if any("koma ends" in line for line in failed.log):
             break
         waiter.wait(0.05)
-    needed = 8192 * 30 * 3 * 2 * 64 * 2
+    needed = 8192 * 30 * 3 * head
     assert any(f"needs {needed} bytes" in line for line in failed.log), failed.log
     assert not [line for line in failed.log if "loading" in line], failed.log
+
+
+def test_a_cache_of_int8_answers_and_holds_more() -> None:
+    """The same memory, 1.88 times the tokens; a sure answer is the same."""
+    chat = pathlib.Path(os.environ["KOMA_TEST_MODELS"]) / "chat.gguf"
+    question = {
+        "model": "chat",
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "temperature": 0,
+        "max_tokens": 8,
+    }
+    answers, blocks = [], []
+    for kv_dtype in ("bf16", "int8"):
+        served = start(f"chat={chat}", "--kv-cache-memory", "256M", "--kv-dtype", kv_dtype)
+        try:
+            wait_ready(served)
+            answers.append(served.post("/v1/chat/completions", question).json()["choices"][0]["message"]["content"])
+            line = next(line for line in served.get("/metrics").body.decode().splitlines() if "cache_config_info{" in line)
+            assert f'cache_dtype="{kv_dtype}"' in line
+            blocks.append(int(line.split('num_gpu_blocks="')[1].split('"')[0]))
+        finally:
+            assert stop(served) == 0
+    each = [30 * 3 * 16 * 128 * 2, 30 * 3 * 16 * (128 + 2 * 4)]
+    assert blocks == [(256 << 20) // bytes for bytes in each]
+    assert "Paris" in answers[0] and "Paris" in answers[1], answers
 
 
 def test_longer_input_is_cut_only_when_asked(server: Server) -> None:
@@ -225,6 +252,7 @@ def test_wrong_models_refuse_to_start(tmp_path: pathlib.Path) -> None:
         ((str(tmp_path / "missing.gguf"),), "missing.gguf"),
         (("a=tests/models/intent", "a=tests/models/rerank"), "a"),
         (("tests/models/intent", "--port", "70000"), "port"),
+        (("tests/models/intent", "--kv-dtype", "int4"), "auto, f32, bf16, int8"),
     ]:
         failed = start(*arguments)
         assert failed.process.wait(timeout=120) != 0, arguments

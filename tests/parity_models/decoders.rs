@@ -162,6 +162,39 @@ fn packed_bound(kind: &str) -> f32 {
     }
 }
 
+/// How far a rounded cache may move logits: bf16 keeps 8 bits of a number, int8 127 steps of a head's largest (measured: 2.1e-2;
+/// another token moves them by 5.2e-1).
+const CACHES: [(KvDtype, f32); 2] = [(KvDtype::Bf16, 1e-2), (KvDtype::Int8, 3e-2)];
+
+#[test]
+fn a_rounded_cache_moves_logits_little() {
+    let folders = ["llama", "llama_old"].into_iter();
+    for (name, (kv, bound)) in folders.flat_map(|f| CACHES.map(|c| (f, c))) {
+        let case = Case::read(name);
+        let loaded = open(&case.model(), Dtype::F32).unwrap();
+        let (mut moved, mut altered) = (0f32, 0f32);
+        let prompts = case.json["prompts"].as_array().unwrap().iter().enumerate();
+        for (i, prompt) in prompts {
+            let mut prompt = ids(&prompt["ids"]);
+            let expected = &case.tensor(&format!("logits.{i}")).values;
+            let off = |prompt: &[u32]| {
+                let mut sequence = Sequence::new(decoder(&loaded), kv, prompt.len());
+                worst(&sequence.feed_chunks(prompt, prompt.len()), expected)
+            };
+            moved = moved.max(off(&prompt));
+            // The control: another token before the last, which sees it through the cache alone.
+            if let [.., before, _] = prompt.as_mut_slice() {
+                *before += 1;
+                altered = altered.max(off(&prompt));
+            }
+        }
+        let what =
+            format!("{name}: {kv:?} moves logits by {moved:e}, another token by {altered:e}");
+        assert!(moved > LOGITS && moved <= bound, "{what}");
+        assert!(altered > 2.0 * bound, "{what}");
+    }
+}
+
 /// A copy of a GGUF file in which all bytes of one tensor are 0.
 fn without(path: &Path, tensor: &str, folder: &Path) -> PathBuf {
     let mut bytes = std::fs::read(path).unwrap();

@@ -163,9 +163,10 @@ def main(arguments: list[str]) -> int:
     figures: list[Figure] = []
     for format in given.format.split(","):
         with hold(given.lock):
-            figures += _of_format(setting, llama, format, model.file(format))
-        for one in figures[-4:]:
+            found = _of_format(setting, llama, format, model.file(format))
+        for one in found:
             print(one, file=sys.stderr)
+        figures += found
     document = {"schema": SCHEMA, "model": model.name, "chunks": given.chunks, "figures": [asdict(one) for one in figures]}
     given.out.with_name(given.out.name + ".json").write_text(json.dumps(document, indent=1) + "\n")
     given.out.with_name(given.out.name + ".md").write_text(markdown(figures, given.chunks * CHUNK))

@@ -1,5 +1,6 @@
 use super::machine::{available, cores_v1, cores_v2, folders, reclaimable};
 use super::*;
+use koma_models::kernels::HeadLayout;
 use std::collections::HashMap;
 
 #[test]
@@ -121,6 +122,52 @@ fn splits_memory_over_models() {
         need("c", 100, 100, Some(300)),
     ];
     check(1000, &three, &[100 + 100, 0, 300]);
+}
+
+/// What one value more or less in a block would change: blocks are counted to the byte, for each kind of cache and group.
+#[test]
+fn a_cache_holds_as_many_blocks_as_its_bytes_say() {
+    let layout = |kv_heads, dim| HeadLayout {
+        q_heads: 9,
+        kv_heads,
+        k_dim: dim,
+        v_dim: dim,
+    };
+    let full = CacheGroup {
+        kind: GroupKind::Full(layout(3, 64)),
+        layers: 30,
+    };
+    let sliding = CacheGroup {
+        kind: GroupKind::Sliding {
+            layout: layout(1, 40),
+            window: 100,
+        },
+        layers: 2,
+    };
+    let states = CacheGroup {
+        kind: GroupKind::Recurrent { values: 77 },
+        layers: 3,
+    };
+    let check = |groups: &[CacheGroup], dtype, bytes: usize| {
+        for (short, expected) in [(0, 1000), (1, 999)] {
+            let config = EngineConfig {
+                kv_dtype: dtype,
+                cache_bytes: 1000 * bytes - short,
+                ..EngineConfig::default()
+            };
+            let found = blocks(groups, &config, 160, "a").unwrap();
+            assert_eq!(found, expected, "{dtype:?} of {groups:?}");
+        }
+    };
+    for (dtype, full_bytes, sliding_bytes) in [
+        (KvDtype::F32, 30 * 3 * 128 * 4, 2 * (40 + 48) * 4),
+        (KvDtype::Bf16, 30 * 3 * 128 * 2, 2 * (40 + 48) * 2),
+        (KvDtype::Int8, 30 * 3 * (128 + 8), 2 * (40 + 48 + 8)),
+    ] {
+        check(&[full], dtype, 16 * full_bytes);
+        check(&[full, sliding], dtype, 16 * (full_bytes + sliding_bytes));
+        check(&[sliding, states], dtype, 16 * sliding_bytes + 3 * 77 * 4);
+    }
 }
 
 #[test]

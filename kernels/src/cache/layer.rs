@@ -1,13 +1,15 @@
 //! [`KvLayer`]: keys and values of one layer in a group's blocks, and the write into them.
 //!
-//! Of each block, layer and head, keys and then values. Lanes of attention are 16 tokens of a key's value, or 16 values of a
-//! token; a product adds up `P` numbers at a time, which lie together: two of bf16, one of f32.
+//! Of each block, layer and head, keys and then values, and of int8 their scales. Lanes of attention are 16 tokens of a key's
+//! value, or 16 values of a token; a product adds up `P` numbers at a time, which lie together: four of int8, two of bf16, one
+//! of f32.
 //! ```text
 //! keys     [tokens / 16][k_dim / P][16 tokens][P]      k_dim rounded up to a multiple of P
 //! values   [tokens / P][v_dim][P]                      v_dim rounded up to a multiple of 16
+//! scales   [tokens / 16][2][16 tokens]                 f32: of the keys, of the values
 //! ```
-//! What is rounded up is never written, so it is zero. A block whose tokens are no multiple of 16 takes the memory of one
-//! whose are.
+//! An int8 is stored plus 128, as [`crate::cpu::isa::Simd::dot4_bytes`] wants it. What is rounded up is never written, so it is
+//! zero. A block whose tokens are no multiple of 16 takes the memory of one whose are.
 
 use super::KvDtype;
 use crate::cpu::isa::dispatch;
@@ -26,6 +28,8 @@ pub(crate) enum Store {
     F32(Zeroed<f32>),
     /// Bits of bf16.
     Bf16(Zeroed<u16>),
+    /// Of int8 plus 128, and of the f32 that are their scales.
+    Int8(Zeroed<u8>),
 }
 
 impl Store {
@@ -34,6 +38,7 @@ impl Store {
         Some(match dtype {
             KvDtype::F32 => Self::F32(Zeroed::new(bytes / 4)?.in_huge_pages()),
             KvDtype::Bf16 => Self::Bf16(Zeroed::new(bytes / 2)?.in_huge_pages()),
+            KvDtype::Int8 => Self::Int8(Zeroed::new(bytes)?.in_huge_pages()),
         })
     }
 
@@ -41,6 +46,7 @@ impl Store {
         match self {
             Self::F32(_) => KvDtype::F32,
             Self::Bf16(_) => KvDtype::Bf16,
+            Self::Int8(_) => KvDtype::Int8,
         }
     }
 }
@@ -50,13 +56,19 @@ fn together(dtype: KvDtype) -> usize {
     4 / dtype.bytes()
 }
 
+/// What scales take of the memory for numbers, for each token and head.
+fn scale_numbers(dtype: KvDtype) -> usize {
+    dtype.scale_bytes() / dtype.bytes()
+}
+
 /// Numbers that a layer keeps of a block; none if that overflows.
-pub(super) fn values(layout: &HeadLayout, block_size: usize, dtype: KvDtype) -> Option<usize> {
+pub(super) fn numbers(layout: &HeadLayout, block_size: usize, dtype: KvDtype) -> Option<usize> {
     let tokens = block_size.checked_next_multiple_of(LANES)?;
     let keys = layout.k_dim.checked_next_multiple_of(together(dtype))?;
     let values = layout.v_dim.checked_next_multiple_of(LANES)?;
-    let head = keys.checked_add(values)?.checked_mul(tokens)?;
-    head.checked_mul(layout.kv_heads)
+    let token = keys.checked_add(values)?;
+    let token = token.checked_add(scale_numbers(dtype))?;
+    token.checked_mul(tokens)?.checked_mul(layout.kv_heads)
 }
 
 /// Where the numbers of a layer are in its group's store.
@@ -67,8 +79,9 @@ pub(crate) struct Places {
     block: usize,
     /// Where the layer begins in a block.
     layer: usize,
-    /// Numbers of a head's keys, and of both.
+    /// Numbers of a head's keys, of both, and with the scales.
     keys: usize,
+    scales: usize,
     head: usize,
     /// As in [`together`].
     p: usize,
@@ -89,13 +102,15 @@ impl Places {
             layout.k_dim.next_multiple_of(p),
             layout.v_dim.next_multiple_of(LANES),
         );
-        let one = layout.kv_heads * tokens * (k + v);
+        let head = tokens * (k + v + scale_numbers(dtype));
+        let one = layout.kv_heads * head;
         Self {
             block_size,
             block: layers * one,
             layer: layer * one,
             keys: tokens * k,
-            head: tokens * (k + v),
+            scales: tokens * (k + v),
+            head,
             p,
             k,
             v,
@@ -125,6 +140,20 @@ impl Places {
     /// Of [`Places::values`], from a token to those that follow it.
     pub(crate) fn value_step(&self) -> usize {
         self.p * self.v
+    }
+
+    /// Where the scales of `head` in `block` begin, 16 tokens from `offset` on, a multiple of 16: those of the keys, then those
+    /// of the values.
+    pub(crate) fn scales(&self, block: usize, head: usize, offset: usize) -> usize {
+        self.keys(block, head, 0) + self.scales + offset * size_of::<[f32; 2]>()
+    }
+
+    /// Scale of the key of `slot`, or of its value.
+    pub(crate) fn scale(&self, slot: usize, head: usize, of_value: bool) -> usize {
+        let (block, offset) = (slot / self.block_size, slot % self.block_size);
+        let (first, token) = (offset / LANES * LANES, offset % LANES);
+        let number = usize::from(of_value) * LANES + token;
+        self.scales(block, head, first) + number * size_of::<f32>()
     }
 
     /// Number `d` of the key of `slot`.
@@ -196,15 +225,17 @@ impl<'a> KvLayer<'a> {
 
     /// The stored key of `slot` and `head`, widened to f32; `out`: `[k_dim]`.
     pub fn read_key(&self, slot: usize, head: usize, out: &mut [f32]) {
+        let scale = self.scale(self.places.scale(slot, head, false));
         for (d, o) in out.iter_mut().enumerate() {
-            *o = self.read(self.places.key(slot, head, d));
+            *o = scale * self.read(self.places.key(slot, head, d));
         }
     }
 
     /// The stored value of `slot` and `head`, widened to f32; `out`: `[v_dim]`.
     pub fn read_value(&self, slot: usize, head: usize, out: &mut [f32]) {
+        let scale = self.scale(self.places.scale(slot, head, true));
         for (d, o) in out.iter_mut().enumerate() {
-            *o = self.read(self.places.value(slot, head, d));
+            *o = scale * self.read(self.places.value(slot, head, d));
         }
     }
 
@@ -212,6 +243,15 @@ impl<'a> KvLayer<'a> {
         match &*self.store {
             Store::F32(v) => v[at],
             Store::Bf16(v) => bf16::from_bits(v[at]).to_f32(),
+            Store::Int8(v) => f32::from(i16::from(v[at]) - 128),
+        }
+    }
+
+    /// The scale at a place; 1 where there are none.
+    fn scale(&self, at: usize) -> f32 {
+        match &*self.store {
+            Store::F32(_) | Store::Bf16(_) => 1.0,
+            Store::Int8(v) => f32::from_ne_bytes([v[at], v[at + 1], v[at + 2], v[at + 3]]),
         }
     }
 }
@@ -229,6 +269,7 @@ pub fn write_kv(cx: &Cx, qkv: &Rows, layer: &mut KvLayer<'_>, slots: &[u32]) {
     match layer.store {
         Store::F32(store) => write(cx, (qkv, slots), (&layout, &places), store),
         Store::Bf16(store) => write(cx, (qkv, slots), (&layout, &places), store),
+        Store::Int8(store) => write(cx, (qkv, slots), (&layout, &places), store),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Attention of some queries over some of a context: online softmax over tiles, in one fixed order.
 //!
 //! Owns: tasks, and which tiles a query sees. How a tile's keys and values are multiplied is its form's business ([`Form`]): f32
-//! ([`wide`]), or bf16 as the cache stores them ([`pairs`]). Scores and sums are f32 in both, and so is the [`softmax`].
+//! ([`wide`]), or bf16 or int8 as the cache stores them ([`pairs`], [`quads`]). Scores, the [`softmax`] and the sums of tiles are
+//! f32 in all of them.
 //!
 //! Invariant: a query's sums run over tiles of [`TILE`] tokens counted from position 0, merged in order inside splits of
 //! [`SPLIT`] tokens, and splits are merged in order; a tile or split that a query does not see changes nothing. So its
 //! bits depend neither on the queries beside it nor on which chunk did which split.
 
 mod pairs;
+mod quads;
 mod softmax;
 mod wide;
 
@@ -16,8 +18,9 @@ use super::shared::Shared;
 use crate::cache::{LANES, Store, View};
 use crate::{AttnSpec, HeadLayout, Rows};
 use pairs::Pairs;
+use quads::Quads;
 pub(crate) use softmax::{Merge, padded, state_len};
-use softmax::{clear, divide, merge_all, settle, soften};
+use softmax::{clear, divide, merge_all, rough_exp, settle, soften};
 use std::ops::Range;
 use wide::Wide;
 
@@ -64,9 +67,10 @@ pub(crate) enum Target<'a> {
     },
 }
 
-/// Values that a query takes in its form.
+/// Values that a query takes in any form.
 fn query_len(layout: &HeadLayout) -> usize {
-    layout.k_dim.next_multiple_of(2)
+    let forms = [Wide::query_len, Pairs::query_len, Quads::query_len];
+    forms.map(|len| len(layout)).into_iter().fold(0, usize::max)
 }
 
 fn group(layout: &HeadLayout) -> usize {
@@ -97,6 +101,8 @@ pub(crate) struct Attend<'a> {
 /// Keys and values of a tile in the form in which they are multiplied. `R` queries are multiplied at a time, with `W` vectors
 /// of tokens or values.
 trait Form {
+    /// Values that a query takes.
+    fn query_len(layout: &HeadLayout) -> usize;
     /// Query `i` of the `n` that lie together in `to`: `[query_len][n]`.
     unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]);
     /// Makes `tokens` the tile, which begins at `start`.
@@ -112,9 +118,12 @@ trait Form {
     /// e^x for `x <= 0`, as exact as the form is.
     unsafe fn exp<S: Simd>(x: S::F) -> S::F;
     /// Leaves sixteen exponentials, the `i`-th vector of a query's tile, in its memory: `[TILE]`.
-    unsafe fn put<S: Simd>(p: *mut f32, i: usize, v: S::F);
-    /// Adds the values of `tokens` to the outputs of queries: `state = state * shrink + p v`. `p`: `[R][TILE]`, as `put` left
-    /// them.
+    unsafe fn put<S: Simd>(&self, p: *mut f32, i: usize, v: S::F);
+    /// Comes after the last of these `vectors`, of which there is one or more.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, _p: *mut f32, _vectors: Range<usize>) {}
+    /// Adds the values of `tokens` to the outputs of queries: `state = state * shrink + p v`. `p`: `[R][TILE]`, as was left
+    /// there.
     unsafe fn mix<S: Simd, const R: usize, const W: usize>(
         &self,
         p: &[f32],
@@ -126,7 +135,7 @@ trait Form {
 
 /// Scratch memory, cut up, but for what the form has.
 struct Work<'a> {
-    /// `[queries / n][query_len][n]`: the queries in groups as [`query_group`] says.
+    /// `[queries / n][the form's query_len][n]`: the queries in groups as [`query_group`] says.
     queries: &'a mut [f32],
     /// `[queries][TILE]`: scores, then their exponentials.
     scores: &'a mut [f32],
@@ -213,15 +222,24 @@ impl Kernel for Attend<'_> {
     unsafe fn run<S: Simd>(self) {
         let layout = &self.task.spec.layout;
         let (mut work, [keys, values]) = Work::new(self.scratch, layout, self.task.queries());
+        let (task, work) = (self.task, &mut work);
         // SAFETY: as the caller promises, see `isa`.
         unsafe {
-            match Pairs::of(self.task, values) {
-                Ok(mut form) => attend::<S, _>(self.task, self.target, &mut work, &mut form),
-                Err(values) => {
-                    let mut form = Wide { keys, values };
-                    attend::<S, _>(self.task, self.target, &mut work, &mut form);
+            if let Context::Paged { view, table } = task.context {
+                match view.store {
+                    Store::F32(_) => {}
+                    Store::Bf16(store) => {
+                        let mut form = Pairs::new(task, (view, store), table, values);
+                        return attend::<S, _>(task, self.target, work, &mut form);
+                    }
+                    Store::Int8(store) => {
+                        let mut form = Quads::new(task, (view, store), table);
+                        return attend::<S, _>(task, self.target, work, &mut form);
+                    }
                 }
             }
+            let mut form = Wide { keys, values };
+            attend::<S, _>(task, self.target, work, &mut form);
         }
     }
 }
@@ -310,10 +328,11 @@ unsafe fn keep(
 #[inline(always)]
 unsafe fn gather<S: Simd, F: Form>(task: &Task<'_>, to: &mut [f32]) {
     let layout = &task.spec.layout;
-    let (queries, mut first) = (task.queries(), 0);
+    let (queries, len) = (task.queries(), F::query_len(layout));
+    let mut first = 0;
     while first < queries {
         let n = query_group::<S>(queries - first);
-        let to = &mut to[first * query_len(layout)..(first + n) * query_len(layout)];
+        let to = &mut to[first * len..(first + n) * len];
         for i in 0..n {
             let (row, head) = place(task, first + i);
             // SAFETY: as the caller promises, see `isa`.
@@ -333,6 +352,7 @@ unsafe fn add_tile<S: Simd, F: Form>(
 ) {
     let layout = &task.spec.layout;
     let (group, len) = (group(layout), state_len(layout));
+    let query_len = F::query_len(layout);
     let in_tile = tokens.start - start..tokens.end - start;
     let vectors = in_tile.start / LANES..in_tile.end.div_ceil(LANES);
     // SAFETY: as the caller promises, see `isa`.
@@ -340,7 +360,7 @@ unsafe fn add_tile<S: Simd, F: Form>(
     let (queries, mut first) = (task.queries(), 0);
     while first < queries {
         let n = query_group::<S>(queries - first);
-        let q = &work.queries[first * query_len(layout)..(first + n) * query_len(layout)];
+        let q = &work.queries[first * query_len..(first + n) * query_len];
         let s = &mut work.scores[first * TILE..(first + n) * TILE];
         let states = &mut work.states[first * len..(first + n) * len];
         // SAFETY: as the caller promises, see `isa`; the parts have the lengths that `Work` says.
@@ -353,7 +373,8 @@ unsafe fn add_tile<S: Simd, F: Form>(
                     seen.start.max(start) - start..seen.end.min(start + TILE).max(start) - start;
                 let s = &mut s[i * TILE..(i + 1) * TILE];
                 let limits = &mut states[i * len..(i + 1) * len][len - 2..];
-                shrink[i] = soften::<S, F>(s, (vectors.clone(), seen), task.spec, limits);
+                let seen = (vectors.clone(), seen);
+                shrink[i] = soften::<S, F>((&*form, s), seen, task.spec, limits);
             }
             let states = (states, len);
             with_group!(S, n, R, W => form.mix::<S, R, W>(s, states, &shrink, in_tile.clone()));

@@ -1,6 +1,7 @@
 //! The write of keys and values into the cache, rounded to what it stores.
 
 use super::isa::{Kernel, Simd};
+use super::quantize::{in_steps, steps};
 use super::shared::Shared;
 use crate::cache::Places;
 use crate::{HeadLayout, Rows};
@@ -8,13 +9,26 @@ use std::ops::Range;
 
 /// A number as the cache stores it.
 pub(crate) trait Number: Copy + Default + Send {
-    /// Sixteen of them, rounded to nearest even.
-    unsafe fn round<S: Simd>(v: S::F, to: *mut Self);
+    /// Sixteen of them in steps of which there are `factor` in 1, rounded to nearest even.
+    unsafe fn round<S: Simd>(v: S::F, factor: f32, to: *mut Self);
+
+    /// The factor for a token's numbers in a head, and their scale.
+    #[inline(always)]
+    unsafe fn steps<S: Simd>(_: &[f32]) -> (f32, f32) {
+        (1.0, 1.0)
+    }
+
+    /// Keeps a scale, if it is not always 1.
+    ///
+    /// # Safety
+    /// Nothing else uses this place at the time.
+    #[inline(always)]
+    unsafe fn keep(_: &Shared<'_, Self>, _at: usize, _scale: f32) {}
 }
 
 impl Number for f32 {
     #[inline(always)]
-    unsafe fn round<S: Simd>(v: S::F, to: *mut Self) {
+    unsafe fn round<S: Simd>(v: S::F, _: f32, to: *mut Self) {
         // SAFETY: as the caller promises, see `isa`.
         unsafe { S::store(to, v) }
     }
@@ -23,9 +37,41 @@ impl Number for f32 {
 /// Bits of a bf16.
 impl Number for u16 {
     #[inline(always)]
-    unsafe fn round<S: Simd>(v: S::F, to: *mut Self) {
+    unsafe fn round<S: Simd>(v: S::F, _: f32, to: *mut Self) {
         // SAFETY: as the caller promises, see `isa`.
         unsafe { S::store_bf16(to, v) }
+    }
+}
+
+/// An int8, plus 128.
+impl Number for u8 {
+    #[inline(always)]
+    unsafe fn round<S: Simd>(v: S::F, factor: f32, to: *mut Self) {
+        // SAFETY: as the caller promises, see `isa`; sixteen bytes are written, and then read.
+        unsafe {
+            S::store_i8(to.cast(), in_steps::<S>(v, S::splat(factor)));
+            let stored = to.cast::<[u8; 16]>();
+            *stored = (*stored).map(|b| b ^ 0x80);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn steps<S: Simd>(values: &[f32]) -> (f32, f32) {
+        let mut bits = 0;
+        for part in values.chunks(16) {
+            // SAFETY: as the caller promises, see `isa`; at most 16 values are read.
+            unsafe {
+                let v = S::load_part(part.as_ptr(), part.len());
+                bits = bits.max(S::abs_bits(v, v));
+            }
+        }
+        steps(f32::from_bits(bits))
+    }
+
+    #[inline(always)]
+    unsafe fn keep(store: &Shared<'_, Self>, at: usize, scale: f32) {
+        // SAFETY: the caller's promise.
+        unsafe { store.part(at..at + size_of::<f32>()) }.copy_from_slice(&scale.to_ne_bytes());
     }
 }
 
@@ -46,11 +92,13 @@ impl<T: Number> Kernel for Write<'_, T> {
         for head in self.heads.clone() {
             for (r, &slot) in self.slots.iter().enumerate() {
                 let (row, slot) = (self.qkv.row(r), slot as usize);
-                // SAFETY: as the caller promises, see `isa`.
+                // SAFETY: as the caller promises, see `isa`; a head's places belong to one thread.
                 unsafe {
                     let (key, value) = (layout.key(row, head), layout.value(row, head));
-                    self.put::<S>(key, |d| places.key(slot, head, d));
-                    self.put::<S>(value, |d| places.value(slot, head, d));
+                    let scale = self.put::<S>(key, |d| places.key(slot, head, d));
+                    T::keep(&self.store, places.scale(slot, head, false), scale);
+                    let scale = self.put::<S>(value, |d| places.value(slot, head, d));
+                    T::keep(&self.store, places.scale(slot, head, true), scale);
                 }
             }
         }
@@ -58,20 +106,23 @@ impl<T: Number> Kernel for Write<'_, T> {
 }
 
 impl<T: Number> Write<'_, T> {
-    /// Number `d` of `from` goes to `place(d)`.
+    /// Number `d` of `from` goes to `place(d)`. Returns their scale.
     #[inline(always)]
-    unsafe fn put<S: Simd>(&self, from: &[f32], place: impl Fn(usize) -> usize) {
+    unsafe fn put<S: Simd>(&self, from: &[f32], place: impl Fn(usize) -> usize) -> f32 {
         let mut rounded = [T::default(); 16];
+        // SAFETY: as the caller promises, see `isa`.
+        let (factor, scale) = unsafe { T::steps::<S>(from) };
         for (part, values) in from.chunks(16).enumerate() {
             // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 are written.
             unsafe {
                 let v = S::load_part(values.as_ptr(), values.len());
-                T::round::<S>(v, rounded.as_mut_ptr());
+                T::round::<S>(v, factor, rounded.as_mut_ptr());
             }
             for (i, number) in rounded[..values.len()].iter().enumerate() {
                 // SAFETY: a head's places belong to one thread.
                 unsafe { self.store.set(place(16 * part + i), *number) };
             }
         }
+        scale
     }
 }

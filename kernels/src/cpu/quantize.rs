@@ -24,6 +24,29 @@ pub(crate) const GROUPED_DWORDS: usize = 10;
 /// Below this a scale would be subnormal; the block counts as 0.
 const TINY: f32 = 1e-30;
 
+/// What values whose largest is `max` are multiplied with to be in 127 steps (0 if they are nothing or not all numbers), and
+/// the size of a step (a NaN if they are not).
+#[inline(always)]
+pub(super) fn steps(max: f32) -> (f32, f32) {
+    if !max.is_finite() {
+        (0.0, f32::NAN)
+    } else if max > TINY {
+        (127.0 / max, max / 127.0)
+    } else {
+        (0.0, 0.0)
+    }
+}
+
+/// `v` in steps, as [`steps`] says; zeros where the factor is 0, whatever `v` is.
+#[inline(always)]
+pub(super) unsafe fn in_steps<S: Simd>(v: S::F, factor: S::F) -> S::F {
+    // SAFETY: as the caller promises, see `isa`.
+    unsafe {
+        let zero = S::splat(0.0);
+        S::if_less(zero, factor, S::mul(v, factor), zero)
+    }
+}
+
 /// Dwords of one row of a block: 8 of int8, the corrections, the scale.
 pub(crate) const fn block_dwords(codes: Codes) -> usize {
     9 + codes.groups()
@@ -132,17 +155,9 @@ impl Activations<'_> {
                         )
                     };
                     let max = f32::from_bits(S::abs_bits(a, b));
-                    let (inverse, scale) = if !max.is_finite() {
-                        (0.0, f32::NAN)
-                    } else if max > TINY {
-                        (127.0 / max, max / 127.0)
-                    } else {
-                        (0.0, 0.0)
-                    };
+                    let (inverse, scale) = steps(max);
                     let (factor, bytes) = (S::splat(inverse), to.as_mut_ptr().cast::<i8>());
-                    let zero = S::splat(0.0);
-                    let a = S::if_less(zero, factor, S::mul(a, factor), zero);
-                    let b = S::if_less(zero, factor, S::mul(b, factor), zero);
+                    let (a, b) = (in_steps::<S>(a, factor), in_steps::<S>(b, factor));
                     let halves = [S::store_i8(bytes, a), S::store_i8(bytes.add(16), b)];
                     let whole = [halves[0] + halves[1]];
                     let sums = if groups == 2 { &halves[..] } else { &whole };

@@ -145,6 +145,8 @@ fn paged_agrees_with_the_naive_body() {
             (16, KvDtype::Bf16),
             (48, KvDtype::Bf16),
             (48, KvDtype::F32),
+            (16, KvDtype::Int8),
+            (48, KvDtype::Int8),
         ] {
             let layout = layout(heads);
             let mut world = World::new(layout, &[1, 70, 64, 65, 600, 15], size, dtype);
@@ -172,6 +174,7 @@ fn paged_agrees_with_the_naive_body() {
                     let bound = match dtype {
                         KvDtype::F32 => 1e-5,
                         KvDtype::Bf16 => 1.0 / 128.0, // exponentials, rounded by up to 1/512 of them, times values of up to 4
+                        KvDtype::Int8 => 1.0 / 1024.0, // exponentials, to 1e-4 of them and 1/64516 of the largest of a tile
                     };
                     assert_close(&what, got.as_slice(), expected.as_slice(), bound);
                 }
@@ -185,7 +188,9 @@ fn a_query_has_the_same_bits_in_any_company() {
     const LEN: usize = 1200;
     for (heads, dtype) in [
         ((9, 3, 64, 64), KvDtype::Bf16),
+        ((9, 3, 64, 64), KvDtype::Int8),
         ((3, 1, 5, 7), KvDtype::F32),
+        ((3, 1, 5, 7), KvDtype::Int8),
     ] {
         let layout = layout(heads);
         let mut world = World::new(layout, &[LEN, 40, 700], 16, dtype);

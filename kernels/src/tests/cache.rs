@@ -42,16 +42,33 @@ fn read(kv: &mut KvCache, group: usize, layer: usize, slot: usize) -> Vec<f32> {
     all
 }
 
+/// `v`, one of `values`, as the cache stores it.
+fn rounded(dtype: KvDtype, values: &[f32], v: f32) -> f32 {
+    match dtype {
+        KvDtype::F32 => v,
+        KvDtype::Bf16 => half::bf16::from_f32(v).to_f32(),
+        KvDtype::Int8 => {
+            let largest = values.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            (v * (127.0 / largest)).round_ties_even() * (largest / 127.0)
+        }
+    }
+}
+
 #[test]
 fn what_is_written_is_read() {
-    for (dtype, size) in [(KvDtype::F32, 4), (KvDtype::Bf16, 16), (KvDtype::Bf16, 1)] {
+    for (dtype, size) in [
+        (KvDtype::F32, 4),
+        (KvDtype::Bf16, 16),
+        (KvDtype::Bf16, 1),
+        (KvDtype::Int8, 16),
+        (KvDtype::Int8, 1),
+    ] {
         let mut kv = KvCache::new(&GROUPS, 9, size, dtype).expect("a small cache");
         let qkv = Random::new(1).rows(6, LAYOUT.qkv_width());
         let slots: Vec<u32> = [8, 0, 3, 5, 2, 7].map(|s| s * size as u32 / 2).to_vec();
         write_kv(&cx(Isa::detect(), 3), &qkv, &mut kv.layer(0, 1), &slots);
-        let round = |v: &f32| match dtype {
-            KvDtype::F32 => *v,
-            KvDtype::Bf16 => half::bf16::from_f32(*v).to_f32(),
+        let round = |values: &[f32]| -> Vec<f32> {
+            values.iter().map(|v| rounded(dtype, values, *v)).collect()
         };
         for (r, slot) in slots.iter().enumerate() {
             if slots[r + 1..].contains(slot) {
@@ -59,27 +76,111 @@ fn what_is_written_is_read() {
             }
             let mut expected = Vec::new();
             for head in 0..2 {
-                expected.extend(LAYOUT.key(qkv.row(r), head).iter().map(round));
-                expected.extend(LAYOUT.value(qkv.row(r), head).iter().map(round));
+                expected.extend(round(LAYOUT.key(qkv.row(r), head)));
+                expected.extend(round(LAYOUT.value(qkv.row(r), head)));
             }
             assert_bits("slot", &read(&mut kv, 0, 1, *slot as usize), &expected);
         }
-        assert_bits(
-            "another layer",
-            &read(&mut kv, 0, 0, slots[0] as usize),
-            &[0.0; 16],
-        );
-        assert_bits(
-            "another group",
-            &read(&mut kv, 1, 0, slots[0] as usize),
-            &[0.0; 16],
-        );
+        for (group, layer) in [(0, 0), (1, 0)] {
+            let other = read(&mut kv, group, layer, slots[0] as usize);
+            assert_eq!(other, [0.0; 16], "another layer or group");
+        }
+    }
+}
+
+/// Every path writes the same int8, of odd numbers of values too; nothing turns what is no number into one.
+#[test]
+fn int8_are_the_same_on_every_path() {
+    let layout = HeadLayout {
+        q_heads: 2,
+        kv_heads: 2,
+        k_dim: 33,
+        v_dim: 20,
+    };
+    let group = CacheGroup {
+        kind: GroupKind::Full(layout),
+        layers: 1,
+    };
+    let mut qkv = Random::new(3).rows(6, layout.qkv_width());
+    // By rows: nothing, too little to tell from nothing, almost too much, a NaN and an infinity in the last number of a key.
+    let last = layout.q_heads * layout.k_dim + 32;
+    qkv.row_mut(0).fill(0.0);
+    qkv.row_mut(1).fill(1e-35);
+    qkv.row_mut(2).fill(-3e38);
+    qkv.row_mut(3)[last] = f32::NAN;
+    qkv.row_mut(4)[last] = f32::NEG_INFINITY;
+    let read = |isa| {
+        let mut kv = KvCache::new(&[group], 1, 16, KvDtype::Int8).expect("a small cache");
+        write_kv(&cx(isa, 2), &qkv, &mut kv.layer(0, 0), &[0, 1, 2, 3, 4, 5]);
+        let layer = kv.layer(0, 0);
+        let mut all = Vec::new();
+        for slot in 0..6 {
+            let (mut k, mut v) = ([0.0; 33], [0.0; 20]);
+            layer.read_key(slot, 0, &mut k);
+            layer.read_value(slot, 0, &mut v);
+            all.push((k.to_vec(), v.to_vec()));
+        }
+        all
+    };
+    let expected = read(Isa::Portable);
+    for isa in isas() {
+        for (slot, ((k, v), (key, value))) in read(isa).iter().zip(&expected).enumerate() {
+            let bits = |of: &[f32]| of.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(k), bits(key), "{isa:?} {slot}");
+            assert_eq!(bits(v), bits(value), "{isa:?} {slot}");
+        }
+    }
+    for (slot, (k, v)) in expected.iter().enumerate() {
+        let row = qkv.row(slot);
+        for (d, value) in v.iter().enumerate() {
+            let values = layout.value(row, 0);
+            let largest = values.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            let off = (value - values[d]).abs();
+            assert!(off <= largest / 253.0 + 1e-30, "slot {slot}: {off}");
+        }
+        assert_eq!(k.iter().all(|v| v.is_nan()), slot == 3 || slot == 4);
+        assert_eq!(k.iter().any(|v| v.is_nan()), slot == 3 || slot == 4);
+    }
+}
+
+#[test]
+fn bytes_of_a_block() {
+    // 16 tokens of two heads, keys of 5 (rounded up to 8, 6, 5) and values of 3 (rounded up to 16), and two scales of int8.
+    for (dtype, bytes) in [
+        (KvDtype::F32, 16 * 2 * (5 + 16) * 4),
+        (KvDtype::Bf16, 16 * 2 * (6 + 16) * 2),
+        (KvDtype::Int8, 16 * 2 * (8 + 16 + 8)),
+    ] {
+        let layers = [2, 1].map(|layers| layers * bytes);
+        assert_eq!(GROUPS[0].block_bytes(16, dtype), layers[0], "{dtype:?}");
+        assert_eq!(GROUPS[1].block_bytes(16, dtype), layers[1], "{dtype:?}");
+        assert_eq!(GROUPS[2].block_bytes(16, dtype), 2 * 6 * 4, "{dtype:?}");
+    }
+    // Of a head of 64, int8 hold 1.88 times as many tokens as bf16; of one of 128, 1.94 times.
+    for (dim, share) in [(64, 136.0 / 256.0), (128, 264.0 / 512.0)] {
+        let layout = HeadLayout {
+            k_dim: dim,
+            v_dim: dim,
+            ..LAYOUT
+        };
+        let group = CacheGroup {
+            kind: GroupKind::Full(layout),
+            layers: 3,
+        };
+        let bytes = |dtype| group.block_bytes(16, dtype) as f64;
+        assert_eq!(bytes(KvDtype::Int8) / bytes(KvDtype::Bf16), share);
     }
 }
 
 #[test]
 fn a_copied_block_is_the_same_in_all_layers() {
-    let mut kv = KvCache::new(&GROUPS, 5, 4, KvDtype::Bf16).expect("a small cache");
+    for dtype in [KvDtype::F32, KvDtype::Bf16, KvDtype::Int8] {
+        check_copy(dtype);
+    }
+}
+
+fn check_copy(dtype: KvDtype) {
+    let mut kv = KvCache::new(&GROUPS, 5, 4, dtype).expect("a small cache");
     let cx = cx(Isa::detect(), 2);
     let all: Vec<u32> = (0..20).collect();
     for (group, layer) in [(0, 0), (0, 1), (1, 0)] {

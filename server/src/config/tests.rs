@@ -197,6 +197,11 @@ fn wrong_flags_and_variables_are_named_with_what_is_allowed() {
     check("--config @none.toml", &[], &["--config", "none.toml"]);
     check("--threads 0", &[], &["--threads", "1 to 1024"]);
     check("--dtype int8", &[], &["--dtype", "auto, f32, bf16"]);
+    check(
+        "--kv-dtype q8",
+        &[],
+        &["--kv-dtype", "`q8`", "auto, f32, bf16, int8"],
+    );
     check("--isa sse", &[], &["--isa", "auto, portable"]);
     check("--host a/b", &[], &["--host", "without port"]);
     check("--log a=b=c", &[], &["--log", "debug"]);
@@ -347,6 +352,8 @@ fn the_cache_is_exact_where_the_weights_are() {
     check("--dtype f32 --kv-dtype auto", KvDtype::F32);
     check("--dtype f32 --kv-dtype bf16", KvDtype::Bf16);
     check("--kv-dtype f32", KvDtype::F32);
+    check("--kv-dtype int8", KvDtype::Int8);
+    check("--dtype f32 --kv-dtype int8", KvDtype::Int8);
 }
 
 #[test]

@@ -5,16 +5,13 @@
 //! rounded.
 
 use super::super::isa::Simd;
-use super::{Context, Form, LANES, Store, TILE, Task, padded, settle};
+use super::{Form, LANES, TILE, Task, padded, rough_exp, settle};
+use crate::HeadLayout;
 use crate::cache::View;
 use std::ops::Range;
 
 /// Blocks of sixteen tokens in a tile.
 const BLOCKS: usize = TILE / LANES;
-
-/// Coefficients of 2^x on |x| <= 1/2, highest power first: a cubic whose relative error is at most 1e-4, a twentieth of what
-/// rounding to bf16 does.
-const EXP2: [f32; 4] = [0.055_171_67, 0.242_630_9, 0.693_262_6, 1.0];
 
 /// Where a tile's keys and values are.
 pub(super) struct Pairs<'a> {
@@ -31,22 +28,21 @@ pub(super) struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    /// For a context in bf16. Else gives back `edges`, `[TILE][padded v_dim]`.
-    pub(super) fn of(task: &Task<'a>, edges: &'a mut [f32]) -> Result<Self, &'a mut [f32]> {
-        let Context::Paged { view, table } = task.context else {
-            return Err(edges);
-        };
-        let Store::Bf16(store) = view.store else {
-            return Err(edges);
-        };
-        Ok(Self {
+    /// `edges`: two lines of the padded `v_dim`, or more.
+    pub(super) fn new(
+        task: &Task<'_>,
+        (view, store): (View<'a>, &'a [u16]),
+        table: &'a [u32],
+        edges: &'a mut [f32],
+    ) -> Self {
+        Self {
             view,
             store,
             table,
             keys: [std::ptr::null(); BLOCKS],
             values: [std::ptr::null(); BLOCKS],
             edges: &mut edges[..2 * padded(task.spec.layout.v_dim)],
-        })
+        }
     }
 
     fn width(&self) -> usize {
@@ -71,6 +67,11 @@ impl<'a> Pairs<'a> {
 }
 
 impl Form for Pairs<'_> {
+    /// Both bf16, pairs of each.
+    fn query_len(layout: &HeadLayout) -> usize {
+        layout.k_dim.next_multiple_of(2)
+    }
+
     #[inline(always)]
     unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
         let (mut high, mut low) = ([0u32; 8], [0u32; 8]);
@@ -152,22 +153,11 @@ impl Form for Pairs<'_> {
     #[inline(always)]
     unsafe fn exp<S: Simd>(x: S::F) -> S::F {
         // SAFETY: as the caller promises, see `isa`.
-        unsafe {
-            let x = S::mul(x, S::splat(std::f32::consts::LOG2_E));
-            // What is smaller becomes 0 beside the largest, which is 1. A NaN stays.
-            let x = S::max(S::splat(-126.0), x);
-            let n = S::round(x);
-            let f = S::sub(x, n);
-            let mut p = S::splat(EXP2[0]);
-            for c in &EXP2[1..] {
-                p = S::fma(p, f, S::splat(*c));
-            }
-            S::scale2(p, n)
-        }
+        unsafe { rough_exp::<S>(x) }
     }
 
     #[inline(always)]
-    unsafe fn put<S: Simd>(p: *mut f32, i: usize, v: S::F) {
+    unsafe fn put<S: Simd>(&self, p: *mut f32, i: usize, v: S::F) {
         // SAFETY: as the caller promises, see `isa`. Half as long as the scores, so none that is still to be read is lost.
         unsafe { S::store_bf16(p.cast::<u16>().add(LANES * i), v) }
     }

@@ -3,6 +3,7 @@
 use super::super::activation;
 use super::super::isa::Simd;
 use super::{Context, Form, LANES, Store, TILE, Task, padded, settle};
+use crate::HeadLayout;
 use std::ops::Range;
 
 /// A tile, widened.
@@ -14,6 +15,10 @@ pub(super) struct Wide<'a> {
 }
 
 impl Form for Wide<'_> {
+    fn query_len(layout: &HeadLayout) -> usize {
+        layout.k_dim
+    }
+
     #[inline(always)]
     unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
         for (to, q) in to.chunks_exact_mut(n).zip(query) {
@@ -41,7 +46,7 @@ impl Form for Wide<'_> {
             Context::Paged { view, table } => {
                 let places = view.places;
                 let Store::F32(store) = view.store else {
-                    return; // `Pairs` has it
+                    return; // another form has it
                 };
                 for first in (tokens.start / LANES * LANES..tokens.end).step_by(LANES) {
                     let (block, offset) = places.find(table, first);
@@ -96,7 +101,7 @@ impl Form for Wide<'_> {
     }
 
     #[inline(always)]
-    unsafe fn put<S: Simd>(p: *mut f32, i: usize, v: S::F) {
+    unsafe fn put<S: Simd>(&self, p: *mut f32, i: usize, v: S::F) {
         // SAFETY: as the caller promises, see `isa`.
         unsafe { S::store(p.add(LANES * i), v) }
     }

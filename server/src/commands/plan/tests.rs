@@ -42,6 +42,10 @@ fn memory_is_what_loading_reports() {
             "golden/llama/model",
             "--input-len 4 --output-len 3 --dtype bf16 --kv-cache-memory 3M",
         ),
+        (
+            "golden/gemma2/model",
+            "--input-len 4 --output-len 3 --kv-dtype int8 --kv-cache-memory 3M",
+        ),
     ] {
         let config = config(&folder(name), arguments);
         let report = forecast_of(&config).unwrap();
