@@ -185,28 +185,44 @@ unsafe fn scales<S: Simd>(
     (scales, minimums)
 }
 
-/// The 8 groups of 4 codes of a block, for 16 outputs, out of their planes.
+/// The 8 groups of 4 codes of a block, for 16 outputs, out of their planes. Written out: a loop over them was not unrolled, and
+/// then shifts by what it does not know and goes through memory.
 #[inline(always)]
 unsafe fn load<S: Simd>(codes: Codes, p: *const u8) -> [S::B; 8] {
     const { assert!(BLOCK == 32, "8 groups of 4") };
+    // SAFETY: as the caller promises, see `isa`: as many lines as a code has bits.
+    unsafe {
+        [
+            group::<S>(codes, p, 0),
+            group::<S>(codes, p, 1),
+            group::<S>(codes, p, 2),
+            group::<S>(codes, p, 3),
+            group::<S>(codes, p, 4),
+            group::<S>(codes, p, 5),
+            group::<S>(codes, p, 6),
+            group::<S>(codes, p, 7),
+        ]
+    }
+}
+
+/// Group `j` of the codes at `p`.
+#[inline(always)]
+unsafe fn group<S: Simd>(codes: Codes, p: *const u8, j: usize) -> S::B {
     let (low, high) = (codes.low_bits(), codes.bits - codes.low_bits());
     // SAFETY: as the caller promises, see `isa`: as many lines as a code has bits.
     unsafe {
-        let mut w = [S::load_bytes(p); 8];
-        for (j, w) in w.iter_mut().enumerate() {
-            *w = S::load_bytes(p.add(64 * (j % low)));
-            if low < 8 {
-                *w = S::bits(*w, low * (j / low), 0, (1 << low) - 1);
-            }
-            if high > 0 {
-                let line = S::load_bytes(p.add(64 * (low + j % high)));
-                let bits = S::bits(line, high * (j / high), low, (1 << high) - 1);
-                *w = S::or(*w, bits);
-            }
-            if let Value::Table(table) = codes.value {
-                *w = S::lookup(table, *w);
-            }
+        let mut w = S::load_bytes(p.add(64 * (j % low)));
+        if low < 8 {
+            w = S::bits(w, low * (j / low), 0, (1 << low) - 1);
         }
-        w
+        if high > 0 {
+            let line = S::load_bytes(p.add(64 * (low + j % high)));
+            let bits = S::bits(line, high * (j / high), low, (1 << high) - 1);
+            w = S::or(w, bits);
+        }
+        match codes.value {
+            Value::Table(table) => S::lookup(table, w),
+            Value::Signed | Value::Minus(_) | Value::Min => w,
+        }
     }
 }

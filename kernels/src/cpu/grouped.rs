@@ -269,20 +269,33 @@ unsafe fn load_scales<S: Simd>(head: *const u8, scale: Scale) -> [S::F; 2] {
     }
 }
 
-/// The 8 groups of 4 codes of a block, for 16 outputs.
+/// The 8 groups of 4 codes of a block, for 16 outputs. Written out as `blocks::load` is, for the same reason.
 #[inline(always)]
 unsafe fn load<S: Simd, const FOUR: bool>(p: *const u8) -> [S::B; 8] {
     // SAFETY: as the caller promises, see `isa`: 4 lines, or 8.
     unsafe {
-        let mut w = [S::load_bytes(p); 8];
-        for (j, w) in w.iter_mut().enumerate() {
-            *w = if FOUR {
-                S::bits(S::load_bytes(p.add(64 * (j % 4))), j / 4 * 4, 0, 15)
-            } else {
-                S::load_bytes(p.add(64 * j))
-            };
+        [
+            group::<S, FOUR>(p, 0),
+            group::<S, FOUR>(p, 1),
+            group::<S, FOUR>(p, 2),
+            group::<S, FOUR>(p, 3),
+            group::<S, FOUR>(p, 4),
+            group::<S, FOUR>(p, 5),
+            group::<S, FOUR>(p, 6),
+            group::<S, FOUR>(p, 7),
+        ]
+    }
+}
+
+#[inline(always)]
+unsafe fn group<S: Simd, const FOUR: bool>(p: *const u8, j: usize) -> S::B {
+    // SAFETY: as the caller promises, see `isa`.
+    unsafe {
+        if FOUR {
+            S::bits(S::load_bytes(p.add(64 * (j % 4))), j / 4 * 4, 0, 15)
+        } else {
+            S::load_bytes(p.add(64 * j))
         }
-        w
     }
 }
 
