@@ -9,7 +9,7 @@ use crate::memory::Zeroed;
 use crate::{Error, HeadLayout};
 use half::bf16;
 pub use layer::{KvLayer, write_kv};
-pub(crate) use layer::{LANES, Places, Store, View};
+pub(crate) use layer::{LANES, Numbers, Places, Store, View};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -156,17 +156,44 @@ impl Places {
         self.scales(block, head, first) + number * size_of::<f32>()
     }
 
-    /// Number `d` of the key of `slot`.
-    pub(crate) fn key(&self, slot: usize, head: usize, d: usize) -> usize {
+    /// The numbers of the key of `slot`.
+    pub(crate) fn key(&self, slot: usize, head: usize) -> Numbers {
         let (block, offset) = (slot / self.block_size, slot % self.block_size);
         let keys = self.keys(block, head, offset / LANES * LANES);
-        keys + (d / self.p * LANES + offset % LANES) * self.p + d % self.p
+        Numbers {
+            start: keys + offset % LANES * self.p,
+            together: self.p.trailing_zeros(),
+            step: LANES * self.p,
+        }
     }
 
-    /// Number `d` of the value of `slot`.
-    pub(crate) fn value(&self, slot: usize, head: usize, d: usize) -> usize {
+    /// The numbers of the value of `slot`.
+    pub(crate) fn value(&self, slot: usize, head: usize) -> Numbers {
         let (block, offset) = (slot / self.block_size, slot % self.block_size);
-        self.values(block, head, offset) + d * self.p + offset % self.p
+        Numbers {
+            start: self.values(block, head, offset) + offset % self.p,
+            together: 0,
+            step: self.p,
+        }
+    }
+}
+
+/// Where the numbers of one key or value are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    start: usize,
+    /// The logarithm of how many lie together.
+    together: u32,
+    /// From some that lie together to the next.
+    step: usize,
+}
+
+impl Numbers {
+    /// The place of number `d`.
+    #[inline]
+    pub(crate) fn at(self, d: usize) -> usize {
+        let first = d >> self.together;
+        self.start + first * self.step + (d - (first << self.together))
     }
 }
 
@@ -226,16 +253,18 @@ impl<'a> KvLayer<'a> {
     /// The stored key of `slot` and `head`, widened to f32; `out`: `[k_dim]`.
     pub fn read_key(&self, slot: usize, head: usize, out: &mut [f32]) {
         let scale = self.scale(self.places.scale(slot, head, false));
+        let numbers = self.places.key(slot, head);
         for (d, o) in out.iter_mut().enumerate() {
-            *o = scale * self.read(self.places.key(slot, head, d));
+            *o = scale * self.read(numbers.at(d));
         }
     }
 
     /// The stored value of `slot` and `head`, widened to f32; `out`: `[v_dim]`.
     pub fn read_value(&self, slot: usize, head: usize, out: &mut [f32]) {
         let scale = self.scale(self.places.scale(slot, head, true));
+        let numbers = self.places.value(slot, head);
         for (d, o) in out.iter_mut().enumerate() {
-            *o = scale * self.read(self.places.value(slot, head, d));
+            *o = scale * self.read(numbers.at(d));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::isa::{Kernel, Simd};
 use super::quantize::{in_steps, steps};
 use super::shared::Shared;
-use crate::cache::Places;
+use crate::cache::{Numbers, Places};
 use crate::{HeadLayout, Rows};
 use std::ops::Range;
 
@@ -95,9 +95,9 @@ impl<T: Number> Kernel for Write<'_, T> {
                 // SAFETY: as the caller promises, see `isa`; a head's places belong to one thread.
                 unsafe {
                     let (key, value) = (layout.key(row, head), layout.value(row, head));
-                    let scale = self.put::<S>(key, |d| places.key(slot, head, d));
+                    let scale = self.put::<S>(key, places.key(slot, head));
                     T::keep(&self.store, places.scale(slot, head, false), scale);
-                    let scale = self.put::<S>(value, |d| places.value(slot, head, d));
+                    let scale = self.put::<S>(value, places.value(slot, head));
                     T::keep(&self.store, places.scale(slot, head, true), scale);
                 }
             }
@@ -106,9 +106,9 @@ impl<T: Number> Kernel for Write<'_, T> {
 }
 
 impl<T: Number> Write<'_, T> {
-    /// Number `d` of `from` goes to `place(d)`. Returns their scale.
+    /// `from` goes `to` these places. Returns its scale.
     #[inline(always)]
-    unsafe fn put<S: Simd>(&self, from: &[f32], place: impl Fn(usize) -> usize) -> f32 {
+    unsafe fn put<S: Simd>(&self, from: &[f32], to: Numbers) -> f32 {
         let mut rounded = [T::default(); 16];
         // SAFETY: as the caller promises, see `isa`.
         let (factor, scale) = unsafe { T::steps::<S>(from) };
@@ -120,7 +120,7 @@ impl<T: Number> Write<'_, T> {
             }
             for (i, number) in rounded[..values.len()].iter().enumerate() {
                 // SAFETY: a head's places belong to one thread.
-                unsafe { self.store.set(place(16 * part + i), *number) };
+                unsafe { self.store.set(to.at(16 * part + i), *number) };
             }
         }
         scale
