@@ -96,7 +96,8 @@ pub(super) unsafe fn soften<S: Simd, F: Form>(
             largest = S::max(v, largest);
         }
         let top = limits[0].max(S::largest(largest));
-        let mut sum = S::splat(0.0);
+        // Two, for shorter chains.
+        let mut sums = [S::splat(0.0); 2];
         for i in vectors.clone() {
             let v = S::load(s.add(LANES * i));
             let mut p = F::exp::<S>(S::sub(v, S::splat(top)));
@@ -104,7 +105,11 @@ pub(super) unsafe fn soften<S: Simd, F: Form>(
                 p = keep_seen::<S>(p, i, bounds, 0.0);
             }
             form.put::<S>(s, i, p);
-            sum = S::add(sum, p);
+            if i.is_multiple_of(2) {
+                sums[0] = S::add(sums[0], p);
+            } else {
+                sums[1] = S::add(sums[1], p);
+            }
         }
         form.finish::<S>(s, vectors);
         let shrink = if top > limits[0] {
@@ -112,7 +117,7 @@ pub(super) unsafe fn soften<S: Simd, F: Form>(
         } else {
             1.0
         };
-        limits[1] = limits[1] * shrink + S::sum(sum);
+        limits[1] = limits[1] * shrink + S::sum(S::add(sums[0], sums[1]));
         limits[0] = top;
         shrink
     }
