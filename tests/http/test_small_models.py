@@ -214,11 +214,12 @@ def test_a_cache_for_less_than_one_request_is_refused_before_loading(kv_dtype: s
 
 
 def test_a_cache_of_int8_answers_and_holds_more() -> None:
-    """The same memory, 1.88 times the tokens; a sure answer is the same."""
+    """The same memory, 1.88 times the tokens; what the model is sure of is the same. (Where two answers are nearly as good, the
+    coarser cache may take the other.)"""
     chat = pathlib.Path(os.environ["KOMA_TEST_MODELS"]) / "chat.gguf"
     question = {
         "model": "chat",
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "prompt": "1, 2, 3, 4, 5, 6, 7, 8,",
         "temperature": 0,
         "max_tokens": 8,
     }
@@ -227,7 +228,7 @@ def test_a_cache_of_int8_answers_and_holds_more() -> None:
         served = start(f"chat={chat}", "--kv-cache-memory", "256M", "--kv-dtype", kv_dtype)
         try:
             wait_ready(served)
-            answers.append(served.post("/v1/chat/completions", question).json()["choices"][0]["message"]["content"])
+            answers.append(served.post("/v1/completions", question).json()["choices"][0]["text"])
             line = next(line for line in served.get("/metrics").body.decode().splitlines() if "cache_config_info{" in line)
             assert f'cache_dtype="{kv_dtype}"' in line
             blocks.append(int(line.split('num_gpu_blocks="')[1].split('"')[0]))
@@ -235,7 +236,7 @@ def test_a_cache_of_int8_answers_and_holds_more() -> None:
             assert stop(served) == 0
     each = [30 * 3 * 16 * 128 * 2, 30 * 3 * 16 * (128 + 2 * 4)]
     assert blocks == [(256 << 20) // bytes for bytes in each]
-    assert "Paris" in answers[0] and "Paris" in answers[1], answers
+    assert answers[0].strip().startswith("9, 10") and answers[1] == answers[0], answers
 
 
 def test_longer_input_is_cut_only_when_asked(server: Server) -> None:
