@@ -5,8 +5,8 @@
 
 use koma_benches::{Llama, Meter, PagedBatch, Random, Work, cx, paged_batch};
 use koma_kernels::{
-    AttnMeta, AttnSpec, Cx, Epilogue, Format, HeadLayout, Isa, PackedWeight, Probe, RopeTable,
-    Routing, Rows, Then, combine, layer_norm, linear, linear_by_expert, paged, rms_norm,
+    AttnMeta, AttnSpec, Cx, Epilogue, Format, HeadLayout, Isa, KvDtype, PackedWeight, Probe,
+    RopeTable, Routing, Rows, Then, combine, layer_norm, linear, linear_by_expert, paged, rms_norm,
     rms_norm_add, rms_norm_heads, rope, rope_angles, route, soft_cap, spread, varlen,
 };
 
@@ -203,10 +203,12 @@ const ATTENTION: [(usize, usize, usize); 7] = [
 
 fn attention(meter: &mut Meter) {
     let spec = causal(SMOLLM2, None);
-    for shape in ATTENTION {
-        let (requests, rows, context) = shape;
-        let name = format!("attention smollm2, {requests} x {rows} of {context}");
-        paged_line(meter, &name, shape, &spec);
+    for (dtype, cache) in [(KvDtype::Bf16, ""), (KvDtype::Int8, " int8 cache")] {
+        for shape in ATTENTION {
+            let (requests, rows, context) = shape;
+            let name = format!("attention smollm2{cache}, {requests} x {rows} of {context}");
+            paged_line(meter, &name, (shape, dtype), &spec);
+        }
     }
 }
 
@@ -222,7 +224,8 @@ fn gemma2_attention(meter: &mut Meter) {
         for cap in [None, Some(50.0)] {
             let capped = cap.map_or("", |_| ", capped");
             let name = format!("attention gemma2, 1 x {rows} of {context}{capped}");
-            paged_line(meter, &name, (1, rows, context), &causal(layout, cap));
+            let shape = (1, rows, context);
+            paged_line(meter, &name, (shape, KvDtype::Bf16), &causal(layout, cap));
         }
     }
 }
@@ -237,13 +240,19 @@ fn causal(layout: HeadLayout, cap: Option<f32>) -> AttnSpec {
     }
 }
 
-fn paged_line(meter: &mut Meter, name: &str, shape: (usize, usize, usize), spec: &AttnSpec) {
+fn paged_line(
+    meter: &mut Meter,
+    name: &str,
+    (shape, dtype): ((usize, usize, usize), KvDtype),
+    spec: &AttnSpec,
+) {
     if !meter.wants(name) {
         return;
     }
     let (requests, rows, context) = shape;
     let layout = spec.layout;
-    let read = requests * context * layout.kv_heads * (layout.k_dim + layout.v_dim) * 2;
+    let token = (layout.k_dim + layout.v_dim) * dtype.bytes() + dtype.scale_bytes();
+    let read = requests * context * layout.kv_heads * token;
     // A model has a cache for each of its layers.
     let layers = if meter.measures() {
         (TURNS / read).clamp(1, 30)
@@ -256,13 +265,17 @@ fn paged_line(meter: &mut Meter, name: &str, shape: (usize, usize, usize), spec:
         cu_seqlens,
         kv_lens,
         tables,
-    } = paged_batch(layout, layers, shape);
+    } = paged_batch(layout, (layers, dtype), shape);
     // Of a prompt's square, the half that is seen.
     let pairs = requests * rows * (2 * context - rows + 1) / 2;
     let work = Work {
         bytes: read + qkv.rows() * (layout.qkv_width() + layout.out_width()) * F32,
         operations: 2 * pairs * layout.q_heads * (layout.k_dim + layout.v_dim),
-        unit: Probe::Bf16,
+        // (Queries and weights beside an int8 cache are two int8 each: of the limit of int8 at most half can be had.)
+        unit: match dtype {
+            KvDtype::Int8 => Probe::Int8,
+            KvDtype::F32 | KvDtype::Bf16 => Probe::Bf16,
+        },
     };
     let meta = AttnMeta {
         cu_seqlens: &cu_seqlens,

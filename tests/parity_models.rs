@@ -8,6 +8,8 @@
     reason = "a fixture that is not as its README says ends the test"
 )]
 
+#[path = "parity_models/caches.rs"]
+mod caches;
 #[path = "parity_models/decoders.rs"]
 mod decoders;
 #[path = "parity_models/encoders.rs"]

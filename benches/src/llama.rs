@@ -24,13 +24,14 @@ pub struct PagedBatch {
     pub tables: BlockTables,
 }
 
-/// `requests` requests, each with `rows` new tokens and `context` tokens in all, in `layers` layers of one group.
+/// `requests` requests, each with `rows` new tokens and `context` tokens in all, in `layers` layers of one group, whose cache
+/// holds numbers of a type.
 ///
 /// # Panics
 /// If there is no memory for it.
 pub fn paged_batch(
     layout: HeadLayout,
-    layers: usize,
+    (layers, dtype): (usize, KvDtype),
     (requests, rows, context): (usize, usize, usize),
 ) -> PagedBatch {
     let blocks = requests * context.div_ceil(BLOCK);
@@ -38,7 +39,7 @@ pub fn paged_batch(
         kind: GroupKind::Full(layout),
         layers,
     };
-    let mut kv = KvCache::new(&[group], blocks, BLOCK, KvDtype::Bf16).expect("memory for a bench");
+    let mut kv = KvCache::new(&[group], blocks, BLOCK, dtype).expect("memory for a bench");
     let width = layout.qkv_width();
     let all: Vec<u32> = (0..(blocks * BLOCK) as u32).collect();
     let tokens = Random::new(6).rows(all.len(), width);
@@ -106,7 +107,7 @@ impl Llama {
             gate_up: random.weight(2 * inner, hidden, format),
             down: random.weight(hidden, inner, format),
         };
-        let batch = paged_batch(layout, layers, (requests, rows, context));
+        let batch = paged_batch(layout, (layers, KvDtype::Bf16), (requests, rows, context));
         let last = context - rows..context;
         let places: Vec<(usize, usize)> = (0..requests)
             .flat_map(|request| last.clone().map(move |position| (request, position)))

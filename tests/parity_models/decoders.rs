@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 pub(crate) const LOGITS: f32 = 1e-4;
-const FOLDERS: [&str; 6] = [
+pub(crate) const FOLDERS: [&str; 6] = [
     "llama",
     "llama_old",
     "llama_head_dim",
@@ -159,39 +159,6 @@ fn packed_bound(kind: &str) -> f32 {
         "F32" | "F16" => LOGITS,
         "BF16" => 1.2e-2,
         _ => 3e-2,
-    }
-}
-
-/// How far a rounded cache may move logits: bf16 keeps 8 bits of a number, int8 127 steps of a head's largest (measured: 2.1e-2;
-/// another token moves them by 5.2e-1).
-const CACHES: [(KvDtype, f32); 2] = [(KvDtype::Bf16, 1e-2), (KvDtype::Int8, 3e-2)];
-
-#[test]
-fn a_rounded_cache_moves_logits_little() {
-    let folders = ["llama", "llama_old"].into_iter();
-    for (name, (kv, bound)) in folders.flat_map(|f| CACHES.map(|c| (f, c))) {
-        let case = Case::read(name);
-        let loaded = open(&case.model(), Dtype::F32).unwrap();
-        let (mut moved, mut altered) = (0f32, 0f32);
-        let prompts = case.json["prompts"].as_array().unwrap().iter().enumerate();
-        for (i, prompt) in prompts {
-            let mut prompt = ids(&prompt["ids"]);
-            let expected = &case.tensor(&format!("logits.{i}")).values;
-            let off = |prompt: &[u32]| {
-                let mut sequence = Sequence::new(decoder(&loaded), kv, prompt.len());
-                worst(&sequence.feed_chunks(prompt, prompt.len()), expected)
-            };
-            moved = moved.max(off(&prompt));
-            // The control: another token before the last, which sees it through the cache alone.
-            if let [.., before, _] = prompt.as_mut_slice() {
-                *before += 1;
-                altered = altered.max(off(&prompt));
-            }
-        }
-        let what =
-            format!("{name}: {kv:?} moves logits by {moved:e}, another token by {altered:e}");
-        assert!(moved > LOGITS && moved <= bound, "{what}");
-        assert!(altered > 2.0 * bound, "{what}");
     }
 }
 

@@ -7,7 +7,7 @@ use koma_tests::golden::{Case, worst};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-const FOLDERS: [&str; 6] = [
+pub(crate) const FOLDERS: [&str; 6] = [
     "qwen3_moe",
     "qwen3_moe_fused",
     "qwen3_moe_window",

@@ -10,7 +10,7 @@ use koma_tests::golden::Case;
 use serde_json::{Value, json};
 
 /// Name of the case, and the cache groups of the model: window (0: none) and layers of each.
-const CASES: [(&str, &[(usize, usize)]); 17] = [
+pub(crate) const CASES: [(&str, &[(usize, usize)]); 17] = [
     ("mistral", &[(13, 2)]),
     ("mistral_full", &[(0, 2)]),
     ("qwen2", &[(0, 2)]),
