@@ -4,6 +4,7 @@ import json
 import sys
 import unittest
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from contextlib import nullcontext
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ sys.dont_write_bytecode = True
 sys.path[:0] = [str(ROOT / "benches/peers"), str(ROOT / "benches/peers/drive")]
 
 import protocol
-from table import cases, chart, discover, driven, ggml, koma, measure, mixed, processes, quality, report, served, stats
+from table import cases, chart, discover, driven, ggml, join, koma, measure, mixed, processes, quality, report, served, stats
 from table.contender import ALONE, Setting
 from table.main import main
 
@@ -157,9 +158,10 @@ class Fake:
         self.closed = True
 
 
-def run(contenders, kind="decode", repetitions=2):
+def run(contenders, kind="decode", repetitions=2, case="decode1"):
     """One row of fakes."""
-    row = measure.Row("smollm2", cases.Case("decode1", "decode 1", kind), "q4_0")
+    found = next(one for one in cases.CASES if one.name == case)
+    row = measure.Row("smollm2", replace(found, kind=kind), "q4_0")
     setting = Setting(threads=2, isa="native", peers=None, koma=Path("koma"))
     measure._repeat(measure.Plan(setting, repetitions, watch=0), row, contenders)
     return row
@@ -248,26 +250,70 @@ class Reports(unittest.TestCase):
         about = report.environment(Setting(2, "native", None, Path("koma")), "koma 1", {})
         for company, disturbed in ([0.05, 0.1], False), ([0.05, 0.6], True):
             row.company = company
-            self.assertEqual("smollm2 decode1 q4_0 (60%)" in report.markdown([row], about, 1), disturbed)
-            self.assertEqual(report.document([row], about, 1)["rows"][0]["disturbed"], disturbed)
+            self.assertEqual("smollm2 decode1 q4_0 (60%)" in report.markdown([row], about), disturbed)
+            self.assertEqual(report.document([row], about)["rows"][0]["disturbed"], disturbed)
 
     def test_document_page_and_chart_say_the_same(self):
         row = run([Fake("Koma", [2.0, 4.0]), Fake("a <b>", [4.0, 4.0]), Fake("c", [None])])
         about = report.environment(Setting(2, "native", None, Path("koma")), "koma 1", {"llama": "2"})
-        document = report.document([row], about, 2)
+        document = report.document([row], about)
         self.assertEqual(document["schema"], "koma.bench.peers/1")
         (line,) = json.loads(json.dumps(document))["rows"]
         self.assertEqual((line["ratio"], line["goal"], line["reached"]), (0.75, 1.5, False))
         self.assertEqual(line["koma"]["samples"], [2.0, 4.0])
         self.assertEqual(line["paired_ratios"], [0.5, 1.0])
         self.assertEqual(line["not_measured"], {"c": "out of luck"})
-        page = report.markdown([row], about, 2)
-        cells = "| decode 1 | q4_0 | tokens/s, tok/s | 3 [2 to 4] | 4 [4 to 4] | a <b> | 0.75 x | 1.5 x | **missed** |"
-        self.assertIn(cells, page)
+        page = report.markdown([row], about)
+        cells = "3 [2 to 4] | 4 [4 to 4] | a <b> | **0.75 x** |"
+        self.assertIn(f"| decode 1, context 128 | q4_0 | tokens/s, tok/s | {cells}\n", page)
+        self.assertIn(f"| smollm2 | decode 1, context 128 | q4_0 | tokens/s | {cells} 0.50 to 1.00 | 1.5 x | **missed** |", page)
+        self.assertIn("Reached: 0 of 1.", page)
         self.assertIn("- c: out of luck (smollm2 decode1 q4_0)", page)
         picture = ElementTree.fromstring(chart.svg(report.lines([row]), "title"))
         texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
-        self.assertIn("0.75 x a <b> (4 tok/s)", texts)
+        self.assertIn("0.75 x", texts)
+        self.assertIn("3 against 4 tok/s of a <b>", texts)
+
+    def test_parts_join_to_what_they_were(self):
+        first = run([Fake("Koma", [2.0, 4.0]), Fake("a", [4.0, 4.0]), Fake("c", [None])])
+        second = run([Fake("Koma", [3.0, 3.0]), Fake("b", [1.0, 1.0])])
+        other = run([Fake("Koma", [9.0]), Fake("a", [3.0])], repetitions=1, case="decode16")
+        about = report.environment(Setting(2, "native", None, Path("koma")), "koma 1", {"llama": "2"})
+        first.koma = second.koma = other.koma = "koma 1"
+        with TemporaryDirectory() as folder:
+            files = [Path(folder) / name for name in "abc"]
+            for file, rows in zip(files, ([first], [second], [other, first])):
+                file.write_text(json.dumps(report.document(rows, about)))
+            whole = join.join(files)
+            self.assertEqual(report.document(*whole), report.document([first, other], about))
+            self.assertEqual(report.markdown(*whole), report.markdown([first, other], about))
+            # The later file's row counts, whole.
+            rows, _ = join.join(files[:2])
+            self.assertEqual(rows, [second])
+            for change in ({"threads": 3}, {"isa": "avx2"}):
+                files[1].write_text(json.dumps(report.document([second], about | change)))
+                with self.assertRaisesRegex(ValueError, next(iter(change))):
+                    join.join(files[:2])
+            files[1].write_text(files[0].read_text().replace('"input_len": 128', '"input_len": 64'))
+            with self.assertRaisesRegex(ValueError, "decode1 is not the case"):
+                join.join(files)
+            self.assertEqual(main(["--join", str(files[1])]), 2)
+            self.assertEqual(main(["--join", str(files[0]), "--out", str(files[2])]), 1)
+            self.assertTrue(files[2].with_suffix(".svg").is_file())
+
+    def test_held_to_avx2_every_goal_is_to_be_ahead(self):
+        row = run([Fake("Koma", [3.0]), Fake("a", [2.5])], repetitions=1)
+        for isa, goal, reached in (("native", 1.5, False), ("avx2", 1.0, True)):
+            row.isa = isa
+            (line,) = report.lines([row])
+            self.assertEqual((line.goal, line.reached), (goal, reached))
+
+    def test_a_goal_of_its_own_is_a_ratio_too(self):
+        row = measure.Row("smollm2", next(case for case in cases.CASES if case.name == "first-token"), "q4_1")
+        row.samples = {"first_token": {"Koma": [0.25], "a": [0.4], "b": [0.5]}}
+        (line,) = report.lines([row])
+        self.assertEqual((line.ratio, line.needed, line.reached), (1.6, 2.0, False))
+        self.assertEqual((line.compared("a"), line.compared("b")), (1.0, 0.8))
 
 
 class Discovery(unittest.TestCase):

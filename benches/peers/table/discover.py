@@ -24,8 +24,8 @@ ONNXRUNTIME = {"q4_0": "ort-int4", "q4_1": "ort-int4", "q4_k_m": "ort-int4"}
 
 #: Why an engine is not among the contenders, where a file would be there.
 LEFT_OUT_AVX2 = {
-    "ONNX Runtime": "has no way to be held to AVX2",
-    "vLLM": "its compiled extension has no way to be held to AVX2",
+    "ONNX Runtime": "it asks the processor and has no setting that holds it to AVX2",
+    "vLLM": "it asks the processor and has no setting that holds it to AVX2",
 }
 
 
@@ -135,7 +135,7 @@ def _intents(setting: Setting) -> ServerCommand | None:
 
 
 def _openvino(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
-    env = {} if setting.isa == "native" else {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"}
+    env = {} if setting.isa == "native" else {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     python = setting.peers / "openvino/bin/python"
     for own in OPENVINO[format]:
         name = f"OpenVINO {own.removeprefix('ov-') if own else 'GGUF'}"

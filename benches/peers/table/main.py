@@ -8,14 +8,16 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Iterator
 
 from . import processes
 from .cases import CASES, FORMATS, chosen
 from .chart import svg
 from .contender import Setting
 from .discover import models, versions
+from .join import join
 from .measure import Plan, Row, rows
-from .report import document, environment, lines, markdown
+from .report import document, environment, lines, markdown, subtitle
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[default: all cores]")
     flags.add_argument("--isa", choices=("native", "avx2"), default="native", help="avx2 holds everyone to AVX2")
     flags.add_argument("--lock", type=Path, help="hold this file alone during each case")
+    flags.add_argument("--join", type=Path, nargs="+", metavar="JSON", help="measure nothing, put these results together")
     flags.add_argument("--out", type=Path, default=Path("bench-peers"), help="files written: OUT.md, OUT.json, OUT.svg")
     return flags
 
@@ -54,25 +57,37 @@ def main(arguments: list[str]) -> int:
     """Runs; 1 where a goal was missed, 2 where nothing can be measured."""
     flags = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    done: list[Row] = []
     try:
-        setting = _setting(flags)
-        wanted = chosen(_names(flags.case), _names(flags.format))
-        found = models(setting.peers)
-        names = _names(flags.model) or list(found)
-        for name in names:
-            if name not in found:
-                raise ValueError(f"--model: {name!r} is none of {', '.join(found) or 'no models'}")
-        koma = processes.output([str(setting.koma), "--version"], setting.env, setting.timeout).strip()
+        if flags.join:
+            done, about = join(flags.join)
+            write(flags.out, done, about)
+        else:
+            for row, about in _measured(flags):
+                done.append(row)
+                write(flags.out, done, about)  # what is there stays if a later case is cut off
     except (ValueError, OSError, processes.Failed) as error:
         print(f"bench-peers: {error}", file=sys.stderr)
         return 2
-    plan = Plan(setting, flags.reps, flags.lock, only=tuple(_names(flags.only)))
-    about = environment(setting, koma, versions(setting.peers))
-    done: list[Row] = []
-    for name in names:
-        done += rows(plan, found[name], [(case, format) for case, format in wanted if found[name].file(format).exists()])
-        write(flags.out, done, about, flags.reps)  # what is there stays if a later model is cut off
     return 1 if any(line.reached is False for line in lines(done)) else 0
+
+
+def _measured(flags: argparse.Namespace) -> Iterator[tuple[Row, dict[str, object]]]:
+    """Row by row, with what they hold for. Raises ValueError where a flag names what is not there."""
+    setting = _setting(flags)
+    wanted = chosen(_names(flags.case), _names(flags.format))
+    found = models(setting.peers)
+    names = _names(flags.model) or list(found)
+    for name in names:
+        if name not in found:
+            raise ValueError(f"--model: {name!r} is none of {', '.join(found) or 'no models'}")
+    koma = processes.output([str(setting.koma), "--version"], setting.env, setting.timeout).strip()
+    about = environment(setting, koma, versions(setting.peers))
+    plan = Plan(setting, flags.reps, flags.lock, only=tuple(_names(flags.only)), koma=koma)
+    for name in names:
+        cases = [(case, format) for case, format in wanted if found[name].file(format).exists()]
+        for row in rows(plan, found[name], cases):
+            yield row, about
 
 
 def _setting(flags: argparse.Namespace) -> Setting:
@@ -85,12 +100,12 @@ def _setting(flags: argparse.Namespace) -> Setting:
     return Setting(flags.threads, flags.isa, flags.peers.resolve(), flags.koma.resolve(), flags.timeout)
 
 
-def write(out: Path, done: list[Row], about: dict[str, object], repetitions: int) -> None:
+def write(out: Path, done: list[Row], about: dict[str, object]) -> None:
     """The three files; each is whole or as it was."""
     texts = {
-        ".md": markdown(done, about, repetitions),
-        ".json": json.dumps(document(done, about, repetitions), indent=1) + "\n",
-        ".svg": svg(lines(done), "Koma beside its peers"),
+        ".md": markdown(done, about),
+        ".json": json.dumps(document(done, about), indent=1) + "\n",
+        ".svg": svg(lines(done), "Koma beside its peers", subtitle(done, about)),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     for ending, text in texts.items():

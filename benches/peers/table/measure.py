@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Iterator
 
 from . import mixed, served
 from .cases import Case
@@ -36,6 +38,11 @@ class Row:
     failed: dict[str, str] = field(default_factory=dict)
     #: What part of the cores others used before each repetition.
     company: list[float] = field(default_factory=list)
+    #: The version of Koma that was measured, and the instruction set that all were held to.
+    koma: str = ""
+    isa: str = "native"
+    #: Seconds that all turns took.
+    took: float = 0.0
 
     @property
     def disturbed(self) -> bool:
@@ -62,11 +69,11 @@ class Plan:
     lock: Path | None = None
     watch: float = WATCH
     only: tuple[str, ...] = ()  # contenders whose names begin so; Koma always runs
+    koma: str = ""
 
 
-def rows(plan: Plan, model: Model, chosen: list[tuple[Case, str]]) -> list[Row]:
+def rows(plan: Plan, model: Model, chosen: list[tuple[Case, str]]) -> Iterator[Row]:
     """Measures all cases of a model, format by format: a driver stays loaded for all cases of its format."""
-    done = []
     for format in dict.fromkeys(format for _, format in chosen):
         found, left = contenders(plan.setting, model, format)
         if plan.only:
@@ -74,14 +81,15 @@ def rows(plan: Plan, model: Model, chosen: list[tuple[Case, str]]) -> list[Row]:
             left = {name: why for name, why in left.items() if name.startswith(plan.only)}
         try:
             for case in (case for case, its in chosen if its == format):
-                row = Row(model.name, case, format, failed=dict(left))
+                row = Row(model.name, case, format, failed=dict(left), koma=plan.koma, isa=plan.setting.isa)
                 with hold(plan.lock):
+                    begun = time.monotonic()
                     _repeat(plan, row, found)
-                done.append(row)
+                row.took = time.monotonic() - begun
+                yield row
         finally:
             for one in found:
                 one.close()
-    return done
 
 
 def _repeat(plan: Plan, row: Row, found: list[Contender]) -> None:
@@ -92,6 +100,7 @@ def _repeat(plan: Plan, row: Row, found: list[Contender]) -> None:
         for one in found:
             if one.name in row.failed or row.case.kind not in one.kinds:
                 continue
+            begun = time.monotonic()
             try:
                 values = measured(one, row.case, plan.setting)
             except Failed as failed:
@@ -99,7 +108,8 @@ def _repeat(plan: Plan, row: Row, found: list[Contender]) -> None:
                 values = {}
             row.add(one.name, values)
             said = row.failed.get(one.name) or ", ".join(f"{key} {value:.4g}" for key, value in values.items())
-            print(f"{row.model} {row.format} {row.case.name} #{repetition + 1} {one.name}: {said}", file=sys.stderr)
+            turn = f"{row.model} {row.format} {row.case.name} #{repetition + 1} {one.name}"
+            print(f"{turn}: {said} ({time.monotonic() - begun:.0f} s)", file=sys.stderr)
 
 
 def measured(one: Contender, case: Case, setting: Setting) -> dict[str, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Iterator
 
 from . import processes, served
-from .cases import Case
+from .cases import PROMPT_LEN, Case
 from .contender import Contender, Setting
 
 #: Seconds of chat alone, and of everything together.
@@ -21,7 +21,7 @@ ALONE_SECONDS = 4.0
 MIXED_SECONDS = 12
 #: Requests a second, and their tokens.
 INTENTS, INTENT_LEN = 20, 16
-PROMPTS, PROMPT_LEN = 1, 2000
+PROMPTS = 1
 
 
 def mixed(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
@@ -31,6 +31,8 @@ def mixed(contender: Contender, case: Case, setting: Setting) -> dict[str, float
         classifier = server
         if contender.classifier:
             classifier = stack.enter_context(served.running(contender.classifier, case, path="/v1/models"))[0]
+        if case.shared_len and not Prompts(server.port, case).first():
+            raise processes.Failed("the first long prompt was not answered")
         chats = stack.enter_context(Chats(server.port, case))
         time.sleep(1)  # until all of them generate
         alone = chats.rate(ALONE_SECONDS)
@@ -143,6 +145,10 @@ class Prompts(_Clients):
 
     answered: int = 0
 
+    def first(self) -> bool:
+        """Sends one and waits for its answer: what all begin with is known then."""
+        return any(self._ask(self._prompt(random.Random(999)), 1))
+
     def _count(self) -> int:
         return PROMPTS * MIXED_SECONDS
 
@@ -151,11 +157,15 @@ class Prompts(_Clients):
         if self._stopped.wait(rng.uniform(0, MIXED_SECONDS)):
             return
         try:
-            came = any(self._ask(_ids(rng, PROMPT_LEN), 1))
+            came = any(self._ask(self._prompt(rng), 1))
         except OSError:
             came = False
         with self._lock:
             self.answered += came
+
+    def _prompt(self, rng: random.Random) -> list[int]:
+        shared = self.case.shared_len
+        return _ids(random.Random(998), shared) + _ids(rng, PROMPT_LEN - shared)
 
 
 def _ids(rng: random.Random, count: int) -> list[int]:

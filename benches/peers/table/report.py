@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cases import DEFINITIONS, GOALS, LIMITS, METRICS
+from .cases import CASES, DEFINITIONS, FORMATS, GOAL_AVX2, GOALS, LIMITS, METRICS
 from .contender import Setting
 from .measure import Row
 from .stats import Summary, best, paired_ratios, ratio
@@ -41,12 +41,29 @@ class Line:
     @property
     def goal(self) -> float | None:
         """What the ratio must reach."""
-        return GOALS.get((self.row.model, self.row.case.name, self.row.format, self.metric))
+        goal = GOALS.get(self._key)
+        return GOAL_AVX2 if goal is not None and self.row.isa == "avx2" else goal
 
     @property
     def limit(self) -> float | None:
         """What Koma's own median must reach."""
-        return LIMITS.get((self.row.model, self.row.case.name, self.row.format, self.metric))
+        return LIMITS.get(self._key) if self.row.isa == "native" else None
+
+    @property
+    def _key(self) -> tuple[str, str, str, str]:
+        return (self.row.model, self.row.case.name, self.row.format, self.metric)
+
+    @property
+    def needed(self) -> float | None:
+        """The ratio at which goal and limit are reached; None where there is none, or no peer."""
+        needed = [self.goal] if self.goal is not None else []
+        if self.limit is not None and self.best is not None:
+            needed.append(ratio(Summary.of([self.limit]), self.peers[self.best], METRICS[self.metric].higher_is_better))
+        return max(needed, default=None)
+
+    def compared(self, peer: str) -> float:
+        """A peer's ratio to the best one, 1 at most."""
+        return ratio(self.peers[peer], self.peers[self.best], METRICS[self.metric].higher_is_better)
 
     @property
     def reached(self) -> bool | None:
@@ -60,10 +77,23 @@ class Line:
         return all(verdicts) if verdicts else None
 
 
+def ordered(rows: list[Row]) -> list[Row]:
+    """Model by model as they came, in the order of cases and formats."""
+    models = list(dict.fromkeys(row.model for row in rows))
+    names = [case.name for case in CASES]
+    return sorted(rows, key=lambda row: (models.index(row.model), names.index(row.case.name), FORMATS.index(row.format)))
+
+
+def shown(all: list[Line]) -> list[Line]:
+    """The lines that goals are set for, of any model; all where there is none of them."""
+    set_for = {key[1:] for key in (*GOALS, *LIMITS)}
+    return [line for line in all if (line.row.case.name, line.row.format, line.metric) in set_for] or all
+
+
 def lines(rows: list[Row]) -> list[Line]:
     """Every metric of every row that has a sample."""
     found = []
-    for row in rows:
+    for row in ordered(rows):
         for metric in row.case.metrics:
             summaries = row.summaries(metric)
             ours = summaries.pop("Koma", None)
@@ -96,12 +126,11 @@ def _cpu() -> str | None:
     return names[0] if names else None
 
 
-def document(rows: list[Row], about: dict[str, object], repetitions: int) -> dict[str, object]:
+def document(rows: list[Row], about: dict[str, object]) -> dict[str, object]:
     """Everything, for programs."""
     return {
         "schema": SCHEMA,
         "environment": about,
-        "repetitions": repetitions,
         "definitions": DEFINITIONS,
         "rows": [
             {
@@ -115,6 +144,9 @@ def document(rows: list[Row], about: dict[str, object], repetitions: int) -> dic
                 "batch": line.row.case.batch,
                 "input_len": line.row.case.input_len,
                 "output_len": line.row.case.output_len,
+                "shared_len": line.row.case.shared_len,
+                "koma_version": line.row.koma,
+                "took": line.row.took,
                 "koma": _json(line.ours),
                 "peers": {name: _json(summary) for name, summary in line.peers.items()},
                 "best_peer": line.best,
@@ -144,18 +176,14 @@ def _json(summary: Summary | None) -> dict[str, object] | None:
     return {"median": summary.median, "min": summary.low, "max": summary.high, "samples": list(summary.samples)}
 
 
-def markdown(rows: list[Row], about: dict[str, object], repetitions: int) -> str:
+def markdown(rows: list[Row], about: dict[str, object]) -> str:
     """Everything but the samples, for people."""
-    text = [
-        "# Koma beside its peers",
-        "",
-        f"{about['koma']} on {about['cpu']}, {about['cores']} cores; {about['threads']} threads, instruction set: {about['isa']}; medians of "
-        f"{repetitions} [lowest to highest]. Koma and the peers took turns within each repetition. The figures of this page "
-        "compare with each other and with nothing else: the machine's memory speed drifts from hour to hour.",
-    ]
+    rows = ordered(rows)
+    text = ["# Koma beside its peers", "", f"{subtitle(rows, about)} [lowest to highest]. {TURNS}"]
+    text += ["", *_goals(lines(rows))]
     for model in dict.fromkeys(row.model for row in rows):
-        mine = [row for row in rows if row.model == model]
-        text += ["", f"## {model}", "", *_summary(lines(mine)), "", *_details(lines(mine))]
+        mine = lines([row for row in rows if row.model == model])
+        text += ["", f"## {model}", "", *_summary(mine), "", *_details(mine)]
     text += ["", "## What the numbers are", ""]
     kinds = dict.fromkeys(row.case.kind for row in rows)
     text += [f"- **{kind.replace('_', ' ')}**: {DEFINITIONS[kind]}" for kind in kinds]
@@ -164,18 +192,52 @@ def markdown(rows: list[Row], about: dict[str, object], repetitions: int) -> str
     return "\n".join(text).rstrip() + "\n"
 
 
-def _summary(all: list[Line]) -> list[str]:
-    table = ["| case | format | metric | Koma | best peer | | ratio | goal | |", "|---|---|---|---|---|---|---|---|---|"]
-    for line in all:
-        metric = METRICS[line.metric]
-        peer = line.peers[line.best] if line.best else None
+TURNS = (
+    "Koma and the peers took turns within each repetition. The figures of one line compare with each other and with nothing else: "
+    "the machine's memory speed drifts from hour to hour."
+)
+
+
+def subtitle(rows: list[Row], about: dict[str, object]) -> str:
+    """What was run, on what, how often."""
+    counts = sorted({len(line.ours.samples) for line in lines(rows) if line.ours})
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0] if counts else 0}"
+    where = f"{about['koma']} on {about['cpu']}, {about['cores']} cores; {about['threads']} threads"
+    return f"{where}, instruction set: {about['isa']}; medians of {many}"
+
+
+def _goals(all: list[Line]) -> list[str]:
+    """The lines with a goal: what the ratio is and what it is to be."""
+    bound = [line for line in all if line.goal is not None or line.limit is not None]
+    if not bound:
+        return []
+    verdicts = [line.reached for line in bound]
+    text = ["## Goals", "", f"Reached: {verdicts.count(True)} of {len(bound)}. `each` is the ratio of every repetition.", ""]
+    text += ["| model | case | format | | Koma | best peer | | ratio | each | goal | |", "|---" * 11 + "|"]
+    for line in bound:
+        metric, pairs = METRICS[line.metric], _paired(line)
+        cells = [line.row.model, line.row.case.title, line.row.format, metric.title, *_compared(line)]
+        cells += [f"{min(pairs):.2f} to {max(pairs):.2f}" if pairs else "-"]
         goals = [f"{line.goal:g} x"] if line.goal is not None else []
         goals += [f"{line.limit:g} {metric.unit}"] if line.limit is not None else []
-        reached = {None: "", True: "reached", False: "**missed**"}[line.reached]
-        cells = [line.row.case.title, line.row.format, f"{metric.title}, {metric.unit}", _range(line.ours), _range(peer)]
-        cells += [line.best or "-", f"{line.ratio:.2f} x" if line.ratio is not None else "-", ", ".join(goals), reached]
+        cells += [", ".join(goals), {None: "?", True: "reached", False: "**missed**"}[line.reached]]
+        text.append(f"| {' | '.join(cells)} |")
+    return text
+
+
+def _summary(all: list[Line]) -> list[str]:
+    table = ["| case | format | metric | Koma | best peer | | ratio |", "|---|---|---|---|---|---|---|"]
+    for line in all:
+        metric = METRICS[line.metric]
+        cells = [line.row.case.title, line.row.format, f"{metric.title}, {metric.unit}", *_compared(line)]
         table.append(f"| {' | '.join(cells)} |")
     return table
+
+
+def _compared(line: Line) -> list[str]:
+    peer = line.peers[line.best] if line.best else None
+    ratio = f"**{line.ratio:.2f} x**" if line.ratio is not None else "-"
+    return [_range(line.ours), _range(peer), line.best or "-", ratio]
 
 
 def _details(all: list[Line]) -> list[str]:
@@ -184,7 +246,7 @@ def _details(all: list[Line]) -> list[str]:
     for line in all:
         cells = [line.row.case.title, line.row.format, METRICS[line.metric].unit]
         found = [line.ours, *(line.peers.get(name) for name in names)]
-        table.append(f"| {' | '.join(cells + [_number(one.median) if one else '-' for one in found])} |")
+        table.append(f"| {' | '.join(cells + [number(one.median) if one else '-' for one in found])} |")
     return ["All of them, medians:", "", *table]
 
 
@@ -209,11 +271,12 @@ def _range(summary: Summary | None) -> str:
     if summary is None:
         return "-"
     if len(summary.samples) == 1:
-        return _number(summary.median)
-    return f"{_number(summary.median)} [{_number(summary.low)} to {_number(summary.high)}]"
+        return number(summary.median)
+    return f"{number(summary.median)} [{number(summary.low)} to {number(summary.high)}]"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three digits, as the tables have them."""
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
