@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 SEED = 20
@@ -59,18 +59,21 @@ def main(shape: str, tokenizer: Path, out: Path) -> None:
     kind, config = SHAPES[shape]
     torch.set_default_dtype(torch.bfloat16)
     kind(config).save_pretrained(out)
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(out)
-    cut(out / "tokenizer.json", config.vocab_size)
+    (out / "tokenizer.json").write_text(cut((tokenizer / "tokenizer.json").read_text(), config.vocab_size))
+    # No class of a family: those add tokens of their own, for which a vocabulary of this size has no room.
+    ends = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}  # TOKENS above
+    PreTrainedTokenizerFast(tokenizer_file=str(out / "tokenizer.json"), **ends).save_pretrained(out)
 
 
-def cut(file: Path, size: int) -> None:
-    """Keeps the first `size` tokens, and the merges that make them."""
-    all = json.loads(file.read_text())
+def cut(text: str, size: int) -> str:
+    """A tokenizer.json with the first `size` tokens of its own, and the merges that make them."""
+    all = json.loads(text)
     model = all["model"]
     kept = {token: id for token, id in model["vocab"].items() if id < size}
     model["vocab"] = kept
+    all["added_tokens"] = [token for token in all["added_tokens"] if kept.get(token["content"]) == token["id"]]
     model["merges"] = [m for m in model["merges"] if "".join(m) in kept and m[0] in kept and m[1] in kept]
-    file.write_text(json.dumps(all, ensure_ascii=False))
+    return json.dumps(all, ensure_ascii=False)
 
 
 if __name__ == "__main__":

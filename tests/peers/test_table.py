@@ -1,6 +1,7 @@
 """The runner of scripts/bench-peers without any peer: parsing, statistics, procedures, reports."""
 
 import json
+import select
 import sys
 import unittest
 import xml.etree.ElementTree as ElementTree
@@ -107,6 +108,8 @@ class Parsing(unittest.TestCase):
     def test_cases_are_chosen_by_name_and_format(self):
         found = cases.chosen(["prefill512", "decode1"], ["bf16"])
         self.assertEqual([(case.name, format) for case, format in found], [("decode1", "bf16"), ("prefill512", "bf16")])
+        found = [(case.name, format) for case, format in cases.chosen(["decode16", "quota"], [], goals=True)]
+        self.assertEqual(found, [("decode16", format) for format in ("q4_0", "q8_0", "bf16")])
         with self.assertRaisesRegex(ValueError, "decode1@2048"):
             cases.chosen(["decode2"], [])
         known = {(case.name, format) for case, format in cases.chosen([], [])}
@@ -373,6 +376,19 @@ class Protocol(unittest.TestCase):
                     one._ask(cases.Case("a", "a", "decode", output_len=output))
             self.assertGreater(one._ask(cases.Case("a", "a", "decode", output_len=6))["seconds"], 0)
             one.close()
+
+    def test_what_a_driver_started_ends_with_it(self):
+        with TemporaryDirectory() as folder:
+            script, note = Path(folder) / "driver.py", Path(folder) / "pid"
+            child = f"import subprocess; worker = subprocess.Popen(['sleep', '60']); open({str(note)!r}, 'w').write(str(worker.pid))\n"
+            script.write_text(child + DRIVER)
+            one = driven.Driven("d", Path(sys.executable), str(script), [protocol.__file__.rpartition("/")[0]], {}, 30)
+            one._ask(cases.Case("a", "a", "decode", output_len=6))
+            worker = processes.os.pidfd_open(int(note.read_text()))
+            self.assertEqual(select.select([worker], [], [], 0)[0], [])  # it runs
+            one.close()
+            self.assertEqual(select.select([worker], [], [], 30)[0], [worker])
+            processes.os.close(worker)
 
     def test_a_driver_that_does_not_load_says_why_once(self):
         with TemporaryDirectory() as folder:

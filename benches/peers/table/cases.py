@@ -186,8 +186,9 @@ LIMITS = {
 }
 
 
-def chosen(names: list[str], formats: list[str]) -> list[tuple[Case, str]]:
-    """The cases of these names in these formats, in the order of the table; all names or formats if none is given.
+def chosen(names: list[str], formats: list[str], goals: bool = False) -> list[tuple[Case, str]]:
+    """The cases of these names in these formats, in the order of the table; all names or formats if none is given; with `goals`
+    only what a goal is set for.
 
     Raises ValueError with the names there are.
     """
@@ -198,9 +199,10 @@ def chosen(names: list[str], formats: list[str]) -> list[tuple[Case, str]]:
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f"--format: {name!r} is none of {', '.join(FORMATS)}")
+    set_for = {key[1:3] for key in (*GOALS, *LIMITS)}
     return [
         (case, format)
         for case in CASES
         for format in case.formats
-        if (not names or case.name in names) and (not formats or format in formats)
+        if (not names or case.name in names) and (not formats or format in formats) and (not goals or (case.name, format) in set_for)
     ]

@@ -63,7 +63,9 @@ class Driven:
         command = [str(self.python), str(DRIVERS / self.script), *self.arguments]
         pipe = subprocess.PIPE
         self._said = tempfile.TemporaryFile("w+", errors="replace")
-        self._process = subprocess.Popen(command, env=self.env, stdin=pipe, stdout=pipe, stderr=self._said, text=True)
+        self._process = subprocess.Popen(
+            command, env=self.env, stdin=pipe, stdout=pipe, stderr=self._said, text=True, start_new_session=True
+        )
         try:
             self._reply(LOAD_SECONDS)
         except processes.Failed as failed:

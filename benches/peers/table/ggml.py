@@ -37,7 +37,9 @@ class Ggml:
         command += ["-c", max(cells, CELLS), "-b", 2048, "-npp", case.input_len, "-ntg", case.output_len]
         command += ["-npl", f"{case.batch},{case.batch}", "-fa", "on", *self._threads(), *self.flags]
         command += ["--output-format", "jsonl"] if self.jsonl else []
-        text = processes.output([str(part) for part in command], self._environment(), self.setting.timeout)
+        # Where there are no lines of JSON there is a table, of the fork on standard error.
+        words = [str(part) for part in command]
+        text = processes.output(words, self._environment(), self.setting.timeout, errors=not self.jsonl)
         return batched_bench(text, case)
 
     def with_threads(self, threads: int) -> Self:

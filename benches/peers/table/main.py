@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--model", default="", help="names of models/ in the peers' folder, by commas [default: all]")
     flags.add_argument("--case", default="", help=f"of {cases}, by commas [default: all]")
     flags.add_argument("--format", default="", help=f"of {', '.join(FORMATS)}, by commas [default: all]")
+    flags.add_argument("--goals", action="store_true", help="of these only what a goal is set for: a fifth of the time")
     flags.add_argument("--only", default="", help="only peers whose names begin so, by commas [default: all]")
     flags.add_argument("--reps", type=int, default=5, help="repetitions [default: 5]")
     flags.add_argument("--timeout", type=float, default=120, help="seconds of one measurement at most [default: 120]")
@@ -75,7 +76,7 @@ def main(arguments: list[str]) -> int:
 def _measured(flags: argparse.Namespace) -> Iterator[tuple[Row, dict[str, object]]]:
     """Row by row, with what they hold for. Raises ValueError where a flag names what is not there."""
     setting = _setting(flags)
-    wanted = chosen(_names(flags.case), _names(flags.format))
+    wanted = chosen(_names(flags.case), _names(flags.format), flags.goals)
     found = models(setting.peers)
     names = _names(flags.model) or list(found)
     for name in names:

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Iterator
 
 
@@ -16,15 +17,18 @@ class Failed(Exception):
     """A contender could not do what was asked; the message goes into the report."""
 
 
-def output(command: list[str], env: dict[str, str], timeout: float) -> str:
-    """Standard output of a command that ends well. Raises Failed with its last line otherwise."""
+def output(command: list[str], env: dict[str, str], timeout: float, errors: bool = False) -> str:
+    """Standard output of a command that ends well, with `errors` also what it says beside. Raises Failed with its last line
+    otherwise. It runs in an empty folder: some leave a log where they are.
+    """
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
+        with TemporaryDirectory() as folder:
+            done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise Failed(f"not done after {timeout:.0f} s") from None
     if done.returncode != 0:
         raise Failed(f"exit {done.returncode}: {last_line(done.stderr)}")
-    return done.stdout
+    return done.stdout + done.stderr if errors else done.stdout
 
 
 def last_line(text: str) -> str:
@@ -34,7 +38,7 @@ def last_line(text: str) -> str:
 
 
 def end(process: subprocess.Popen, patience: float = 30) -> None:
-    """Asks a process to end, and makes it."""
+    """Asks a process that leads its own group to end, and makes it and all that it started: vLLM's workers outlive it."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -42,6 +46,10 @@ def end(process: subprocess.Popen, patience: float = 30) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def tree(pid: int) -> list[int]:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Iterator
 
 from . import processes
@@ -75,13 +76,15 @@ def running(server: ServerCommand, case: Case, path: str = "/v1/completions") ->
     """A server that has answered, and the seconds from exec to its first token; to any answer of another `path`."""
     port = _free_port()
     command, env = server(port, case)
-    start = time.perf_counter()
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _until_answered(process, port, start, path)
-        yield Server(process, port), time.perf_counter() - start
-    finally:
-        processes.end(process)
+    nothing = subprocess.DEVNULL
+    with TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, env=env, cwd=folder, stdout=nothing, stderr=nothing, start_new_session=True)
+        try:
+            _until_answered(process, port, start, path)
+            yield Server(process, port), time.perf_counter() - start
+        finally:
+            processes.end(process)
 
 
 def _free_port() -> int:
