@@ -341,6 +341,14 @@ class Discovery(unittest.TestCase):
             self.assertEqual(left["ik_llama.cpp"], "not installed")
             self.assertEqual(left["OpenVINO int4"], "not installed")
 
+    def test_the_fork_has_flash_attention_for_one_sequence_only(self):
+        setting = Setting(threads=2, isa="native", peers=None, koma=Path("koma"))
+        model = discover.Model("m", Path("m"), 9, 100, 512)
+        for several, batch, expected in ((True, 4, "on"), (False, 4, "off"), (False, 1, "on")):
+            one = ggml.Ggml("g", setting, model, "q4_0", Path("g"), flash_batches=several)
+            command, _ = one.server(1, cases.Case("c", "c", "http", batch=batch))
+            self.assertEqual(command[command.index("-fa") + 1], expected)
+
     def test_what_cannot_begin_is_said(self):
         self.assertEqual(main(["--koma", sys.executable]), 2)
         self.assertEqual(main(["--peers", ".", "--koma", "/nowhere"]), 2)

@@ -116,7 +116,7 @@ def _ggml(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Co
         yield "llama.cpp", "not installed"
     if (fork / "bin/llama-batched-bench").exists():
         for name, flags in (("ik_llama.cpp", ()), ("ik_llama.cpp rtr", ("-rtr",))):
-            yield name, Ggml(name, setting, model, format, fork, flags=flags, jsonl=False)
+            yield name, Ggml(name, setting, model, format, fork, flags=flags, jsonl=False, flash_batches=False)
     else:
         yield "ik_llama.cpp", "not installed"
 

@@ -27,6 +27,8 @@ class Ggml:
     flags: tuple[str, ...] = ()
     server_flags: tuple[str, ...] = ()
     jsonl: bool = True
+    #: Whether flash attention works with several sequences (the fork's stops with an assertion, `S > 0`).
+    flash_batches: bool = True
     kinds: frozenset[str] = ALONE | CROWDED | SERVED
     classifier: ServerCommand | None = None
 
@@ -35,7 +37,7 @@ class Ggml:
         cells = case.batch * (case.input_len + case.output_len)
         command = [self.folder / "bin/llama-batched-bench", "-m", self.model.file(self.format)]
         command += ["-c", max(cells, CELLS), "-b", 2048, "-npp", case.input_len, "-ntg", case.output_len]
-        command += ["-npl", f"{case.batch},{case.batch}", "-fa", "on", *self._threads(), *self.flags]
+        command += ["-npl", f"{case.batch},{case.batch}", *self._flash(case.batch), *self._threads(), *self.flags]
         command += ["--output-format", "jsonl"] if self.jsonl else []
         # Where there are no lines of JSON there is a table, of the fork on standard error.
         words = [str(part) for part in command]
@@ -57,9 +59,12 @@ class Ggml:
         """`llama-server` with a slot for each client."""
         each = -(-case.slot_len // 64) * 64
         command = [self.folder / "bin/llama-server", "-m", self.model.file(self.format), "--port", port]
-        command += ["-np", case.slots, "-c", case.slots * each, "-fa", "on", *self._threads()]
+        command += ["-np", case.slots, "-c", case.slots * each, *self._flash(case.slots), *self._threads()]
         command += [*self.flags, *self.server_flags]
         return [str(part) for part in command], self._environment()
+
+    def _flash(self, sequences: int) -> list[str]:
+        return ["-fa", "on" if self.flash_batches or sequences == 1 else "off"]
 
     def _threads(self) -> list[int | str]:
         return ["-t", self.setting.threads, "-tb", self.setting.threads]
