@@ -34,6 +34,19 @@ impl PackedWeight {
         format: Format,
         bytes: &[u8],
     ) -> Result<Self, Error> {
+        Self::from_parts(cols, format, &[(rows, bytes)])
+    }
+
+    /// One weight of the rows of all `parts`, in order, each as [`PackedWeight::from_bytes`] takes it: as [`PackedWeight::stack`]
+    /// makes it, without a copy of each before.
+    ///
+    /// # Errors
+    /// As [`PackedWeight::from_bytes`].
+    pub fn from_parts(
+        cols: usize,
+        format: Format,
+        parts: &[(usize, &[u8])],
+    ) -> Result<Self, Error> {
         if let Format::Grouped(_) = format {
             return Err(Error::Stack(format!(
                 "{} is not made from the bytes of a file",
@@ -47,20 +60,28 @@ impl PackedWeight {
                 format: format.name(),
             });
         }
-        // Saturated, no length of a slice agrees.
         let row = cols / format.block_len() * format.block_bytes();
-        let expected = rows.saturating_mul(row);
-        if bytes.len() != expected {
-            return Err(Error::WeightBytes {
-                rows,
-                cols,
-                format: format.name(),
-                expected,
-                got: bytes.len(),
-            });
+        for &(rows, bytes) in parts {
+            // Saturated, no length of a slice agrees.
+            let expected = rows.saturating_mul(row);
+            if bytes.len() != expected {
+                return Err(Error::WeightBytes {
+                    rows,
+                    cols,
+                    format: format.name(),
+                    expected,
+                    got: bytes.len(),
+                });
+            }
         }
-        Self::pack(rows, cols, format, |r, out| {
-            encode_row(format, &bytes[r * row..(r + 1) * row], out);
+        let rows = parts.iter().map(|(rows, _)| rows).sum();
+        Self::pack(rows, cols, format, |mut r, out| {
+            for &(rows, bytes) in parts {
+                if r < rows {
+                    return encode_row(format, &bytes[r * row..(r + 1) * row], out);
+                }
+                r -= rows;
+            }
         })
     }
 

@@ -198,10 +198,13 @@ fn load_folder(
     if json.value("auto_map").is_some() {
         tracing::warn!(folder = %folder.display(), "`auto_map` of config.json is ignored: nothing in a model folder is run");
     }
-    let mut built = build(&mut checkpoint)?;
+    let (built, tokenizer) = rayon::join(
+        || build(&mut checkpoint),
+        || Tokenizer::from_file(&folder.join("tokenizer.json")),
+    );
+    let mut built = built?;
     checkpoint.weights.finish(built.ignorable)?;
-
-    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+    let tokenizer = tokenizer?;
     let files = TokenFiles::read(folder)?;
     if tokenizer.vocab_size() > built.limits.vocab {
         return Err(LoadError::Tokenizer {
@@ -279,7 +282,7 @@ fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architec
     let checkpoint = Checkpoint {
         kind: architecture.1,
         weights,
-        gguf: Some(meta),
+        gguf: Some(Arc::new(meta)),
         folder: None,
         max_len: options.max_len,
     };
@@ -288,16 +291,16 @@ fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architec
 
 fn load_gguf(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
     let (mut checkpoint, (architecture, _, build)) = open_gguf(path, options)?;
-    let meta = checkpoint.gguf.as_ref().expect("open_gguf gives it");
-    let (tokens, rows) = (gguf_tokens(meta)?, checkpoint.weights.rows(EMBEDDING)?);
+    let meta = Arc::clone(checkpoint.gguf.as_ref().expect("open_gguf gives it"));
+    let (tokens, rows) = (gguf_tokens(&meta)?, checkpoint.weights.rows(EMBEDDING)?);
     // Before a tokenizer is made of them: a head may have far more tokens than a model has.
     if tokens.len() != rows {
         let reason = format!("{} tokens for {rows} rows of the embedding", tokens.len());
         return Err(meta.error(TOKENS, reason));
     }
-    let tokenizer = Tokenizer::from_gguf(meta)?;
-    let chat = gguf_chat(meta, tokens)?;
-    let built = build(&mut checkpoint)?;
+    let chat = gguf_chat(&meta, tokens)?;
+    let (tokenizer, built) = rayon::join(|| Tokenizer::from_gguf(&meta), || build(&mut checkpoint));
+    let (tokenizer, built) = (tokenizer?, built?);
     checkpoint.weights.finish(built.ignorable)?;
     assemble(
         built,

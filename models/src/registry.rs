@@ -13,6 +13,7 @@ use crate::weights::Weights;
 use crate::{Head, Limits, LoadError, Model};
 use rayon::prelude::*;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What an architecture is for.
@@ -143,7 +144,7 @@ pub(crate) struct Checkpoint {
     /// What it is for.
     pub(crate) kind: Kind,
     /// Metadata, if it is a GGUF file.
-    pub(crate) gguf: Option<GgufMeta>,
+    pub(crate) gguf: Option<Arc<GgufMeta>>,
     /// The folder and its config.json, if it is a folder.
     pub(crate) folder: Option<(PathBuf, Json)>,
     pub(crate) weights: Weights,

@@ -250,6 +250,65 @@ impl Weights {
         Ok(packed)
     }
 
+    /// The matrices `parts` (name, rows) of `cols` columns, one above the other, if all are computed with one format and have one
+    /// order of columns; else each.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub(crate) fn stacked(
+        &self,
+        parts: &[(String, usize)],
+        cols: usize,
+    ) -> Result<Vec<PackedWeight>, LoadError> {
+        if let Some(whole) = self.packed_together(parts, cols)? {
+            return Ok(vec![whole]);
+        }
+        let matrix = |(name, rows): &(String, usize)| self.matrix(name, *rows, cols);
+        let each: Vec<_> = parts.iter().map(matrix).collect::<Result<_, _>>()?;
+        stack_alike(each).map_err(|e| self.tensor_error(&parts[0].0, e.to_string()))
+    }
+
+    /// [`Weights::stacked`] without a copy of each part: for those that the file stores as they are computed with.
+    fn packed_together(
+        &self,
+        parts: &[(String, usize)],
+        cols: usize,
+    ) -> Result<Option<PackedWeight>, LoadError> {
+        if self.scheme.is_some() || !matches!(self.contents, Contents::Own) {
+            return Ok(None);
+        }
+        let mut entries = Vec::with_capacity(parts.len());
+        let mut maps = Vec::with_capacity(parts.len());
+        let mut formats = Vec::with_capacity(parts.len());
+        for (name, rows) in parts {
+            let (name, entry) = self.entry(name, &[*rows, cols])?;
+            let format = self.wanted(name, &entry.stored)?;
+            if entry.stored != Stored::As(format) || formats.first().is_some_and(|f| *f != format) {
+                return Ok(None);
+            }
+            maps.push(self.files.map(entry.file, entry.range.clone())?);
+            entries.push(entry);
+            formats.push(format);
+        }
+        let Some(format) = formats.first() else {
+            return Ok(None);
+        };
+        let bytes = parts.iter().zip(&maps);
+        let bytes: Vec<_> = bytes.map(|((_, rows), map)| (*rows, &**map)).collect();
+        let whole = PackedWeight::from_parts(cols, *format, &bytes);
+        let whole = whole.map_err(|e| self.tensor_error(&parts[0].0, e.to_string()))?;
+        for (entry, (name, rows)) in entries.into_iter().zip(parts) {
+            let part = PackedWeight::hollow(*rows, cols, *format);
+            let part = part.map_err(|e| self.tensor_error(name, e.to_string()))?;
+            let used = Use {
+                values: rows * cols,
+                format: Some(format.name()),
+            };
+            self.account(entry, part.bytes(), used);
+        }
+        Ok(Some(whole))
+    }
+
     /// The matrices that the tensor `name` of shape `[count, rows, cols]` holds one after another (experts).
     ///
     /// # Errors
@@ -456,6 +515,16 @@ impl Weights {
             reason,
         }
     }
+}
+
+/// One weight of all of `each`, if they can be stacked; else they themselves.
+pub(crate) fn stack_alike(
+    each: Vec<PackedWeight>,
+) -> Result<Vec<PackedWeight>, koma_kernels::Error> {
+    if each.windows(2).all(|pair| pair[0].stacks_with(&pair[1])) {
+        return PackedWeight::stack(each).map(|whole| vec![whole]);
+    }
+    Ok(each)
 }
 
 /// Whether `name` is what `pattern` means; `*` may stand at its start, at its end, or both.

@@ -23,6 +23,20 @@ pub(crate) fn encode_row(format: Format, file: &[u8], units: &mut [u8]) {
         padding.fill(0);
         return;
     };
+    match format {
+        // Files have the unit's order.
+        Format::Q4_0 | Format::Q4_1 | Format::Iq4Nl => return units.copy_from_slice(file),
+        Format::Q8_0 => {
+            units.copy_from_slice(file);
+            for block in units.chunks_exact_mut(format.block_bytes()) {
+                for code in &mut block[2..] {
+                    *code ^= 0x80;
+                }
+            }
+            return;
+        }
+        _ => {}
+    }
     let mut parts = Parts {
         heads: [0; MAX_HEADS],
         subs: [[0; 2]; MAX_BLOCKS],
@@ -38,12 +52,17 @@ pub(crate) fn encode_row(format: Format, file: &[u8], units: &mut [u8]) {
 impl Parts {
     fn read(&mut self, format: Format, b: &[u8]) {
         match format {
-            Format::F32 | Format::Bf16 | Format::F16 | Format::Grouped(_) => {}
-            Format::Q8_0 => self.bytes(&b[..2], &b[2..]),
+            // No codes, or those of the file as they are.
+            Format::F32
+            | Format::Bf16
+            | Format::F16
+            | Format::Grouped(_)
+            | Format::Q8_0
+            | Format::Q4_0
+            | Format::Q4_1
+            | Format::Iq4Nl => {}
             // A float and 256 int8; the sums of 16 behind them follow from those.
             Format::Q8K => self.bytes(&b[..4], &b[4..260]),
-            Format::Q4_0 | Format::Iq4Nl => self.nibbles(&b[..2], &b[2..]),
-            Format::Q4_1 => self.nibbles(&b[..4], &b[4..]),
             Format::Mxfp4 => self.nibbles(&half_power(b[0]).to_le_bytes(), &b[1..]),
             Format::Q5_0 => self.fives(&b[..2], &b[2..]),
             Format::Q5_1 => self.fives(&b[..4], &b[4..]),

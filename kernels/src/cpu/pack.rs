@@ -15,6 +15,7 @@ use super::encode::decode_unit;
 use crate::memory::{Plain, Zeroed};
 use crate::{Error, Format};
 use rayon::prelude::*;
+use std::array;
 
 /// Output rows of a tile: the lanes of a vector.
 pub(crate) const TILE: usize = 16;
@@ -71,28 +72,65 @@ pub(crate) fn pack(
     format: Format,
     fetch: impl Fn(usize, &mut [u8]) + Sync,
 ) -> Result<Zeroed<Line>, Error> {
-    let unit = Unit::of(format);
+    let row_bytes = format.packed_bytes(cols);
     let pair_lines = pair_lines(format, cols);
     let mut lines = memory(pairs(rows) * pair_lines)?;
     lines
         .par_chunks_exact_mut(pair_lines)
         .enumerate()
         .for_each_init(
-            || vec![0; format.packed_bytes(cols)],
+            || vec![0; PAIR * row_bytes],
             |units, (pair, lines)| {
-                for row in pair * PAIR..rows.min((pair + 1) * PAIR) {
-                    fetch(row, units);
-                    let units = units.chunks_exact(unit.bytes());
-                    for (from, to) in units.zip(lines.chunks_exact_mut(unit_lines(unit))) {
-                        runs(unit, row % PAIR, |at, packed, n| {
-                            let to = &mut to[packed / 64].0[packed % 64..][..n];
-                            to.copy_from_slice(&from[at..at + n]);
-                        });
+                for (i, units) in units.chunks_exact_mut(row_bytes).enumerate() {
+                    match pair * PAIR + i {
+                        row if row < rows => fetch(row, units),
+                        _ => units.fill(0),
                     }
                 }
+                interleave(Unit::of(format), units, lines);
             },
         );
     Ok(lines)
+}
+
+/// Puts the units of 32 rows in the order of [`runs`], line after line.
+fn interleave(unit: Unit, units: &[u8], lines: &mut [Line]) {
+    let row = |i| &units[i * units.len() / PAIR..(i + 1) * units.len() / PAIR];
+    let tiles: [[&[u8]; TILE]; 2] = array::from_fn(|t| array::from_fn(|i| row(t * TILE + i)));
+    for (u, to) in lines.chunks_exact_mut(unit_lines(unit)).enumerate() {
+        let first = u * unit.bytes();
+        for (t, tile) in tiles.iter().enumerate() {
+            // 16 rows' `n` bytes at `at` of the unit; in no layout do they cross the end of a line.
+            let mut put = |at: usize, n: usize, packed: usize| {
+                let to = &mut to[packed / 64].0[packed % 64..][..TILE * n];
+                match n {
+                    1 => gather::<1>(tile, first + at, to),
+                    2 => gather::<2>(tile, first + at, to),
+                    _ => gather::<4>(tile, first + at, to),
+                }
+            };
+            for at in (0..unit.heads).step_by(unit.head) {
+                put(at, unit.head, at * PAIR + t * TILE * unit.head);
+            }
+            for block in 0..unit.blocks {
+                let start = unit.heads + block * unit.block();
+                for at in start..start + unit.subs {
+                    put(at, 1, at * PAIR + t * TILE);
+                }
+                let start = start + unit.subs;
+                for at in (0..unit.codes).step_by(4) {
+                    put(start + at, 4, start * PAIR + (t * unit.codes + at) * TILE);
+                }
+            }
+        }
+    }
+}
+
+/// The `N` bytes at `at` of each row.
+fn gather<const N: usize>(rows: &[&[u8]; TILE], at: usize, to: &mut [u8]) {
+    for (to, row) in to.chunks_exact_mut(N).zip(rows) {
+        to.copy_from_slice(&row[at..at + N]);
+    }
 }
 
 /// Lines of zeros.

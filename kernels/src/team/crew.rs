@@ -37,8 +37,10 @@ unsafe impl Send for BodyCell {}
 
 #[derive(Debug, Default)]
 pub(super) struct Crew {
-    /// How long a thread looks for work, or for the end of a region, before it sleeps.
-    spin: Duration,
+    /// Cores beside the caller's: as many workers are woken at most.
+    cores: usize,
+    /// Workers that have begun.
+    workers: AtomicUsize,
     /// Chunks that nobody has claimed: `next << 32 | end`, none where `next >= end`.
     open: Line<AtomicU64>,
     /// Chunks of this region that were claimed and have ended.
@@ -58,33 +60,30 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Spins until `ready`, for a while; says whether it is.
+fn spin(ready: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            spin_loop();
+        }
+        if start.elapsed() >= SPIN {
+            return false;
+        }
+    }
+}
+
 impl Crew {
-    /// The crew of a team of `threads`. Where that is more than there are cores, nobody spins.
+    /// The crew of a team of `threads`. Where that is more than there are cores, the others sleep: waking them would cost each
+    /// region more than they could do, and they would take turns with those that hold a part of it.
     pub(super) fn new(threads: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
-            spin: if threads <= cores {
-                SPIN
-            } else {
-                Duration::ZERO
-            },
+            cores: cores.min(threads).saturating_sub(1),
             ..Self::default()
-        }
-    }
-
-    /// Spins until `ready`, for a while; says whether it is.
-    fn spin(&self, ready: impl Fn() -> bool) -> bool {
-        let start = Instant::now();
-        loop {
-            for _ in 0..32 {
-                if ready() {
-                    return true;
-                }
-                spin_loop();
-            }
-            if start.elapsed() >= self.spin {
-                return false;
-            }
         }
     }
 
@@ -107,9 +106,13 @@ impl Crew {
         let first = chunks.start as u64 + 1;
         let open = first << 32 | chunks.end as u64;
         self.open.0.store(open, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
+        let asleep = self.sleepers.load(Ordering::SeqCst);
+        let awake = self.workers.load(Ordering::SeqCst).saturating_sub(asleep);
+        // One that is about to sleep looks once more after it is counted.
+        let missing = self.cores.min(chunks.len() - 1).saturating_sub(awake);
+        if missing > 0 {
             drop(lock(&self.sleep));
-            (1..chunks.len()).for_each(|_| self.wake.notify_one());
+            (0..missing).for_each(|_| self.wake.notify_one());
         }
         self.take_part(0, Some(chunks.start), turns);
         let upto = (self.open.0.load(Ordering::SeqCst) & 0xffff_ffff) as usize;
@@ -126,8 +129,9 @@ impl Crew {
             let open = self.open.0.load(Ordering::SeqCst);
             open >> 32 < open & 0xffff_ffff
         };
+        self.workers.fetch_add(1, Ordering::SeqCst);
         while !self.stopped.load(Ordering::SeqCst) {
-            if !self.spin(|| open() || self.stopped.load(Ordering::SeqCst)) {
+            if !spin(|| open() || self.stopped.load(Ordering::SeqCst)) {
                 let mut asleep = lock(&self.sleep);
                 self.sleepers.fetch_add(1, Ordering::SeqCst);
                 while !open() && !self.stopped.load(Ordering::SeqCst) {
@@ -206,7 +210,7 @@ impl Crew {
 
     fn wait_for(&self, claimed: u32) {
         let ready = || self.done.0.load(Ordering::SeqCst) == claimed;
-        if self.spin(ready) {
+        if spin(ready) {
             return;
         }
         let mut end = lock(&self.end);

@@ -30,21 +30,30 @@ struct Part {
 impl Linear {
     /// Reads and stacks the parts.
     pub(crate) fn load(weights: &Weights, from: &Parts<'_>) -> Result<Self, LoadError> {
-        let mut parts = Vec::with_capacity(from.outputs.len());
-        for (name, rows) in from.outputs {
-            let weight = weights.matrix(&format!("{name}.weight"), *rows, from.cols)?;
-            let bias = if from.bias {
-                Some(weights.vector(&format!("{name}.bias"), *rows)?)
-            } else {
-                None
-            };
-            parts.push((weight, bias));
+        let name = |(name, rows): &(String, usize)| (format!("{name}.weight"), *rows);
+        let names: Vec<_> = from.outputs.iter().map(name).collect();
+        let matrices = weights.stacked(&names, from.cols)?;
+        let bias = |(name, rows): &(String, usize)| weights.vector(&format!("{name}.bias"), *rows);
+        let biases = if from.bias {
+            Some(from.outputs.iter().map(bias).collect::<Result<_, _>>()?)
+        } else {
+            None
+        };
+        Ok(Self::new(matrices, biases))
+    }
+
+    /// `biases`: of the parts that the checkpoint keeps apart, whether they are stacked or not.
+    fn new(matrices: Vec<PackedWeight>, biases: Option<Vec<Vec<f32>>>) -> Self {
+        let stacked = matrices.len() == 1;
+        let biases = biases.map(|each| if stacked { vec![each.concat()] } else { each });
+        let mut biases = biases.into_iter().flatten();
+        let part = |weight| Part {
+            weight: Arc::new(weight),
+            bias: biases.next(),
+        };
+        Self {
+            parts: matrices.into_iter().map(part).collect(),
         }
-        Self::stack(parts).map_err(|e| LoadError::Tensor {
-            name: from.outputs[0].0.clone(),
-            path: weights.path().to_owned(),
-            reason: e.to_string(),
-        })
     }
 
     /// Reads one part.
@@ -69,24 +78,6 @@ impl Linear {
     pub(crate) fn shared(weight: Arc<PackedWeight>) -> Self {
         let part = Part { weight, bias: None };
         Self { parts: vec![part] }
-    }
-
-    fn stack(parts: Vec<(PackedWeight, Option<Vec<f32>>)>) -> Result<Self, koma_kernels::Error> {
-        let same = parts.windows(2).all(|p| p[0].0.stacks_with(&p[1].0));
-        let part = |weight, bias| Part {
-            weight: Arc::new(weight),
-            bias,
-        };
-        if !same {
-            let parts = parts.into_iter().map(|(w, b)| part(w, b)).collect();
-            return Ok(Self { parts });
-        }
-        let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let biases: Option<Vec<_>> = biases.into_iter().collect();
-        let weight = PackedWeight::stack(weights)?;
-        Ok(Self {
-            parts: vec![part(weight, biases.map(|b| b.concat()))],
-        })
     }
 
     /// `out = then(x W^T + b)`, as [`linear`]. `side` is used only by parts of different formats, which cannot be added
@@ -148,13 +139,19 @@ fn side_by_side(cx: &Cx, x: &Rows, parts: &[Part], then: Then, side: &mut Rows, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::stack_alike;
     use koma_kernels::{Class, Format, Isa, Team};
 
-    fn part(format: Format, rows: usize, seed: f32) -> (PackedWeight, Option<Vec<f32>>) {
+    fn part(format: Format, rows: usize, seed: f32) -> (PackedWeight, Vec<f32>) {
         let values: Vec<f32> = (0..rows * 4).map(|i| (i as f32 * seed).sin()).collect();
         let bias = (0..rows).map(|i| i as f32 * 0.1).collect();
         let weight = PackedWeight::from_f32(rows, 4, format, &values).unwrap();
-        (weight, Some(bias))
+        (weight, bias)
+    }
+
+    fn stack(parts: Vec<(PackedWeight, Vec<f32>)>) -> Linear {
+        let (matrices, biases) = parts.into_iter().unzip();
+        Linear::new(stack_alike(matrices).unwrap(), Some(biases))
     }
 
     /// Parts of one format are stacked, parts of two are not, and both give what the parts give one by one.
@@ -166,7 +163,7 @@ mod tests {
         for (second, stacked) in [(Format::F32, 1), (Format::Bf16, 2)] {
             for then in [Then::Store, Then::Relu, Then::SiluMul, Then::GeluErfMul] {
                 let parts = || vec![part(Format::F32, 3, 0.7), part(second, 3, 0.3)];
-                let linear = Linear::stack(parts()).unwrap();
+                let linear = stack(parts());
                 assert_eq!(linear.parts.len(), stacked, "{second:?}");
                 let mut out = Rows::new();
                 linear.forward(&cx, &x, then, &mut side, &mut out);
@@ -174,13 +171,7 @@ mod tests {
                     .into_iter()
                     .map(|p| {
                         let mut out = Rows::new();
-                        Linear::stack(vec![p]).unwrap().forward(
-                            &cx,
-                            &x,
-                            Then::Store,
-                            &mut side,
-                            &mut out,
-                        );
+                        stack(vec![p]).forward(&cx, &x, Then::Store, &mut side, &mut out);
                         out
                     })
                     .collect();
