@@ -188,12 +188,15 @@ impl Cx {
         self.team.run_indexed(self.class, chunks, body);
     }
 
-    /// Runs `body` on ranges that make up `0..rows`, `cost` simple operations a row; too few for the team run here.
+    /// Runs `body` on ranges that make up `0..rows`, `cost` simple operations a row; too few for the team run here. All threads
+    /// get about as many.
     pub(crate) fn run_rows(&self, rows: usize, cost: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
-        let step = (Self::CHUNK / cost.max(1)).max(1);
-        if rows <= step {
+        let most = (Self::CHUNK / cost.max(1)).max(1);
+        if rows <= most {
             body(0..rows);
         } else {
+            let chunks = rows.div_ceil(most).next_multiple_of(self.team.threads());
+            let step = rows.div_ceil(chunks);
             self.run(rows.div_ceil(step), &|chunk| {
                 body(chunk * step..rows.min((chunk + 1) * step));
             });

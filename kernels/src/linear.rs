@@ -5,7 +5,8 @@ use crate::cpu::isa::dispatch;
 use crate::cpu::quantize::{self, Activations};
 use crate::cpu::shared::Shared;
 use crate::cx::{Scratch, reserve};
-use crate::{Cx, Op, PackedWeight, Rows};
+use crate::grouped::Code;
+use crate::{Cx, Format, Op, PackedWeight, Rows};
 use std::slice::from_ref;
 
 /// What happens to a product before it is stored.
@@ -168,8 +169,14 @@ fn trace(ops: &mut Vec<Op>, (rows, weights): (usize, &[PackedWeight]), then: The
     }
 }
 
-/// Rows of activations that are made at a time: a multiple of every path's group of rows.
-const STEP: usize = 12;
+/// Rows of activations in `format` that are made at a time: whole groups of rows, where a format has them on some path.
+fn step(format: Format) -> usize {
+    match format {
+        Format::F32 | Format::F16 | Format::Bf16 => 12,
+        Format::Grouped(groups) if groups.code == Code::Fp8 => 12,
+        _ => 4,
+    }
+}
 
 /// Rows that go through one weight, and their share of the regions that all groups have together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -182,7 +189,7 @@ pub(crate) struct Group {
     /// Where the activations begin, and how many dwords they take.
     acts: usize,
     dwords: usize,
-    /// Number of the first [`STEP`] of activations.
+    /// Number of the first [`step`] of activations.
     first_step: usize,
     /// Number of the first chunk of the product, and how it is cut.
     first_chunk: usize,
@@ -209,7 +216,7 @@ fn fill(groups: &mut Vec<Group>, starts: &[usize], weights: &[PackedWeight]) -> 
             ..Group::default()
         });
         acts += dwords;
-        first_step += rows.div_ceil(STEP);
+        first_step += rows.div_ceil(step(weights[weight].format()));
     }
     acts
 }
@@ -245,23 +252,26 @@ fn gather(cx: &Cx, x: &Rows, (starts, weights): (&[usize], &[PackedWeight]), to:
 fn activations(cx: &Cx, x: &[f32], weights: &[PackedWeight], groups: &[Group], acts: &mut [u32]) {
     let cols = weights[0].cols();
     let to = Shared::new(acts);
-    let all = groups.iter().map(|g| g.rows.div_ceil(STEP)).sum();
-    cx.run_rows(all, STEP * 2 * cols, &|steps| {
-        let mut step = steps.start;
-        while step < steps.end {
-            let group = group_of(groups, step, |g| g.first_step);
+    let height = |g: &Group| step(weights[g.weight].format());
+    let all = groups.iter().map(|g| g.rows.div_ceil(height(g))).sum();
+    let most = groups.iter().map(height).max().unwrap_or(1);
+    cx.run_rows(all, most * 2 * cols, &|steps| {
+        let mut at = steps.start;
+        while at < steps.end {
+            let group = group_of(groups, at, |g| g.first_step);
             let Group { start, rows, .. } = *group;
-            let end = rows.div_ceil(STEP).min(steps.end - group.first_step);
+            let height = height(group);
+            let end = rows.div_ceil(height).min(steps.end - group.first_step);
             let kernel = Activations {
                 format: weights[group.weight].format(),
                 x: &x[start * cols..(start + rows) * cols],
                 cols,
                 all: rows,
-                rows: (step - group.first_step) * STEP..rows.min(end * STEP),
+                rows: (at - group.first_step) * height..rows.min(end * height),
                 to: &to.slice(group.acts..group.acts + group.dwords),
             };
             dispatch(cx.isa(), kernel);
-            step = group.first_step + end;
+            at = group.first_step + end;
         }
     });
 }

@@ -35,18 +35,22 @@ pub(crate) struct Product<'a> {
     pub(crate) width: usize,
 }
 
-/// How a product is cut: chunks of `rows` rows and `pairs` pairs.
+/// How a product is cut: chunks of `rows` rows, and of `large` pairs first and `small` ones afterwards. A thread that begins
+/// late, or is slower, leaves small ones to the others, so that all end at about the same time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cut {
     rows: usize,
-    pairs: usize,
     row_chunks: usize,
-    pair_chunks: usize,
+    large: usize,
+    larges: usize,
+    small: usize,
+    smalls: usize,
 }
 
 impl Cut {
-    /// Chunks of about 50 us, fewer than four a thread only where they would be shorter than 1.5 us. `width`: as in
-    /// [`Product`].
+    /// Chunks of at most about 50 us. Where arithmetic takes the time, half of the pairs in chunks of half a thread's share, the
+    /// other half in ones an eighth as large, but of 1 us or more; where memory does, about four a thread, of 1.5 us or more.
+    /// `width`: as in [`Product`].
     pub(crate) fn new(
         weight: &PackedWeight,
         (all, width): (usize, usize),
@@ -67,31 +71,46 @@ impl Cut {
             all,
             (50_000 / row_cost).clamp(ROWS, 4 * ROWS),
         );
-        let cost = (row_cost * rows.min(all)).max(read).max(1);
-        let row_chunks = all.div_ceil(rows);
-        let enough = (pairs * row_chunks).div_ceil(4 * threads);
-        let shortest = 1_500usize.div_ceil(cost);
-        let pairs_each = enough.max(shortest).min(50_000 / cost).max(1);
+        let (compute, row_chunks) = (row_cost * rows.min(all), all.div_ceil(rows));
+        let cost = compute.max(read).max(1);
+        let most = (50_000 / cost).max(1);
+        let share = (pairs * row_chunks).div_ceil(4 * threads);
+        let (large, small) = if read > compute {
+            // What the start of a chunk waits for memory makes small ones dear.
+            let each = share.max(1_500usize.div_ceil(cost)).min(most);
+            (each, each)
+        } else {
+            let large = (2 * share).clamp(1, most);
+            let small = (large / 8).max(1_000usize.div_ceil(cost));
+            (large, small.min(large))
+        };
+        let larges = pairs / 2 / large;
         Self {
             rows,
-            pairs: pairs_each,
             row_chunks,
-            pair_chunks: pairs.div_ceil(pairs_each),
+            large,
+            larges,
+            small,
+            smalls: (pairs - larges * large).div_ceil(small),
         }
     }
 
     pub(crate) fn chunks(&self) -> usize {
-        self.row_chunks * self.pair_chunks
+        self.row_chunks * (self.larges + self.smalls)
     }
 
     /// Part number `chunk`: those of the same weights follow each other.
     pub(crate) fn part<'a>(&self, product: &'a Product<'a>, chunk: usize) -> Part<'a> {
-        let (pair, row) = (chunk / self.row_chunks, chunk % self.row_chunks);
+        let (number, row) = (chunk / self.row_chunks, chunk % self.row_chunks);
         let pairs = product.width.div_ceil(PAIR);
+        let (start, len) = match number.checked_sub(self.larges) {
+            None => (number * self.large, self.large),
+            Some(number) => (self.larges * self.large + number * self.small, self.small),
+        };
         Part {
             product,
             rows: row * self.rows..product.rows.min((row + 1) * self.rows),
-            pairs: pair * self.pairs..pairs.min((pair + 1) * self.pairs),
+            pairs: start..pairs.min(start + len),
         }
     }
 }
@@ -119,24 +138,23 @@ impl Kernel for Part<'_> {
     unsafe fn run<S: Simd>(self) {
         let p = self.product;
         // `Product` is made only where the upper half begins with a pair.
-        let up = p.epilogue.then.is_gated().then_some(p.width / PAIR);
+        let gated = p.epilogue.then.is_gated();
+        let up = if gated { p.width / PAIR } else { 0 };
         let each = even(p.weight.format(), self.rows.len(), ROWS);
-        let mut sums = [[const { MaybeUninit::<Pair<S>>::uninit() }; ROWS]; 2];
-        let [sums, ups] = &mut sums;
+        let mut all = [[const { MaybeUninit::<Pair<S>>::uninit() }; ROWS]; 2];
         for pair in self.pairs.clone() {
             for row in self.rows.clone().step_by(each) {
                 let rows = row..self.rows.end.min(row + each);
-                // SAFETY: as the caller promises, see `isa`.
-                unsafe {
-                    let sums = multiply::<S>(p, pair, rows.clone(), sums);
-                    let ups = match up {
-                        Some(up) => multiply::<S>(p, pair + up, rows.clone(), ups),
-                        None => &mut [],
-                    };
-                    for half in 0..2 {
-                        let col = pair * PAIR + half * TILE;
-                        finish::<S>(p, col, rows.clone(), (sums, ups));
-                    }
+                let mut both: [&[Pair<S>]; 2] = [&[]; 2];
+                // One place from where the inner loops are called, as each is made anew for every one.
+                for (side, sums) in all.iter_mut().take(1 + usize::from(gated)).enumerate() {
+                    // SAFETY: as the caller promises, see `isa`.
+                    both[side] = unsafe { multiply::<S>(p, pair + side * up, rows.clone(), sums) };
+                }
+                for half in 0..2 {
+                    let col = pair * PAIR + half * TILE;
+                    // SAFETY: as the caller promises, see `isa`.
+                    unsafe { finish::<S>(p, col, rows.clone(), both.into()) };
                 }
             }
         }
