@@ -10,7 +10,7 @@ use super::pack::{PAIR, TILE};
 use super::quantize::block_dwords;
 use crate::Format;
 
-/// How far ahead of a few rows the weights are asked for, bytes.
+/// How far ahead the weights are asked for, bytes.
 const AHEAD: usize = 8192;
 
 /// A value of each of the 32 outputs of a pair.
@@ -35,21 +35,16 @@ pub(crate) unsafe fn blocks<S: Simd, const F: u8>(
     sums: &mut [Pair<S>],
 ) {
     let codes = const { Of::<F>::CODES };
-    let few = sums.len() <= 4;
     for _ in 0..blocks / codes.blocks {
         // SAFETY: as the caller promises, see `isa`; a unit of the pair is at `w`, its blocks of the activations at `a`.
         unsafe {
             let heads = heads::<S>(codes, w);
             let head_bytes = codes.head.bytes() * codes.heads() * PAIR;
-            if few {
-                fetch::<S>(w, head_bytes);
-            }
+            fetch::<S>(w, head_bytes);
             w = w.add(head_bytes);
             for _ in 0..codes.blocks {
                 let (subs, tile) = (codes.sub_bytes() * PAIR, 4 * codes.bits * TILE);
-                if few {
-                    fetch::<S>(w, subs + 2 * tile);
-                }
+                fetch::<S>(w, subs + 2 * tile);
                 let (scales, minimums) = scales::<S>(codes, heads, w);
                 w = w.add(subs);
                 let weights = [load::<S>(codes, w), load::<S>(codes, w.add(tile))];

@@ -28,7 +28,7 @@ use std::ops::Range;
 
 /// Columns after which the sums of FP8 codes are scaled and added to the total.
 const SEGMENT: usize = 256;
-/// How far ahead of a few rows the weights are asked for, bytes.
+/// How far ahead the weights are asked for, bytes.
 const AHEAD: usize = 8192;
 /// What an e4m3 is divided by when its bits are read as an f16's ([`Simd::load_e4m3`]).
 const E4M3: f32 = 256.0;
@@ -326,10 +326,8 @@ unsafe fn integers<S: Simd, const FOUR: bool, const ZEROS: bool>(
             };
             let mut w = head.add(layout.head * 64);
             for _ in 0..range.len().div_ceil(BLOCK) {
-                if sums.len() <= 4 {
-                    for line in 0..layout.block {
-                        S::prefetch(w.wrapping_add(AHEAD + 64 * line));
-                    }
+                for line in 0..layout.block {
+                    S::prefetch(w.wrapping_add(AHEAD + 64 * line));
                 }
                 let (w0, w1) = (load::<S, FOUR>(w), load::<S, FOUR>(w.add(tile)));
                 let mut a = a.add(block * stride);

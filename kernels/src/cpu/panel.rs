@@ -3,6 +3,8 @@
 use super::isa::Simd;
 use crate::Format;
 
+/// How far ahead the weights are asked for, bytes.
+const AHEAD: usize = 8192;
 /// Steps over K after which a panel's sums are added to the total: a shorter chain loses less.
 const SEGMENT: usize = 256;
 
@@ -67,6 +69,9 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
             let mut c = [[S::splat(0.0); 2]; R];
             for step in first..end {
                 let (w, a) = (w.add(step * stride), a.add(step * R));
+                for line in (0..stride).step_by(64) {
+                    S::prefetch(w.wrapping_add(AHEAD + line));
+                }
                 if F == BF16 {
                     for (r, c) in c.iter_mut().enumerate() {
                         c[0] = S::dot2_bf16(c[0], w, *a.add(r));
