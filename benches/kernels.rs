@@ -237,6 +237,7 @@ fn causal(layout: HeadLayout, cap: Option<f32>) -> AttnSpec {
         causal: true,
         window: None,
         cap,
+        halves: false,
     }
 }
 

@@ -341,6 +341,7 @@ fn encoders_have_the_same_bits_in_any_batch() {
     ] {
         check_encoder(Checkpoint(case, Dtype::F32));
         check_encoder(Checkpoint(case, Dtype::Bf16));
+        check_encoder(Checkpoint(case, Dtype::Int8));
     }
     check_encoder(Checkpoint("quant_bert_int8", Dtype::Auto));
     check_encoder(Checkpoint("quant_bert_fp8", Dtype::Auto));

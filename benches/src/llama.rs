@@ -186,6 +186,7 @@ impl Llama {
             causal: true,
             window: None,
             cap: None,
+            halves: false,
         };
         for (i, layer) in self.layers.iter().enumerate() {
             rms_norm(cx, x, &self.norm, 1e-5, normed);

@@ -66,6 +66,9 @@ pub struct AttnSpec {
     pub window: Option<usize>,
     /// Scaled products are bent to `cap * tanh(product / cap)`, so that none is beyond the cap (Gemma 2, arXiv:2408.00118).
     pub cap: Option<f32>,
+    /// Whether [`varlen`] may round queries, keys, values and exponentials to bf16, where that is faster. ([`paged`] multiplies
+    /// what its cache has.)
+    pub halves: bool,
 }
 
 /// Block tables of the requests of a step, one after another.
@@ -234,7 +237,11 @@ fn cut<'a>(
         let sequence = sequence(i);
         let share = Share {
             end: 0,
-            rows: cpu::task_rows(layout, sequence.len),
+            rows: cpu::task_rows(
+                layout,
+                sequence.len,
+                matches!(sequence.context, Context::Packed { .. }),
+            ),
             splits: usize::MAX,
             states: None,
         };

@@ -16,6 +16,7 @@ pub(crate) mod encode;
 pub(crate) mod experts;
 pub(crate) mod gemm;
 pub(crate) mod grouped;
+pub(crate) mod int8;
 pub(crate) mod isa;
 pub(crate) mod kv;
 pub(crate) mod norm;

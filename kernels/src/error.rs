@@ -27,6 +27,14 @@ pub enum Error {
         /// Name of the format.
         format: &'static str,
     },
+    /// A row of INT8 whose sums might not fit 32 bits.
+    #[error("a row of {cols} values is too long for INT8, at most {most} are supported")]
+    LongRow {
+        /// Input columns.
+        cols: usize,
+        /// The most there may be.
+        most: usize,
+    },
     /// A grouped format needs groups of whole blocks.
     #[error(
         "groups of {group} of {cols} columns are not supported, only multiples of 32 and whole rows"

@@ -4,6 +4,7 @@
 //! read in `cpu/encode.rs`, its values one by one in `reference.rs`. Kernels follow from the table in `cpu/codes.rs`.
 
 use crate::cpu::codes::Unit;
+use crate::cpu::int8;
 use crate::grouped::Groups;
 
 /// How the values of a weight are stored. Block formats are GGML's: integer codes of some bits; 16 or 32 of them share a
@@ -43,6 +44,9 @@ pub enum Format {
     Iq4Nl,
     /// 32 values of 4 bits (e2m1) and a power of two (e8m0): OCP's MX format.
     Mxfp4,
+    /// An int8 for each value and an f32 scale for each row; made of f32, not by files. Each row of activations is rounded to 254
+    /// steps between its least and its largest value (or 0), and sums are exact until they are scaled.
+    Int8,
     /// Codes that share a scale by the group of columns; files keep codes and scales apart.
     Grouped(Groups),
 }
@@ -88,7 +92,7 @@ impl Format {
             Self::Iq4Nl => 14,
             Self::Mxfp4 => 15,
             // In none of the places of the table.
-            Self::Grouped(_) => u8::MAX,
+            Self::Int8 | Self::Grouped(_) => u8::MAX,
         }
     }
 
@@ -111,6 +115,7 @@ impl Format {
             Self::Q8K => ("Q8_K", 256, 292),
             Self::Iq4Nl => ("IQ4_NL", 32, 18),
             Self::Mxfp4 => ("MXFP4", 32, 17),
+            Self::Int8 => ("INT8", 1, 0),
             Self::Grouped(groups) => (groups.name(), 1, 0),
         }
     }
@@ -120,12 +125,12 @@ impl Format {
         self.facts().0
     }
 
-    /// Values in one block (1 for plain and grouped formats).
+    /// Values in one block (1 for plain formats, INT8 and grouped formats).
     pub const fn block_len(self) -> usize {
         self.facts().1
     }
 
-    /// Bytes of one block as files store it (0 for grouped formats, whose rows no file holds).
+    /// Bytes of one block as files store it (0 for INT8 and grouped formats, whose rows no file holds).
     pub const fn block_bytes(self) -> usize {
         self.facts().2
     }
@@ -134,6 +139,9 @@ impl Format {
     pub const fn packed_bytes(self, cols: usize) -> usize {
         if let Self::Grouped(groups) = self {
             return groups.packed_bytes(cols);
+        }
+        if let Self::Int8 = self {
+            return int8::packed_bytes(cols);
         }
         let unit = Unit::of(self);
         cols.div_ceil(unit.cols).saturating_mul(unit.bytes())

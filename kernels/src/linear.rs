@@ -172,7 +172,7 @@ fn trace(ops: &mut Vec<Op>, (rows, weights): (usize, &[PackedWeight]), then: The
 /// Rows of activations in `format` that are made at a time: whole groups of rows, where a format has them on some path.
 fn step(format: Format) -> usize {
     match format {
-        Format::F32 | Format::F16 | Format::Bf16 => 12,
+        Format::F32 | Format::F16 | Format::Bf16 | Format::Int8 => 12,
         Format::Grouped(groups) if groups.code == Code::Fp8 => 12,
         _ => 4,
     }

@@ -32,7 +32,7 @@ pub fn grouped(code: Code, bits: u8, scale: f32, zero: i16) -> f32 {
 }
 
 /// The activations that a product with a weight in `format` sees: as they are, rounded to bf16, or rounded to 127 steps of
-/// the largest of each 32.
+/// the largest of each 32 (INT8: to 254 steps from the least to the largest of a row).
 pub fn round_activations(format: Format, x: &[f32]) -> Vec<f64> {
     match format {
         Format::F32
@@ -41,6 +41,7 @@ pub fn round_activations(format: Format, x: &[f32]) -> Vec<f64> {
             code: Code::Fp8, ..
         }) => x.iter().copied().map(f64::from).collect(),
         Format::Bf16 => x.iter().map(|v| bf16::from_f32(*v).to_f64()).collect(),
+        Format::Int8 => round_row(x),
         _ => x
             .chunks(32)
             .flat_map(|block| {
@@ -53,6 +54,24 @@ pub fn round_activations(format: Format, x: &[f32]) -> Vec<f64> {
             })
             .collect(),
     }
+}
+
+/// Each value as a whole number of steps from the row's zero, itself a whole number of them from the least. Factor and zero are in
+/// f32, as the rounding depends on them.
+fn round_row(x: &[f32]) -> Vec<f64> {
+    let least = x.iter().fold(0.0, |m: f32, v| m.min(*v));
+    let most = x.iter().fold(0.0, |m: f32, v| m.max(*v));
+    let scale = most / 254.0 - least / 254.0;
+    if scale == 0.0 {
+        return vec![0.0; x.len()];
+    }
+    let factor = 1.0 / scale;
+    let zero = (-127.0 - least * factor).round_ties_even();
+    let value = |v: &f32| {
+        let code = (v * factor + zero).round_ties_even().clamp(-127.0, 127.0);
+        f64::from(code - zero) * f64::from(scale)
+    };
+    x.iter().map(value).collect()
 }
 
 /// As [`crate::linear`].

@@ -123,7 +123,7 @@ impl Team {
     }
 
     /// Runs `body(chunk)` for each chunk of `0..chunks`; returns when all are done. Called from any thread, never from
-    /// inside a region.
+    /// inside a region. Threads beyond the cores sleep, so a chunk must not wait for another one.
     ///
     /// # Panics
     /// With the first panic of a body, after all chunks that had begun have ended (the others do not run); if called

@@ -4,6 +4,7 @@ mod attention;
 mod cache;
 mod experts;
 mod grouped;
+mod int8;
 mod linear;
 mod rows;
 mod stand_in;
@@ -78,6 +79,10 @@ impl Random {
     fn weight(&mut self, rows: usize, cols: usize, format: Format) -> PackedWeight {
         if let Format::Grouped(groups) = format {
             return self.codes(rows, cols, groups).pack();
+        }
+        if format == Format::Int8 {
+            let values = self.values(rows * cols);
+            return PackedWeight::from_f32(rows, cols, format, &values).expect("a weight");
         }
         let bytes = self.bytes(rows, cols, format);
         PackedWeight::from_bytes(rows, cols, format, &bytes).expect("a weight")

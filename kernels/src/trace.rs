@@ -63,7 +63,7 @@ impl Op {
                 ..
             } => match format {
                 // No file holds rows of these: what is read is what is packed.
-                Format::Grouped(_) => (outputs * format.packed_bytes(*cols)) as f64,
+                Format::Int8 | Format::Grouped(_) => (outputs * format.packed_bytes(*cols)) as f64,
                 _ => (outputs * (cols / format.block_len()) * format.block_bytes()) as f64,
             },
             Self::Attention { spec, lens, cache } => {
@@ -210,6 +210,7 @@ mod tests {
                 causal,
                 window,
                 cap: None,
+                halves: false,
             };
             let op = Op::Attention {
                 spec,
@@ -238,6 +239,7 @@ mod tests {
             causal: false,
             window: None,
             cap: None,
+            halves: false,
         };
         let mut out = Rows::new();
         varlen(&cx, &qkv, &[0, 2, 5], &spec, &mut out);

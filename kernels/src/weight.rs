@@ -2,6 +2,7 @@
 
 use crate::cpu::encode::encode_row;
 use crate::cpu::grouped;
+use crate::cpu::int8;
 use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
 use crate::grouped::GroupedRow;
@@ -47,19 +48,13 @@ impl PackedWeight {
         format: Format,
         parts: &[(usize, &[u8])],
     ) -> Result<Self, Error> {
-        if let Format::Grouped(_) = format {
+        if let Format::Int8 | Format::Grouped(_) = format {
             return Err(Error::Stack(format!(
                 "{} is not made from the bytes of a file",
                 format.name()
             )));
         }
-        if cols == 0 || !cols.is_multiple_of(format.block_len()) {
-            return Err(Error::BlockLength {
-                cols,
-                block: format.block_len(),
-                format: format.name(),
-            });
-        }
+        check_cols(cols, format)?;
         let row = cols / format.block_len() * format.block_bytes();
         for &(rows, bytes) in parts {
             // Saturated, no length of a slice agrees.
@@ -89,15 +84,9 @@ impl PackedWeight {
     /// read. It can be stacked; a product with it panics.
     ///
     /// # Errors
-    /// [`Error::BlockLength`] if the columns are no whole blocks.
+    /// [`Error::BlockLength`] if the columns are no whole blocks, [`Error::LongRow`] if INT8 has too many.
     pub fn hollow(rows: usize, cols: usize, format: Format) -> Result<Self, Error> {
-        if cols == 0 || !cols.is_multiple_of(format.block_len()) {
-            return Err(Error::BlockLength {
-                cols,
-                block: format.block_len(),
-                format: format.name(),
-            });
-        }
+        check_cols(cols, format)?;
         Ok(Self::from_lines((rows, cols), format, Zeroed::default()))
     }
 
@@ -157,29 +146,25 @@ impl PackedWeight {
         (self.cols, self.format) == (other.cols, other.format) && self.order == other.order
     }
 
-    /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] or [`Format::F16`] (nearest even).
+    /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] or [`Format::F16`] (nearest even), or to
+    /// [`Format::Int8`], 127 steps to the largest of a row.
     ///
     /// # Errors
-    /// As [`PackedWeight::from_bytes`]; a block format is refused, since quantizing is not this crate's business.
+    /// As [`PackedWeight::from_bytes`]; a block format is refused, as are rows of INT8 that are too long for exact sums.
     pub fn from_f32(
         rows: usize,
         cols: usize,
         format: Format,
         values: &[f32],
     ) -> Result<Self, Error> {
-        if !matches!(format, Format::F32 | Format::Bf16 | Format::F16) {
+        let plain = matches!(format, Format::F32 | Format::Bf16 | Format::F16);
+        if !plain && format != Format::Int8 {
             return Err(Error::Stack(format!(
                 "{} cannot be made from f32",
                 format.name()
             )));
         }
-        if cols == 0 {
-            return Err(Error::BlockLength {
-                cols,
-                block: 1,
-                format: format.name(),
-            });
-        }
+        check_cols(cols, format)?;
         if rows.checked_mul(cols) != Some(values.len()) {
             return Err(Error::WeightBytes {
                 rows,
@@ -190,6 +175,12 @@ impl PackedWeight {
                     .saturating_mul(format.block_bytes()),
                 got: values.len() * format.block_bytes(),
             });
+        }
+        if format == Format::Int8 {
+            let each =
+                |r: usize, codes: &mut [i8]| int8::round(&values[r * cols..(r + 1) * cols], codes);
+            let lines = int8::pack((rows, cols), each)?;
+            return Ok(Self::from_lines((rows, cols), format, lines));
         }
         Self::pack(rows, cols, format, |r, out| {
             let row = &values[r * cols..(r + 1) * cols];
@@ -268,6 +259,13 @@ impl PackedWeight {
             };
             let lines = grouped::pack((rows, cols), groups, fetch)?;
             Self::from_lines((rows, cols), format, lines)
+        } else if format == Format::Int8 {
+            let fetch = |r: usize, codes: &mut [i8]| {
+                let (part, row) = owners[r];
+                int8::unpack(&parts[part].lines, row, codes)
+            };
+            let lines = int8::pack((rows, cols), fetch)?;
+            Self::from_lines((rows, cols), format, lines)
         } else {
             Self::pack(rows, cols, format, |r, out| {
                 let (part, row) = owners[r];
@@ -312,6 +310,7 @@ impl PackedWeight {
         assert_eq!(out.len(), self.cols, "dequantize_row: length");
         match self.format {
             Format::Grouped(groups) => grouped::dequantize_row(&self.lines, groups, row, out),
+            Format::Int8 => int8::dequantize_row(&self.lines, row, out),
             format => pack::dequantize_row(&self.lines, row, format, out),
         }
         if let Some(order) = self.order() {
@@ -321,6 +320,24 @@ impl PackedWeight {
             }
         }
     }
+}
+
+/// Whether a row of a weight in `format` can have `cols` columns.
+fn check_cols(cols: usize, format: Format) -> Result<(), Error> {
+    let block = format.block_len();
+    if cols == 0 || !cols.is_multiple_of(block) {
+        let format = format.name();
+        return Err(Error::BlockLength {
+            cols,
+            block,
+            format,
+        });
+    }
+    if format == Format::Int8 && cols > int8::MOST_COLS {
+        let most = int8::MOST_COLS;
+        return Err(Error::LongRow { cols, most });
+    }
+    Ok(())
 }
 
 /// Looks up rows of a weight: `out` becomes `[ids.len(), weight.cols()]`.

@@ -7,6 +7,7 @@ use koma_kernels::{
     varlen, write_kv,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
@@ -84,7 +85,10 @@ impl Experts {
 
 #[test]
 fn a_step_seen_before_allocates_nothing() {
-    let cx = Cx::new(Arc::new(Team::new(3)), Class::Throughput, Isa::detect());
+    // A team wakes no more threads than there are cores, and below all of them must meet.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let team = Arc::new(Team::new(cores.min(3)));
+    let cx = Cx::new(team, Class::Throughput, Isa::detect());
     let width = LAYOUT.qkv_width();
     let formats = [
         Format::F32,
@@ -111,6 +115,7 @@ fn a_step_seen_before_allocates_nothing() {
         causal: true,
         window: None,
         cap: None,
+        halves: false,
     };
     let table = RopeTable {
         inv_freq: vec![0.1; 12],

@@ -8,7 +8,7 @@ use crate::registry::{self, Architecture, Built, Checkpoint, Kind};
 use crate::source::{self, Found};
 use crate::weights::{Contents, Scheme, Weights};
 use crate::{
-    Blueprint, ChatAssets, Device, Identity, LoadError, LoadOptions, Loaded, Model, Outline,
+    Blueprint, ChatAssets, Device, Dtype, Identity, LoadError, LoadOptions, Loaded, Model, Outline,
     Source, Tensors, Tokenizer,
 };
 use koma_kernels::{Format, StandIns};
@@ -169,6 +169,7 @@ fn open_folder(
         ));
     };
     let architecture = registry::find(name)?;
+    check_int8(folder, architecture.1, options)?;
     if architecture.1 == Kind::Decoder {
         // An embedder that was made of a model which generates: its text would be nonsense.
         modules::only_transformer(folder)?;
@@ -183,6 +184,18 @@ fn open_folder(
     checkpoint.weights.named(named_dtype(&json)?);
     checkpoint.weights.quantized_by(Scheme::read(&json)?);
     Ok((checkpoint, architecture))
+}
+
+/// Refuses [`Dtype::Int8`] for what generates.
+fn check_int8(path: &Path, kind: Kind, options: &LoadOptions) -> Result<(), LoadError> {
+    if kind != Kind::Decoder || options.dtype != Dtype::Int8 {
+        return Ok(());
+    }
+    let reason = "is a model that generates, and dtype int8 is for encoders (classifiers, rerankers, embedders); use a GGUF file in Q8_0 or Q4_0, a quantized checkpoint (GPTQ, AWQ, compressed-tensors), or dtype bf16";
+    Err(LoadError::File {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    })
 }
 
 /// Builds what [`open_folder`] opened.
@@ -279,6 +292,7 @@ fn check_segments(tokenizer: &Tokenizer, segments: usize) -> Result<(), String> 
 fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architecture), LoadError> {
     let (meta, weights) = Weights::gguf(path, options)?;
     let architecture = registry::find_gguf(&meta)?;
+    check_int8(path, architecture.1, options)?;
     let checkpoint = Checkpoint {
         kind: architecture.1,
         weights,

@@ -44,6 +44,10 @@ pub enum Dtype {
     F32,
     /// Weights in bf16.
     Bf16,
+    /// Of an encoder, the products between its tokens in int8 ([`koma_kernels::Format::Int8`]: a scale for each row of a weight, made when it is
+    /// loaded, and one for each token's activations); tables, and what comes after pooling, in bf16. Quantized weights stay as they
+    /// are stored. A decoder refuses it.
+    Int8,
 }
 
 /// What is being done before a model is there.

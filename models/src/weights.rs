@@ -68,6 +68,14 @@ struct Use {
     format: Option<&'static str>,
 }
 
+/// How far the precision of a matrix may go down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Precision {
+    Any,
+    /// No int8.
+    Fine,
+}
+
 /// The names under which a file may hold the tensor that an architecture calls by its own name, the likeliest first.
 pub(crate) type Spellings = fn(&str) -> Vec<String>;
 
@@ -236,12 +244,34 @@ impl Weights {
         rows: usize,
         cols: usize,
     ) -> Result<PackedWeight, LoadError> {
+        self.read(name, (rows, cols), Precision::Any)
+    }
+
+    /// As [`Weights::matrix`], but not in int8: for tables, and for products of which a request has only one row.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub(crate) fn fine(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<PackedWeight, LoadError> {
+        self.read(name, (rows, cols), Precision::Fine)
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        (rows, cols): (usize, usize),
+        precision: Precision,
+    ) -> Result<PackedWeight, LoadError> {
         if let Some(packed) = self.quantized(name, (rows, cols))? {
             return Ok(packed);
         }
         let (name, entry) = self.entry(name, &[rows, cols])?;
         let bytes = self.files.map(entry.file, entry.range.clone())?;
-        let packed = self.pack(name, &entry.stored, &bytes, (rows, cols))?;
+        let packed = self.pack(name, (&entry.stored, precision), &bytes, (rows, cols))?;
         let used = Use {
             values: rows * cols,
             format: Some(packed.format().name()),
@@ -259,11 +289,12 @@ impl Weights {
         &self,
         parts: &[(String, usize)],
         cols: usize,
+        precision: Precision,
     ) -> Result<Vec<PackedWeight>, LoadError> {
-        if let Some(whole) = self.packed_together(parts, cols)? {
+        if let Some(whole) = self.packed_together(parts, cols, precision)? {
             return Ok(vec![whole]);
         }
-        let matrix = |(name, rows): &(String, usize)| self.matrix(name, *rows, cols);
+        let matrix = |(name, rows): &(String, usize)| self.read(name, (*rows, cols), precision);
         let each: Vec<_> = parts.iter().map(matrix).collect::<Result<_, _>>()?;
         stack_alike(each).map_err(|e| self.tensor_error(&parts[0].0, e.to_string()))
     }
@@ -273,6 +304,7 @@ impl Weights {
         &self,
         parts: &[(String, usize)],
         cols: usize,
+        precision: Precision,
     ) -> Result<Option<PackedWeight>, LoadError> {
         if self.scheme.is_some() || !matches!(self.contents, Contents::Own) {
             return Ok(None);
@@ -282,7 +314,7 @@ impl Weights {
         let mut formats = Vec::with_capacity(parts.len());
         for (name, rows) in parts {
             let (name, entry) = self.entry(name, &[*rows, cols])?;
-            let format = self.wanted(name, &entry.stored)?;
+            let format = self.wanted(name, &entry.stored, precision)?;
             if entry.stored != Stored::As(format) || formats.first().is_some_and(|f| *f != format) {
                 return Ok(None);
             }
@@ -323,7 +355,7 @@ impl Weights {
         let each = bytes.len() / count.max(1);
         let pack = |i| {
             let bytes = &bytes[i * each..(i + 1) * each];
-            self.pack(name, &entry.stored, bytes, (rows, cols))
+            self.pack(name, (&entry.stored, Precision::Any), bytes, (rows, cols))
         };
         let packed: Vec<_> = (0..count).map(pack).collect::<Result<_, _>>()?;
         let used = Use {
@@ -339,11 +371,11 @@ impl Weights {
     fn pack(
         &self,
         name: &str,
-        stored: &Stored,
+        (stored, precision): (&Stored, Precision),
         bytes: &[u8],
         (rows, cols): (usize, usize),
     ) -> Result<PackedWeight, LoadError> {
-        let wanted = self.wanted(name, stored)?;
+        let wanted = self.wanted(name, stored, precision)?;
         let packed = if let Some(other) = self.contents.instead((rows, cols), wanted) {
             other
         } else if *stored == Stored::As(wanted) {
@@ -438,7 +470,12 @@ impl Weights {
     }
 
     /// The format that a matrix stored as `stored` is computed with.
-    fn wanted(&self, name: &str, stored: &Stored) -> Result<Format, LoadError> {
+    fn wanted(
+        &self,
+        name: &str,
+        stored: &Stored,
+        precision: Precision,
+    ) -> Result<Format, LoadError> {
         match (self.options.dtype, stored) {
             (_, Stored::Other(_)) => Err(self.not_a_weight(name, stored)),
             (Dtype::Auto, Stored::F64 | Stored::As(Format::F32)) => {
@@ -447,6 +484,11 @@ impl Weights {
             (Dtype::Auto, Stored::As(format)) => Ok(*format),
             (Dtype::F32, _) => Ok(Format::F32),
             (Dtype::Bf16, _) => Ok(Format::Bf16),
+            (Dtype::Int8, Stored::As(format)) if format.block_len() > 1 => Ok(*format),
+            (Dtype::Int8, _) => Ok(match precision {
+                Precision::Any => Format::Int8,
+                Precision::Fine => Format::Bf16,
+            }),
         }
     }
 

@@ -3,8 +3,10 @@
 //! Owns: which field an error belongs to, checks of ids, where long inputs are cut. Must not know: routes, events.
 
 mod encoders;
+mod pairs;
 
 pub(crate) use encoders::{embedder_inputs, encoder_inputs, located_inputs};
+pub(crate) use pairs::rerank_inputs;
 
 use crate::wire::chat::Chat;
 use crate::wire::inputs::{Input, Inputs};

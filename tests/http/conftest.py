@@ -133,17 +133,20 @@ def stop(server: Server) -> int:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """The demo server: chat, embed, intent, rerank."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The demo server: chat, embed, intent, rerank; the encoders in f32, as what they answer is compared with references."""
     models = pathlib.Path(os.environ["KOMA_TEST_MODELS"])
-    running = start(
-        f"chat={models / 'chat.gguf'}",
-        f"embed={models / 'embed'}",
-        "intent=tests/models/intent",
-        "rerank=tests/models/rerank",
-        "--kv-cache-memory",
-        "512M",
-    )
+    sources = {
+        "chat": (models / "chat.gguf", "auto"),
+        "embed": (models / "embed", "f32"),
+        "intent": (ROOT / "tests/models/intent", "f32"),
+        "rerank": (ROOT / "tests/models/rerank", "f32"),
+    }
+    table = "[[model]]\nname = {}\nsource = {}\ndtype = {}\n"
+    tables = [table.format(*map(json.dumps, (name, str(source.resolve()), dtype))) for name, (source, dtype) in sources.items()]
+    config = tmp_path_factory.mktemp("server") / "koma.toml"
+    config.write_text("\n".join(['kv-cache-memory = "512M"', *tables]), encoding="utf-8")
+    running = start("--config", str(config))
     try:
         wait_ready(running)
         yield running

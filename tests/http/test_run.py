@@ -21,6 +21,8 @@ SOURCES = {
 }
 TEXTS = ["Where is my order?", "I want my money back, 漢字", "x " * 40]
 CHANGING = ("id", "created")
+# As the server's encoders are.
+EXACT = ("--dtype", "f32")
 
 
 def koma(*arguments: str, stdin: str = "", code: int = 0, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -73,7 +75,8 @@ def same(ours: dict, servers: dict) -> None:
 def test_json_is_the_servers_answer(
     server: Server, task: str, model: str, arguments: list[str], route: str, body: dict
 ) -> None:
-    done = koma("run", task, SOURCES[model], "--json", *arguments)
+    exact = () if model == "chat" else EXACT
+    done = koma("run", task, SOURCES[model], "--json", *exact, *arguments)
     reply = server.post(route, {"model": model} | body)
     assert reply.status == 200, reply.body
     same(json.loads(done.stdout), reply.json())
@@ -81,16 +84,16 @@ def test_json_is_the_servers_answer(
 
 def test_people_get_the_same_answers_as_text(server: Server) -> None:
     best = server.post("/classify", {"model": "intent", "input": TEXTS[:1]}).json()["data"][0]
-    rows = koma("run", "classify", SOURCES["intent"], TEXTS[0]).stdout.splitlines()
+    rows = koma("run", "classify", *EXACT, SOURCES["intent"], TEXTS[0]).stdout.splitlines()
     assert len(rows) == best["num_classes"] and rows[0].split()[1] == best["label"]
     assert rows[0].split()[0] == f"{max(best['probs']):.4f}"
 
     lines = "\n".join(TEXTS[:2]) + "\n\n"
-    vectors = koma("run", "embed", SOURCES["embed"], "-", "--lines", stdin=lines).stdout.splitlines()
+    vectors = koma("run", "embed", *EXACT, SOURCES["embed"], "-", "--lines", stdin=lines).stdout.splitlines()
     expected = server.post("/v1/embeddings", {"model": "embed", "input": TEXTS[:2]}).json()["data"]
     assert [[float(x) for x in line.split()] for line in vectors] == [e["embedding"] for e in expected]
 
-    ranked = koma("run", "rerank", SOURCES["rerank"], "a query", "-", "--lines", stdin=lines).stdout.splitlines()
+    ranked = koma("run", "rerank", *EXACT, SOURCES["rerank"], "a query", "-", "--lines", stdin=lines).stdout.splitlines()
     results = server.post("/v1/rerank", {"model": "rerank", "query": "a query", "documents": TEXTS[:2]}).json()["results"]
     assert [int(line.split()[1]) for line in ranked] == [r["index"] for r in results]
 
@@ -160,7 +163,7 @@ def test_every_strategy_finds_the_pipeline_s_entities(folder: str) -> None:
 
 def test_long_texts_are_cut_when_asked(server: Server) -> None:
     text = "order " * 600
-    done = koma("run", "embed", SOURCES["embed"], "--truncate", "--json", text)
+    done = koma("run", "embed", *EXACT, SOURCES["embed"], "--truncate", "--json", text)
     same(json.loads(done.stdout), server.post("/v1/embeddings", {"model": "embed", "input": [text], "truncate": True}).json())
 
 

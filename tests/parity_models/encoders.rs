@@ -4,7 +4,7 @@ use crate::decoders::same_bits;
 use crate::{edited, layers, open};
 use koma_models::{Dtype, HeadKind, Loaded, Workspace};
 use koma_tests::forward::{Input, encode, encode_traced, encoder};
-use koma_tests::golden::{Case, apart, ids, worst};
+use koma_tests::golden::{self, Case, apart, ids, worst};
 use serde_json::Value;
 
 /// Of hidden states and logits.
@@ -165,6 +165,50 @@ fn embedders_match_sentence_transformers() {
             off <= SCORES,
             "{name}: the text cut to the limit is off by {off:e}"
         );
+    }
+}
+
+/// What int8 may cost these tiny models, as a share of the largest value: their rows of some random values are rougher than a
+/// trained model's.
+const INT8: f32 = 0.1;
+
+#[test]
+fn int8_is_near_transformers() {
+    for name in CLASSIFIERS.into_iter().chain(EMBEDDERS) {
+        let case = Case::read(name);
+        if name.starts_with("quant_") {
+            continue;
+        }
+        let last = if EMBEDDERS.contains(&name) {
+            "embeddings"
+        } else {
+            "scores"
+        };
+        let values = &case.tensor(last).values;
+        let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let off = |dtype| {
+            let loaded = open(&case.model(), dtype).unwrap();
+            let (_, off) = rows_off(&case, &loaded, None, last);
+            (loaded, off / largest)
+        };
+        let (loaded, rough) = off(Dtype::Int8);
+        assert!(rough <= INT8, "{name} is off by {rough:e}");
+        let (_, exact) = off(Dtype::F32);
+        assert!(rough > exact, "{name}: {rough:e} is not int8");
+        batching(&case, &loaded);
+    }
+}
+
+#[test]
+fn int8_is_refused_for_what_generates() {
+    for model in [
+        Case::read("llama").model(),
+        golden::root().join("gguf_blocks/llama-q4_1.gguf"),
+    ] {
+        let message = open(&model, Dtype::Int8).err().unwrap().to_string();
+        for part in ["int8 is for encoders", "Q8_0", "bf16"] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }
 

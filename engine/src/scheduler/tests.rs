@@ -171,28 +171,59 @@ fn a_prompt_that_does_not_fit_as_a_whole_waits() {
     assert_eq!(rig.scheduler.stats().preemptions, 0);
 }
 
-#[test]
-fn encoders_are_never_cut_and_end_in_their_step() {
+/// Requests of these lengths for an encoder; a step takes 16 tokens.
+fn encoder(lens: &[usize]) -> Rig {
     let mut config = config(Vec::new(), 0);
     config.chunked = false;
     let mut rig = Rig::fake(config);
-    for (client, len) in [(0, 10), (1, 7), (2, 2)] {
-        rig.scheduler.add(pooling(client, &vec![1; len]));
+    for (client, &len) in lens.iter().enumerate() {
+        rig.scheduler.add(pooling(client as u32, &vec![1; len]));
     }
+    rig
+}
+
+/// A step of an encoder: who is in it, and how many tokens each has.
+fn pool(rig: &mut Rig) -> Vec<(u32, usize)> {
+    rig.scheduler.schedule(rig.now, &mut rig.plan);
+    let requests = rig.scheduler.requests();
+    let entries = rig.plan.entries.iter();
+    let planned: Vec<_> = entries
+        .map(|e| (requests[e.id].client, e.num_scheduled))
+        .collect();
+    let rows = (0..planned.len()).map(|i| Row::Pooled(vec![i as f32]));
+    let mut rows = StepOutput {
+        rows: rows.collect(),
+    };
+    rig.scheduler
+        .update(&rig.plan, &mut rows, rig.now, &mut rig.out);
+    planned
+}
+
+/// A request that fills a step is not overtaken by short ones that would still fit, however many keep coming.
+#[test]
+fn a_long_input_is_not_starved_by_short_ones() {
+    let mut rig = encoder(&[3, 16, 3]);
+    assert_eq!(pool(&mut rig), [(0, 3)]);
+    for client in 3..6 {
+        rig.scheduler.add(pooling(client, &[1; 3]));
+    }
+    assert_eq!(pool(&mut rig), [(1, 16)]);
+    // Then those behind it, together: a step begins with what there is.
+    assert_eq!(pool(&mut rig), [(2, 3), (3, 3), (4, 3), (5, 3)]);
+    assert!(rig.scheduler.is_idle());
+    rig.scheduler.add(pooling(6, &[1]));
+    assert_eq!(
+        pool(&mut rig),
+        [(6, 1)],
+        "one alone does not wait for others"
+    );
+}
+
+#[test]
+fn encoders_are_never_cut_and_end_in_their_step() {
+    let mut rig = encoder(&[10, 7, 2]);
     for expected in [vec![(0, 10)], vec![(1, 7), (2, 2)]] {
-        rig.scheduler.schedule(rig.now, &mut rig.plan);
-        let requests = rig.scheduler.requests();
-        let entries = rig.plan.entries.iter();
-        let planned: Vec<_> = entries
-            .map(|e| (requests[e.id].client, e.num_scheduled))
-            .collect();
-        assert_eq!(planned, expected);
-        let rows = (0..planned.len()).map(|i| Row::Pooled(vec![i as f32]));
-        let mut rows = StepOutput {
-            rows: rows.collect(),
-        };
-        rig.scheduler
-            .update(&rig.plan, &mut rows, rig.now, &mut rig.out);
+        assert_eq!(pool(&mut rig), expected);
     }
     assert!(rig.scheduler.is_idle());
     let pooled = |o: &&crate::scheduler::Output| matches!(o.event, Event::Pooled { .. });

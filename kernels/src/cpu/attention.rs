@@ -1,13 +1,14 @@
 //! Attention of some queries over some of a context: online softmax over tiles, in one fixed order.
 //!
 //! Owns: tasks, and which tiles a query sees. How a tile's keys and values are multiplied is its form's business ([`Form`]): f32
-//! ([`wide`]), or bf16 or int8 as the cache stores them ([`pairs`], [`quads`]). Scores, the [`softmax`] and the sums of tiles are
+//! ([`wide`]), bf16 or int8 as the cache stores them ([`pairs`], [`quads`]), or rows rounded to bf16 ([`halves`]). Scores, the [`softmax`] and the sums of tiles are
 //! f32 in all of them.
 //!
 //! Invariant: a query's sums run over tiles of [`TILE`] tokens counted from position 0, merged in order inside splits of
 //! [`SPLIT`] tokens, and splits are merged in order; a tile or split that a query does not see changes nothing. So its
 //! bits depend neither on the queries beside it nor on which chunk did which split.
 
+mod halves;
 mod pairs;
 mod quads;
 mod softmax;
@@ -17,6 +18,7 @@ use super::isa::{Kernel, Simd};
 use super::shared::Shared;
 use crate::cache::{LANES, Store, View};
 use crate::{AttnSpec, HeadLayout, Rows};
+use halves::Halves;
 use pairs::Pairs;
 use quads::Quads;
 pub(crate) use softmax::{Merge, padded, state_len};
@@ -28,8 +30,10 @@ use wide::Wide;
 pub(crate) const TILE: usize = 128;
 /// Tokens that are summed up from nothing; the unit of work that can go to another chunk.
 pub(crate) const SPLIT: usize = 512;
-/// Queries of a chunk, at most, if a head does not have more.
-const QUERIES: usize = 48;
+/// Queries of a chunk, at most, if a head does not have more; where a tile is made of rows, which is worth more queries.
+const QUERIES: [usize; 2] = [48, 128];
+/// Queries whose scores are held at a time.
+const GROUP: usize = 8;
 
 /// Where keys and values of one sequence lie.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +73,12 @@ pub(crate) enum Target<'a> {
 
 /// Values that a query takes in any form.
 fn query_len(layout: &HeadLayout) -> usize {
-    let forms = [Wide::query_len, Pairs::query_len, Quads::query_len];
+    let forms = [
+        Wide::query_len,
+        Pairs::query_len,
+        Quads::query_len,
+        Halves::query_len,
+    ];
     forms.map(|len| len(layout)).into_iter().fold(0, usize::max)
 }
 
@@ -77,18 +86,18 @@ fn group(layout: &HeadLayout) -> usize {
     layout.q_heads / layout.kv_heads
 }
 
-/// Rows of a task over a context of `len` tokens: about 100 us of work.
-pub(crate) fn task_rows(layout: &HeadLayout, len: usize) -> usize {
+/// Rows of a task over a context of `len` tokens, `packed` in rows or in a cache: about 100 us of work.
+pub(crate) fn task_rows(layout: &HeadLayout, len: usize, packed: bool) -> usize {
     let each = 2 * (layout.k_dim + layout.v_dim) * len.max(1);
-    let queries = (8_000_000 / each).clamp(1, QUERIES);
+    let queries = (8_000_000 / each).clamp(1, QUERIES[usize::from(packed)]);
     (queries / group(layout)).max(1)
 }
 
 /// Scratch values that a task of `rows` rows needs.
 pub(crate) fn scratch_len(layout: &HeadLayout, rows: usize) -> usize {
     let queries = rows * group(layout);
-    let per_query = query_len(layout) + TILE + 2 * state_len(layout);
-    queries * per_query + TILE * (layout.k_dim + padded(layout.v_dim))
+    let per_query = query_len(layout) + 2 * state_len(layout);
+    queries * per_query + TILE * (GROUP + layout.k_dim + padded(layout.v_dim))
 }
 
 /// A task with its scratch memory.
@@ -137,7 +146,7 @@ trait Form {
 struct Work<'a> {
     /// `[queries / n][the form's query_len][n]`: the queries in groups as [`query_group`] says.
     queries: &'a mut [f32],
-    /// `[queries][TILE]`: scores, then their exponentials.
+    /// `[GROUP][TILE]`: scores, then their exponentials.
     scores: &'a mut [f32],
     /// `[queries][state_len]`: of the split in progress.
     states: &'a mut [f32],
@@ -155,7 +164,7 @@ impl<'a> Work<'a> {
         let (q, rest) = scratch.split_at_mut(queries * query_len(layout));
         let (keys, rest) = rest.split_at_mut(TILE * layout.k_dim);
         let (values, rest) = rest.split_at_mut(TILE * padded(layout.v_dim));
-        let (scores, rest) = rest.split_at_mut(queries * TILE);
+        let (scores, rest) = rest.split_at_mut(GROUP * TILE);
         let (states, rest) = rest.split_at_mut(queries * state_len(layout));
         let work = Self {
             queries: q,
@@ -237,6 +246,11 @@ impl Kernel for Attend<'_> {
                         return attend::<S, _>(task, self.target, work, &mut form);
                     }
                 }
+            }
+            // Other paths multiply bf16 no faster than f32.
+            if task.spec.halves && S::ROWS >= 12 && matches!(task.context, Context::Packed { .. }) {
+                let mut form = Halves { keys, values };
+                return attend::<S, _>(task, self.target, work, &mut form);
             }
             let mut form = Wide { keys, values };
             attend::<S, _>(task, self.target, work, &mut form);
@@ -361,7 +375,7 @@ unsafe fn add_tile<S: Simd, F: Form>(
     while first < queries {
         let n = query_group::<S>(queries - first);
         let q = &work.queries[first * query_len..(first + n) * query_len];
-        let s = &mut work.scores[first * TILE..(first + n) * TILE];
+        let s = &mut work.scores[..n * TILE];
         let states = &mut work.states[first * len..(first + n) * len];
         // SAFETY: as the caller promises, see `isa`; the parts have the lengths that `Work` says.
         unsafe {

@@ -100,7 +100,9 @@ impl Codes {
         use Head::{Bf16, F16, F32};
         use Value::{Min, Minus, Signed, Table};
         let (blocks, head, subs, bits, value) = match format {
-            Format::F32 | Format::Bf16 | Format::F16 | Format::Grouped(_) => return None,
+            Format::F32 | Format::Bf16 | Format::F16 | Format::Int8 | Format::Grouped(_) => {
+                return None;
+            }
             Format::Q8_0 => (1, F16, Subs::None, 8, Signed),
             Format::Q4_0 => (1, F16, Subs::None, 4, Minus(8)),
             Format::Q4_1 => (1, F16, Subs::None, 4, Min),
@@ -177,7 +179,7 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// Of all but grouped formats, which have a layout of their own (`cpu::grouped`). F32 is one code of 4 bytes a column, BF16 one of two columns (the last padded with 0), F16 a head without a code.
+    /// Of all but INT8 and grouped formats, which have layouts of their own (`cpu::int8`, `cpu::grouped`). F32 is one code of 4 bytes a column, BF16 one of two columns (the last padded with 0), F16 a head without a code.
     pub(crate) const fn of(format: Format) -> Self {
         if let Some(codes) = Codes::of(format) {
             return Self {

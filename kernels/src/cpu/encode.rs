@@ -56,6 +56,7 @@ impl Parts {
             Format::F32
             | Format::Bf16
             | Format::F16
+            | Format::Int8
             | Format::Grouped(_)
             | Format::Q8_0
             | Format::Q4_0

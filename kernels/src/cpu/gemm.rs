@@ -7,6 +7,7 @@ use super::activation;
 use super::blocks::blocks;
 use super::codes::{BLOCK, Codes, Unit};
 use super::grouped;
+use super::int8;
 use super::isa::{Kernel, Simd};
 use super::pack::{PAIR, TILE, pair_lines};
 use super::panel::panels;
@@ -191,6 +192,12 @@ unsafe fn multiply<'a, S: Simd>(
             grouped::multiply::<S>(p, groups, (w, rows), sums);
             return sums;
         }
+        if format == Format::Int8 {
+            let size = int8::dwords(cols);
+            let a = p.acts[rows.start * size..p.rows * size].as_ptr();
+            int8::multiply::<S>(w, cols, (a, p.rows - rows.start), sums);
+            return sums;
+        }
         if let Some(codes) = Codes::of(format) {
             let size = block_dwords(codes);
             let a = (p.acts[rows.start * size..].as_ptr(), p.rows * size);
@@ -199,7 +206,7 @@ unsafe fn multiply<'a, S: Simd>(
                 ($($name:ident)*) => {
                     match format {
                         $(Format::$name => blocks::<S, { Format::$name.number() }>(w, n, a, sums),)*
-                        Format::F32 | Format::Bf16 | Format::F16 | Format::Grouped(_) => {}
+                        Format::F32 | Format::Bf16 | Format::F16 | Format::Int8 | Format::Grouped(_) => {}
                     }
                 };
             }
@@ -230,6 +237,8 @@ unsafe fn finish<S: Simd>(
         return;
     }
     let (n, half) = (TILE.min(p.width - col), col / TILE % 2);
+    // What was rounded before is no better for an exact activation.
+    let rough = matches!(p.weight.format(), Format::Bf16 | Format::Int8);
     // SAFETY: as the caller promises, see `isa`; `n` outputs from `col` on exist, and this chunk alone has them.
     unsafe {
         let zero = S::splat(0.0);
@@ -249,6 +258,7 @@ unsafe fn finish<S: Simd>(
             let v = match p.epilogue.then {
                 Then::Store => v,
                 Then::Add => S::add(S::load_part(out, n), v),
+                Then::GeluErf if rough => activation::gelu_rough::<S>(v),
                 Then::GeluErf => activation::gelu_erf::<S>(v),
                 Then::GeluTanh => activation::gelu_tanh::<S>(v),
                 Then::Relu => S::max(zero, v),

@@ -77,6 +77,8 @@ pub(crate) trait Simd: Copy {
 
     unsafe fn isplat(v: i32) -> Self::I;
     unsafe fn to_f32(v: Self::I) -> Self::F;
+    /// `acc` less `by` times the sixteen i32 at `p`.
+    unsafe fn less(acc: Self::I, p: *const i32, by: i32) -> Self::I;
     /// Sixteen bytes, widened.
     unsafe fn load_u8(p: *const u8) -> Self::I;
     /// Sixteen signed bytes, widened.

@@ -7,11 +7,12 @@
 //! `scale * sum`, times the block's minimum.
 //!
 //! Panels (F32, F16, FP8: f32 values; BF16: two bf16): rows in groups, each `[columns][rows of the group]` dwords, so that a
-//! kernel reads one ascending stream.
+//! kernel reads one ascending stream. INT8: see `int8`.
 //!
 //! A block with a NaN or an infinity gets a NaN as its scale: it must not turn into ordinary numbers.
 
 use super::codes::{BLOCK, Codes, Value};
+use super::int8;
 use super::isa::{Kernel, Simd};
 use super::panel::group_rows;
 use super::shared::Shared;
@@ -57,6 +58,7 @@ pub(crate) fn dwords(format: Format, rows: usize, cols: usize) -> usize {
     rows * match (format, Codes::of(format)) {
         (_, Some(codes)) => cols / BLOCK * block_dwords(codes),
         (Format::Bf16, _) => cols.div_ceil(2),
+        (Format::Int8, _) => int8::dwords(cols),
         (Format::Grouped(groups), _) if groups.code != Code::Fp8 => {
             cols.div_ceil(BLOCK) * GROUPED_DWORDS
         }
@@ -93,6 +95,7 @@ impl Kernel for Activations<'_> {
                 (Format::Grouped(groups), _) if groups.code != Code::Fp8 => {
                     self.blocks::<S>(1, Some(1));
                 }
+                (Format::Int8, _) => int8::activations::<S>(&self),
                 (Format::Bf16, _) => self.panels::<S, true>(),
                 _ => self.panels::<S, false>(),
             }
@@ -101,7 +104,7 @@ impl Kernel for Activations<'_> {
 }
 
 impl Activations<'_> {
-    fn row(&self, row: usize) -> &[f32] {
+    pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.x[row * self.cols..(row + 1) * self.cols]
     }
 

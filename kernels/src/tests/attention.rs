@@ -34,6 +34,7 @@ fn spec(layout: HeadLayout, causal: bool, window: Option<usize>) -> AttnSpec {
         causal,
         window,
         cap: None,
+        halves: false,
     }
 }
 
@@ -298,6 +299,49 @@ fn varlen_agrees_with_the_naive_body() {
                     varlen(&cx(isa, 3), &qkv, &cu, &spec, &mut got);
                     let what = format!("{isa:?} {heads:?} {causal} {window:?}");
                     assert_close(&what, got.as_slice(), expected.as_slice(), 1e-5);
+                }
+            }
+        }
+    }
+}
+
+/// Rounding to bf16 is all that halves may cost, and they are the same bits for a sequence alone.
+#[test]
+fn varlen_in_halves_agrees_with_the_naive_body_of_rounded_rows() {
+    let cu = [0u32, 1, 1, 17, 81, 82, 250];
+    for heads in LAYOUTS {
+        let layout = layout(heads);
+        let qkv = Random::new(31).rows(250, layout.qkv_width());
+        let round = |v: &f32| half::bf16::from_f32(*v).to_f32();
+        let rounded = qkv.as_slice().iter().map(round).collect();
+        let rounded = Rows::from_vec(layout.qkv_width(), rounded);
+        for (causal, window) in [(false, None), (false, Some(7)), (true, None)] {
+            let exact = spec(layout, causal, window);
+            let halves = AttnSpec {
+                halves: true,
+                ..exact
+            };
+            let (mut expected, mut got, mut other) = (Rows::new(), Rows::new(), Rows::new());
+            for isa in isas() {
+                varlen(&cx(isa, 3), &qkv, &cu, &halves, &mut got);
+                varlen(&cx(isa, 2), &qkv, &cu, &exact, &mut other);
+                let what = format!("{isa:?} {heads:?} {causal} {window:?}");
+                if isa < Isa::Avx512 {
+                    assert_bits(&what, got.as_slice(), other.as_slice());
+                    continue;
+                }
+                assert_ne!(got.as_slice(), other.as_slice(), "{what}: not rounded");
+                reference::varlen(&rounded, &cu, &exact, &mut expected);
+                assert_close(&what, got.as_slice(), expected.as_slice(), 1.0 / 64.0);
+                for bounds in cu.windows(2) {
+                    let rows = bounds[0] as usize..bounds[1] as usize;
+                    let values = rows.clone().flat_map(|r| qkv.row(r).to_vec()).collect();
+                    let alone = Rows::from_vec(layout.qkv_width(), values);
+                    let len = rows.len() as u32;
+                    varlen(&cx(isa, 1), &alone, &[0, len], &halves, &mut other);
+                    for (i, r) in rows.enumerate() {
+                        assert_bits(&what, other.row(i), got.row(r));
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::layers::decoder::{AttentionKind, DecoderLayer, LayeredDecoder};
 use crate::layers::linear::{Linear, Parts};
 use crate::layers::mlp::{GatedMlp, Mlp};
 use crate::registry::{Built, Checkpoint, collect_layers};
-use crate::weights::Weights;
+use crate::weights::{Precision, Weights};
 use crate::{Limits, LoadError, Model};
 use koma_kernels::{AttnSpec, HeadLayout, RopeTable, Then};
 use std::sync::Arc;
@@ -169,6 +169,7 @@ fn attention(spec: &Spec, kind: &Kind) -> AttentionKind {
             causal: true,
             window: kind.window,
             cap: spec.attn_cap,
+            halves: false,
         },
         rope: kind.rope.clone(),
     }
@@ -249,6 +250,7 @@ fn stack(
             outputs: &outputs,
             cols,
             bias,
+            precision: Precision::Any,
         },
     )
 }

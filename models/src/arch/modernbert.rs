@@ -230,13 +230,15 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
     };
     let (top, head) = tops::read(checkpoint, &heads)?;
     let weights = &checkpoint.weights;
+    let layers = collect_layers(config.layers.len(), |i| layer(weights, &config, i))?;
+    let halves = layers.iter().all(|l: &Layer| l.qkv.rounds());
     let model = ModernBert {
-        words: weights.matrix("embeddings.tok_embeddings.weight", config.vocab, hidden)?,
+        words: weights.fine("embeddings.tok_embeddings.weight", config.vocab, hidden)?,
         embedding_norm: config.norm(weights, "embeddings.norm")?,
-        layers: collect_layers(config.layers.len(), |i| layer(weights, &config, i))?,
+        layers,
         final_norm: config.norm(weights, "final_norm")?,
         attention: [None, Some(config.neighbours)]
-            .map(|neighbours| attention(config.heads, hidden, neighbours)),
+            .map(|neighbours| attention((config.heads, hidden), neighbours, halves)),
         rope: config.rope,
         activation: config.activation,
         top,

@@ -7,7 +7,7 @@ use super::linear::{Linear, Parts};
 use super::top::{Select, StageSpec, Top};
 use crate::config::Json;
 use crate::registry::collect_layers;
-use crate::weights::Weights;
+use crate::weights::{Precision, Weights};
 use crate::{Batch, LoadError, Workspace};
 use koma_kernels::{
     AttnSpec, Cx, Error, HeadLayout, PackedWeight, Rows, Then, embed, layer_norm, varlen,
@@ -46,8 +46,12 @@ impl Norm {
 }
 
 /// Bidirectional attention with `heads` heads over `hidden` values. `reach`: how many tokens to each side are seen; none is
-/// all.
-pub(crate) fn attention(heads: usize, hidden: usize, reach: Option<usize>) -> AttnSpec {
+/// all. `halves`: see [`AttnSpec`].
+pub(crate) fn attention(
+    (heads, hidden): (usize, usize),
+    reach: Option<usize>,
+    halves: bool,
+) -> AttnSpec {
     let dim = hidden / heads;
     AttnSpec {
         layout: HeadLayout {
@@ -60,6 +64,7 @@ pub(crate) fn attention(heads: usize, hidden: usize, reach: Option<usize>) -> At
         causal: false,
         window: reach.map(|reach| reach + 1),
         cap: None,
+        halves,
     }
 }
 
@@ -206,12 +211,15 @@ impl PostNormEncoder {
     ) -> Result<Self, LoadError> {
         let table = |name: &str, rows| {
             let name = format!("embeddings.{name}_embeddings.weight");
-            weights.matrix(&name, rows, sizes.hidden)
+            weights.fine(&name, rows, sizes.hidden)
         };
         let types = match sizes.types {
             0 => None,
             types => Some(table("token_type", types)?),
         };
+        let load = |i| Layer::load(weights, sizes, (names, i));
+        let layers = collect_layers(sizes.layers, load)?;
+        let halves = layers.iter().all(|l: &Layer| l.qkv.rounds());
         Ok(Self {
             words: table("word", sizes.vocab)?,
             types,
@@ -219,8 +227,8 @@ impl PostNormEncoder {
             positions: table("position", sizes.positions)?,
             numbering,
             norm: sizes.norm(weights, "embeddings.LayerNorm")?,
-            layers: collect_layers(sizes.layers, |i| Layer::load(weights, sizes, (names, i)))?,
-            attention: attention(sizes.heads, sizes.hidden, None),
+            layers,
+            attention: attention((sizes.heads, sizes.hidden), None, halves),
             top,
             sizes: sizes.clone(),
             names,
@@ -247,6 +255,7 @@ impl Layer {
             outputs: &names.qkv.map(|part| (name(part), hidden)),
             cols: hidden,
             bias: true,
+            precision: Precision::Any,
         };
         Ok(Self {
             qkv: Linear::load(weights, &qkv)?,

@@ -1,7 +1,10 @@
 //! [`Linear`]: one product, of one weight or of several that the checkpoint keeps apart and a layer wants side by side.
 
-use crate::{LoadError, weights::Weights};
-use koma_kernels::{Cx, Epilogue, PackedWeight, Rows, Then, gelu_erf, gelu_tanh, linear, silu};
+use crate::LoadError;
+use crate::weights::{Precision, Weights};
+use koma_kernels::{
+    Cx, Epilogue, Format, PackedWeight, Rows, Then, gelu_erf, gelu_tanh, linear, silu,
+};
 use std::sync::Arc;
 
 /// Where the parts of a [`Linear`] come from: names without `.weight` and `.bias`.
@@ -12,6 +15,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) cols: usize,
     /// Whether the parts have biases.
     pub(crate) bias: bool,
+    /// How far their precision may go down.
+    pub(crate) precision: Precision,
 }
 
 /// `y = W x + b`. Weights of one format are stacked into one; a checkpoint that mixes formats (GGUF does) or orders of columns
@@ -32,7 +37,7 @@ impl Linear {
     pub(crate) fn load(weights: &Weights, from: &Parts<'_>) -> Result<Self, LoadError> {
         let name = |(name, rows): &(String, usize)| (format!("{name}.weight"), *rows);
         let names: Vec<_> = from.outputs.iter().map(name).collect();
-        let matrices = weights.stacked(&names, from.cols)?;
+        let matrices = weights.stacked(&names, from.cols, from.precision)?;
         let bias = |(name, rows): &(String, usize)| weights.vector(&format!("{name}.bias"), *rows);
         let biases = if from.bias {
             Some(from.outputs.iter().map(bias).collect::<Result<_, _>>()?)
@@ -70,6 +75,26 @@ impl Linear {
                 outputs,
                 cols,
                 bias,
+                precision: Precision::Any,
+            },
+        )
+    }
+
+    /// As [`Linear::load_one`], but not in int8.
+    pub(crate) fn load_fine(
+        weights: &Weights,
+        name: &str,
+        (rows, cols): (usize, usize),
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let outputs = &[(name.to_owned(), rows)];
+        Self::load(
+            weights,
+            &Parts {
+                outputs,
+                cols,
+                bias,
+                precision: Precision::Fine,
             },
         )
     }
@@ -78,6 +103,12 @@ impl Linear {
     pub(crate) fn shared(weight: Arc<PackedWeight>) -> Self {
         let part = Part { weight, bias: None };
         Self { parts: vec![part] }
+    }
+
+    /// Whether the product rounds activations to bf16 or int8 as a whole: what is near it may be as rough.
+    pub(crate) fn rounds(&self) -> bool {
+        let rounds = |p: &Part| matches!(p.weight.format(), Format::Bf16 | Format::Int8);
+        self.parts.iter().all(rounds)
     }
 
     /// `out = then(x W^T + b)`, as [`linear`]. `side` is used only by parts of different formats, which cannot be added
@@ -140,7 +171,7 @@ fn side_by_side(cx: &Cx, x: &Rows, parts: &[Part], then: Then, side: &mut Rows, 
 mod tests {
     use super::*;
     use crate::weights::stack_alike;
-    use koma_kernels::{Class, Format, Isa, Team};
+    use koma_kernels::{Class, Isa, Team};
 
     fn part(format: Format, rows: usize, seed: f32) -> (PackedWeight, Vec<f32>) {
         let values: Vec<f32> = (0..rows * 4).map(|i| (i as f32 * seed).sin()).collect();

@@ -58,7 +58,7 @@ impl Stage {
     pub(crate) fn load(weights: &Weights, spec: StageSpec) -> Result<Self, LoadError> {
         let shape = (spec.outputs, spec.inputs);
         Ok(Self {
-            linear: Linear::load_one(weights, &spec.name, shape, spec.bias)?,
+            linear: Linear::load_fine(weights, &spec.name, shape, spec.bias)?,
             spec,
             norm: None,
         })

@@ -53,6 +53,10 @@ pub struct Located {
     pub places: Vec<Option<Range<usize>>>,
 }
 
+/// A text that many pairs begin with, split into tokens once.
+#[derive(Debug)]
+pub struct First(Encoding);
+
 /// A tokenizer and the byte form of its tokens.
 pub struct Tokenizer {
     inner: Inner,
@@ -124,6 +128,69 @@ impl Tokenizer {
         };
         let second = second.map(encode).transpose()?;
         take(Ok(self.fit(encode(first)?, second, max_len)?))
+    }
+
+    /// Splits a text that many pairs begin with.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn first(&self, text: &str) -> Result<First, String> {
+        let encoding = self.inner.encode_fast(text, false);
+        encoding.map(First).map_err(|e| e.to_string())
+    }
+
+    /// Ids of the pair of `first` and `second`, as [`Tokenizer::encode_pair`]; cut as [`Tokenizer::encode_within`] does, if there
+    /// is a `max_len`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_within`].
+    pub fn pair_with(
+        &self,
+        first: &First,
+        second: &str,
+        max_len: Option<usize>,
+    ) -> Result<Encoded, String> {
+        let second = self.first(second)?.0;
+        self.paired(first, second, max_len)
+    }
+
+    /// Ids of the pairs of `first` with each part of `second`: parts of `most` tokens, the last of what is left. Fewer tokens to a
+    /// part where `window` tokens do not hold that many beside `first`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn pairs_with(
+        &self,
+        first: &First,
+        second: &str,
+        (most, window): (usize, usize),
+    ) -> Result<Vec<Encoded>, String> {
+        let taken = self.added_to_pairs() + first.0.len();
+        // A first text that leaves no room is the caller's to refuse.
+        let most = most.min(window.saturating_sub(taken)).max(1);
+        let mut second = self.first(second)?.0;
+        second.truncate(most, 0, TruncationDirection::Right);
+        let rest = second.take_overflowing();
+        let parts = std::iter::once(second).chain(rest);
+        parts.map(|part| self.paired(first, part, None)).collect()
+    }
+
+    fn added_to_pairs(&self) -> usize {
+        let template = self.inner.get_post_processor();
+        template.map_or(0, |template| template.added_tokens(true))
+    }
+
+    fn paired(
+        &self,
+        first: &First,
+        second: Encoding,
+        max_len: Option<usize>,
+    ) -> Result<Encoded, String> {
+        let first = first.0.clone();
+        take(match max_len {
+            Some(max_len) => Ok(self.fit(first, Some(second), max_len)?),
+            None => self.inner.post_process(first, Some(second), true),
+        })
     }
 
     /// Ids of one text with the tokenizer's template, cut to `max_len` as [`Tokenizer::encode_within`] does (none: not cut),

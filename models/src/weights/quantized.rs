@@ -131,7 +131,7 @@ impl Weights {
         let (name, entry) = parts.codes;
         let own = Format::Grouped(parts.groups);
         let wanted = match self.options.dtype {
-            Dtype::Auto => own,
+            Dtype::Auto | Dtype::Int8 => own,
             Dtype::F32 => Format::F32,
             Dtype::Bf16 => Format::Bf16,
         };

@@ -137,7 +137,7 @@ pub(crate) async fn located_inputs(
 }
 
 /// Most tokens of an encoder's input: a step takes it whole.
-fn window(model: &ServedModel) -> usize {
+pub(super) fn window(model: &ServedModel) -> usize {
     let info = model.handle.info();
     info.limits.max_len.min(info.config.max_batch_tokens)
 }

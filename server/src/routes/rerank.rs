@@ -4,8 +4,7 @@ use crate::call::{Call, fresh_id};
 use crate::pool::Pool;
 use crate::routes::answer;
 use crate::wire::Fields;
-use crate::wire::inputs::{Input, Inputs};
-use crate::wire::rerank::{Document, RerankReply, RerankRequest, rank};
+use crate::wire::rerank::{Document, RerankReply, RerankRequest, best, rank};
 use crate::{ApiError, AppState, encode};
 use axum::extract::State;
 use axum::response::Response;
@@ -28,20 +27,17 @@ pub(crate) async fn order(
     request: RerankRequest,
 ) -> Result<Response, ApiError> {
     let model = state.lookup(request.model.as_deref(), TaskKind::Score)?;
-    let mut pool = Pool::new(state, call, &model, TaskKind::Score, request.admission);
+    let admission = request.admission.clone();
+    let mut pool = Pool::new(state, call, &model, TaskKind::Score, admission);
     pool.params.raw = request.raw;
-    let documents = request.documents.iter();
-    let pair = |document: &String| Input::Pair(Arc::clone(&request.query), document.clone());
-    let inputs = Inputs {
-        field: request.field,
-        list: documents.map(pair).collect(),
-        cut: request.cut,
-    };
-    let encoded = encode::encoder_inputs(&model, inputs).await?;
+    let request = Arc::new(request);
+    let most = state.limits().documents;
+    let (owners, encoded) = encode::rerank_inputs(&model, Arc::clone(&request), most).await?;
     let (rows, usage) = pool.run(encoded).await?;
     let scores = rows.into_iter().map(|row| row.first().copied());
     let scores: Option<Vec<f32>> = scores.collect();
     let scores = scores.ok_or_else(|| ApiError::internal("a score without a value"))?;
+    let scores = best(&owners, &scores, request.documents.len());
     let mut results = rank(scores, request.top_n);
     if request.return_documents {
         for result in &mut results {

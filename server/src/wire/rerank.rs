@@ -21,6 +21,8 @@ pub(crate) struct RerankRequest {
     pub(crate) top_n: Option<usize>,
     /// `return_documents`: whether results repeat their text; default no.
     pub(crate) return_documents: bool,
+    /// `max_tokens_per_doc`: documents of more tokens are scored in parts of so many, and the best part counts.
+    pub(crate) part: Option<usize>,
     /// Whether the model's own activation is left out; default no.
     pub(crate) raw: bool,
     pub(crate) cut: Cut,
@@ -30,6 +32,8 @@ pub(crate) struct RerankRequest {
 impl RerankRequest {
     /// Reads `fields`; at most `limit` documents. `texts` and `return_text` are other spellings.
     pub(crate) fn parse(mut fields: Fields<'_>, limit: usize) -> Result<Self, ApiError> {
+        let count = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
+        let part = fields.in_range("max_tokens_per_doc", 1, i64::from(u32::MAX))?;
         unserved::refuse(&mut fields, unserved::POOL)?;
         unserved::refuse(&mut fields, unserved::PROMPTS)?;
         let model = fields.string("model")?;
@@ -54,7 +58,8 @@ impl RerankRequest {
             query: query.into(),
             field: raw.path().to_owned(),
             documents,
-            top_n: top_n.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            top_n: top_n.map(count),
+            part: part.map(count),
             return_documents: fields.boolean("return_documents")?.unwrap_or(false),
             raw: raw_scores(&mut fields)?,
             cut: Cut::parse(&mut fields)?,
@@ -95,6 +100,15 @@ pub(crate) struct Ranked {
 #[derive(Debug, Serialize)]
 pub(crate) struct Document {
     pub(crate) text: String,
+}
+
+/// Each document's score: that of its best part. `owners`: the document of each score, every document once or more.
+pub(crate) fn best(owners: &[usize], scores: &[f32], documents: usize) -> Vec<f32> {
+    let mut best = vec![f32::NEG_INFINITY; documents];
+    for (&owner, &score) in owners.iter().zip(scores) {
+        best[owner] = best[owner].max(score);
+    }
+    best
 }
 
 /// The results in order: best score first, equal scores in the order given, not more than `top_n`. The

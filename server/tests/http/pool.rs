@@ -91,6 +91,64 @@ async fn rerank_sorts_and_keeps_places() {
     assert_eq!(texts["results"].as_array().unwrap().len(), 5);
 }
 
+/// The toy's tokens are bytes: parts of three are known. A document's score is that of its best part.
+#[tokio::test]
+async fn a_long_document_counts_by_its_best_part() {
+    let server = Server::start();
+    let rerank = async |body: Value| {
+        let reply = server.post("/rerank", body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    };
+    let scores = |reply: &Value, documents: usize| {
+        let mut scores = vec![f64::NAN; documents];
+        for result in reply["results"].as_array().unwrap() {
+            let index = result["index"].as_u64().unwrap() as usize;
+            scores[index] = result["relevance_score"].as_f64().unwrap();
+        }
+        scores
+    };
+    let documents = ["abcdefgh", "xyz", "q", "aaabbbccc"];
+    let parts = ["abc", "def", "gh", "xyz", "q", "aaa", "bbb", "ccc"];
+    for raw in [false, true] {
+        let body = json!({"query": "b", "documents": documents, "raw_scores": raw});
+        let mut cut = body.clone();
+        cut["max_tokens_per_doc"] = json!(3);
+        let whole = scores(&rerank(body).await, 4);
+        let cut = rerank(cut).await;
+        let body = json!({"query": "b", "documents": parts, "raw_scores": raw});
+        let alone = rerank(body).await;
+        assert_eq!(cut["usage"], alone["usage"]);
+        let (cut, alone) = (scores(&cut, 4), scores(&alone, 8));
+        let best =
+            |range: std::ops::Range<usize>| alone[range].iter().copied().fold(f64::MIN, f64::max);
+        assert_eq!(cut, [best(0..3), alone[3], alone[4], best(5..8)]);
+        assert_ne!(
+            cut[0], whole[0],
+            "the control: in one piece it is another score"
+        );
+    }
+    // A document that the model's 512 tokens do not hold has parts that they do.
+    let long = "ab".repeat(1000);
+    let body = json!({"query": "b", "documents": [long], "max_tokens_per_doc": 4096, "top_n": 1});
+    assert_eq!(rerank(body).await["results"].as_array().unwrap().len(), 1);
+    let refused = |body: Value, part: &'static str| {
+        let server = &server;
+        async move {
+            let reply = server.post("/rerank", body).await;
+            assert_eq!(reply.status, 400);
+            assert!(reply.text().contains(part), "{}", reply.text());
+        }
+    };
+    let body = json!({"query": "b", "documents": ["ab".repeat(1000)]});
+    refused(body.clone(), "documents").await;
+    let mut small = body;
+    small["max_tokens_per_doc"] = json!(1);
+    refused(small.clone(), "more than 1000 parts").await;
+    small["max_tokens_per_doc"] = json!(0);
+    refused(small, "max_tokens_per_doc").await;
+}
+
 #[tokio::test]
 async fn more_documents_than_the_queue_holds() {
     let server = Server::start();

@@ -43,6 +43,7 @@ pub(super) fn clear(states: &mut [f32], layout: &HeadLayout) {
     }
 }
 
+#[inline(always)]
 pub(super) fn divide(state: &[f32], out: &mut [f32]) {
     let sum = state[state.len() - 1];
     for (o, v) in out.iter_mut().zip(state) {

@@ -232,6 +232,19 @@ impl Simd for Avx2 {
         unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
     }
     #[inline(always)]
+    unsafe fn less(acc: Self::I, p: *const i32, by: i32) -> Self::I {
+        // SAFETY: AVX2 is there; the caller's promise: 16 values.
+        unsafe {
+            let by = _mm256_set1_epi32(by);
+            let low = _mm256_mullo_epi32(_mm256_loadu_si256(p.cast()), by);
+            let high = _mm256_mullo_epi32(_mm256_loadu_si256(p.add(8).cast()), by);
+            [
+                _mm256_sub_epi32(acc[0], low),
+                _mm256_sub_epi32(acc[1], high),
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> Self::I {
         // SAFETY: AVX2 is there; the caller's promise: 16 bytes.
         unsafe {

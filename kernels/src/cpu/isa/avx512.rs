@@ -171,6 +171,14 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(v) }
     }
     #[inline(always)]
+    unsafe fn less(acc: Self::I, p: *const i32, by: i32) -> Self::I {
+        // SAFETY: AVX-512 is there; the caller's promise: 16 values.
+        unsafe {
+            let v = _mm512_loadu_si512(p.cast());
+            _mm512_sub_epi32(acc, _mm512_mullo_epi32(v, _mm512_set1_epi32(by)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> Self::I {
         // SAFETY: AVX-512 is there; the caller's promise: 16 bytes.
         unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }

@@ -143,6 +143,12 @@ impl Simd for Portable {
         v.map(|v| v as f32)
     }
     #[inline(always)]
+    unsafe fn less(acc: Self::I, p: *const i32, by: i32) -> Self::I {
+        // SAFETY: the caller's promise: 16 values.
+        let v = unsafe { p.cast::<[i32; 16]>().read_unaligned() };
+        std::array::from_fn(|i| acc[i].wrapping_sub(v[i].wrapping_mul(by)))
+    }
+    #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> Self::I {
         // SAFETY: the caller's promise: 16 bytes.
         unsafe { p.cast::<[u8; 16]>().read_unaligned() }.map(i32::from)

@@ -1,0 +1,356 @@
+//! The format of an int8 for each value and a scale for each row ([`crate::Format::Int8`]): its layout, its activations, its
+//! inner loop.
+//!
+//! As in `pack`, 32 output rows are a pair:
+//! ```text
+//! scales   [32 rows] f32                                                                  2 lines
+//! sums     [32 rows] i32, of the codes                                                    2 lines
+//! codes    for each 4 columns (the last padded with 0): tile 0, then tile 1: [16 rows] of 4 bytes, plus 128
+//! ```
+//! A row of activations is int8 too, with a scale and a zero of its own: a value is `scale * (code - zero)`. Rows lie in groups as
+//! those of a panel do (`quantize`), each group `[columns / 4][rows]` dwords of codes, then for each row what its sums begin
+//! with, the zero, and the scale.
+//!
+//! Invariant: the sum over the columns is an integer, exact on every path; it is scaled once, at the end.
+
+use super::isa::Simd;
+use super::pack::{Line, PAIR, TILE, memory, pairs};
+use super::panel::group_rows;
+use super::quantize::Activations;
+use crate::Error;
+use crate::memory::Zeroed;
+use rayon::prelude::*;
+
+/// Columns of a row at most, so that no sum leaves 32 bits: `2 * 127 * 127` times as many do not.
+pub(crate) const MOST_COLS: usize = 1 << 16;
+/// Lines before a pair's codes: scales and sums.
+const HEAD: usize = 4;
+/// Dwords of a row of activations behind its codes.
+const EXTRA: usize = 3;
+/// From zero to the largest code. Codes do not reach -128: the AVX2 path gives them the sign of a weight.
+const MOST: f32 = 127.0;
+/// Below this a scale would be subnormal; the row counts as 0.
+const TINY: f32 = 1e-30;
+
+/// Bytes of a row of `cols` values in memory.
+pub(crate) const fn packed_bytes(cols: usize) -> usize {
+    2 * HEAD + cols.div_ceil(4) * 4
+}
+
+/// Dwords of a row of activations.
+pub(crate) const fn dwords(cols: usize) -> usize {
+    cols.div_ceil(4) + EXTRA
+}
+
+/// Lines of a pair.
+const fn pair_lines(cols: usize) -> usize {
+    packed_bytes(cols) / 2
+}
+
+/// Where code `col` of row `row` of a pair lies: its line, and its byte there.
+fn place(row: usize, col: usize) -> (usize, usize) {
+    (HEAD + col / 4 * 2 + row / TILE, row % TILE * 4 + col % 4)
+}
+
+/// Where the scale of row `row` of a pair lies; its sum is two lines behind.
+fn scale_place(row: usize) -> (usize, usize) {
+    (row / TILE, row % TILE * 4)
+}
+
+fn put(lines: &mut [Line], (line, at): (usize, usize), bytes: [u8; 4]) {
+    lines[line].0[at..at + 4].copy_from_slice(&bytes);
+}
+
+fn get(lines: &[Line], (line, at): (usize, usize)) -> [u8; 4] {
+    let b = &lines[line].0[at..at + 4];
+    [b[0], b[1], b[2], b[3]]
+}
+
+/// Packs `rows` rows of `cols` codes; `fetch(row, codes)` writes a row's codes, each an `i8` of at least -127, and gives its
+/// scale.
+pub(crate) fn pack(
+    (rows, cols): (usize, usize),
+    fetch: impl Fn(usize, &mut [i8]) -> f32 + Sync,
+) -> Result<Zeroed<Line>, Error> {
+    let pair = pair_lines(cols);
+    let mut lines = memory(pairs(rows) * pair)?;
+    lines.par_chunks_exact_mut(pair).enumerate().for_each_init(
+        || vec![0; cols],
+        |codes, (at, lines)| {
+            for line in &mut lines[HEAD..] {
+                line.0.fill(0x80);
+            }
+            for row in at * PAIR..rows.min((at + 1) * PAIR) {
+                let scale = fetch(row, codes);
+                let row = row % PAIR;
+                let (line, byte) = scale_place(row);
+                put(lines, (line, byte), scale.to_le_bytes());
+                let sum: i32 = codes.iter().map(|c| i32::from(*c)).sum();
+                put(lines, (line + 2, byte), sum.to_le_bytes());
+                for (col, code) in codes.iter().enumerate() {
+                    let (line, byte) = place(row, col);
+                    lines[line].0[byte] = *code as u8 ^ 0x80;
+                }
+            }
+        },
+    );
+    Ok(lines)
+}
+
+/// Writes the nearest codes of a row of values and gives their scale: the largest absolute value is 127 steps. The scale is a NaN
+/// if a value is no number or infinite.
+pub(crate) fn round(values: &[f32], codes: &mut [i8]) -> f32 {
+    let max = values.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+    let finite = values.iter().all(|v| v.is_finite());
+    if !finite || max <= TINY {
+        codes.fill(0);
+        return if finite { 0.0 } else { f32::NAN };
+    }
+    let scale = max / MOST;
+    for (code, v) in codes.iter_mut().zip(values) {
+        *code = (v / scale).round_ties_even().clamp(-MOST, MOST) as i8;
+    }
+    scale
+}
+
+/// Row `row` as [`pack`] was given it: writes its codes and gives its scale.
+pub(crate) fn unpack(lines: &[Line], row: usize, codes: &mut [i8]) -> f32 {
+    let pair = pair_lines(codes.len());
+    let lines = &lines[row / PAIR * pair..(row / PAIR + 1) * pair];
+    let row = row % PAIR;
+    for (col, code) in codes.iter_mut().enumerate() {
+        let (line, byte) = place(row, col);
+        *code = (lines[line].0[byte] ^ 0x80) as i8;
+    }
+    f32::from_le_bytes(get(lines, scale_place(row)))
+}
+
+/// The values of row `row`. `out`: `[cols]`.
+pub(crate) fn dequantize_row(lines: &[Line], row: usize, out: &mut [f32]) {
+    let mut codes = vec![0; out.len()];
+    let scale = unpack(lines, row, &mut codes);
+    for (out, code) in out.iter_mut().zip(codes) {
+        *out = scale * f32::from(code);
+    }
+}
+
+/// How the values of a row become codes: `value * factor + zero`, rounded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Steps {
+    pub(crate) factor: f32,
+    pub(crate) zero: f32,
+    pub(crate) scale: f32,
+}
+
+impl Steps {
+    /// Of a row whose values lie within `least..=most`, which includes 0: 254 steps. If some value is no number or infinite the
+    /// scale is a NaN, so that a row does not turn into ordinary numbers.
+    pub(crate) fn of(least: f32, most: f32, finite: bool) -> Self {
+        let scale = most / (2.0 * MOST) - least / (2.0 * MOST);
+        if !finite || scale <= TINY {
+            return Self {
+                factor: 0.0,
+                zero: 0.0,
+                scale: if finite { 0.0 } else { f32::NAN },
+            };
+        }
+        let factor = 1.0 / scale;
+        // Within -127..=127 but for rounding.
+        let zero = (-MOST - least * factor).round_ties_even();
+        Self {
+            factor,
+            zero: zero.clamp(-MOST, MOST),
+            scale,
+        }
+    }
+}
+
+/// Makes the rows of `from`.
+#[inline(always)]
+pub(super) unsafe fn activations<S: Simd>(from: &Activations<'_>) {
+    let (cols, mut first) = (from.cols, from.rows.start);
+    while first < from.rows.end {
+        let n = group_rows::<S>(from.all - first);
+        let size = dwords(cols);
+        // SAFETY: a group belongs to one chunk.
+        let group = unsafe { from.to.part(first * size..(first + n) * size) };
+        let (codes, extra) = group.split_at_mut(n * (size - EXTRA));
+        for i in 0..n {
+            // SAFETY: as the caller promises, see `isa`; `codes` has `[cols / 4][n]` dwords.
+            let (steps, sum) = unsafe {
+                let row = from.row(first + i);
+                let steps = steps::<S>(row);
+                (steps, row_codes::<S>(row, steps, (codes, i, n)))
+            };
+            extra[i] = (-S::BYTE_BIAS * sum) as u32;
+            extra[n + i] = (steps.zero as i32) as u32;
+            extra[2 * n + i] = steps.scale.to_bits();
+        }
+        first += n;
+    }
+}
+
+/// The steps of a row.
+#[inline(always)]
+unsafe fn steps<S: Simd>(row: &[f32]) -> Steps {
+    // SAFETY: as the caller promises, see `isa`; `at + n <= row.len()`.
+    unsafe {
+        let zero = S::splat(0.0);
+        let (mut least, mut most, mut finite) = (zero, zero, zero);
+        let mut at = 0;
+        while at < row.len() {
+            let n = 16.min(row.len() - at);
+            let v = S::load_part(row.as_ptr().add(at), n);
+            least = S::min(v, least);
+            most = S::max(v, most);
+            // Neither a NaN nor an infinity times 0 is 0.
+            finite = S::fma(v, zero, finite);
+            at += n;
+        }
+        let least = -S::largest(S::sub(zero, least));
+        Steps::of(least, S::largest(most), S::sum(finite) == 0.0)
+    }
+}
+
+/// The codes of a row, four in every `n`-th dword of `to` from the `i`-th on, and their sum.
+#[inline(always)]
+unsafe fn row_codes<S: Simd>(
+    row: &[f32],
+    steps: Steps,
+    (to, i, n): (&mut [u32], usize, usize),
+) -> i32 {
+    let mut four = [0u32; 4];
+    let mut to = to[i..].iter_mut().step_by(n);
+    // SAFETY: as the caller promises, see `isa`; `at + lanes <= row.len()`.
+    unsafe {
+        let (factor, zero) = (S::splat(steps.factor), S::splat(steps.zero));
+        let (low, high) = (S::splat(-MOST), S::splat(MOST));
+        let (mut sum, mut tail, mut at) = (S::splat(0.0), 0, 0);
+        // A row without steps has codes of 0, whatever its values are.
+        let any = steps.factor > 0.0;
+        while any && at < row.len() {
+            let lanes = 16.min(row.len() - at);
+            let v = S::load_part(row.as_ptr().add(at), lanes);
+            let v = S::round(S::add(S::mul(v, factor), zero));
+            let v = S::min(high, S::max(low, v));
+            S::store_i8(four.as_mut_ptr().cast(), v);
+            if lanes == 16 {
+                sum = S::add(sum, v);
+            } else {
+                tail = end(&mut four, lanes);
+            }
+            // In this order: a place that finds no codes would be lost.
+            for (four, to) in four[..lanes.div_ceil(4)].iter().zip(to.by_ref()) {
+                *to = *four;
+            }
+            at += lanes;
+        }
+        if !any {
+            to.for_each(|to| *to = 0);
+        }
+        // Whole numbers below 2^24: exact.
+        S::sum(sum) as i32 + tail
+    }
+}
+
+/// Clears the codes behind the first `lanes` and adds up the others.
+fn end(four: &mut [u32; 4], lanes: usize) -> i32 {
+    let mut sum = 0;
+    for (d, dword) in four.iter_mut().enumerate() {
+        let mut bytes = dword.to_le_bytes();
+        for (b, byte) in bytes.iter_mut().enumerate() {
+            if 4 * d + b >= lanes {
+                *byte = 0;
+            }
+            sum += i32::from(*byte as i8);
+        }
+        *dword = u32::from_le_bytes(bytes);
+    }
+    sum
+}
+
+/// Rows with a pair. `w`: the pair's lines; `a`: the rows' groups; `left`: rows from the first to the last of the product, which
+/// say how the rows are grouped.
+#[inline(always)]
+pub(super) unsafe fn multiply<S: Simd>(
+    w: *const u8,
+    cols: usize,
+    (a, left): (*const u32, usize),
+    sums: &mut [[S::F; 2]],
+) {
+    let (steps, size) = (cols.div_ceil(4), dwords(cols));
+    let mut row = 0;
+    while row < sums.len() {
+        let n = group_rows::<S>(left - row);
+        // SAFETY: as the caller promises, see `isa`; the group is at `row * size`.
+        unsafe {
+            let a = a.add(row * size);
+            let sums = &mut sums[row..];
+            match n {
+                12 => panel::<S, 12>(w, steps, a, sums),
+                8 => panel::<S, 8>(w, steps, a, sums),
+                6 => panel::<S, 6>(w, steps, a, sums),
+                4 => panel::<S, 4>(w, steps, a, sums),
+                3 => panel::<S, 3>(w, steps, a, sums),
+                2 => panel::<S, 2>(w, steps, a, sums),
+                _ => panel::<S, 1>(w, steps, a, sums),
+            }
+        }
+        row += n;
+    }
+}
+
+/// Calls the body for each row of `R`, with its number as a constant: a loop over registers would go through memory.
+macro_rules! each_row {
+    ($R:ident, $r:ident => $body:expr) => {
+        each_row!(@ $R, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $R:ident, $r:ident, $body:expr, $($n:literal)*) => {
+        $(if $n < $R {
+            const $r: usize = $n;
+            $body
+        })*
+    };
+}
+
+/// `R` rows with a pair. `a`: `[steps, R]` dwords of codes, then what a row has beside them.
+#[inline(always)]
+unsafe fn panel<S: Simd, const R: usize>(
+    w: *const u8,
+    steps: usize,
+    a: *const u32,
+    sums: &mut [[S::F; 2]],
+) {
+    if R > S::ROWS || R > sums.len() {
+        return;
+    }
+    // SAFETY: as the caller promises, see `isa`; `step < steps`, and there are `R` sums.
+    unsafe {
+        let extra = a.add(steps * R);
+        let mut c = [[S::isplat(0); 2]; R];
+        each_row!(R, I => c[I] = [S::isplat(*extra.add(I) as i32); 2]);
+        let codes = w.add(64 * HEAD);
+        for step in 0..steps {
+            let (w, a) = (codes.add(step * 128), a.add(step * R));
+            let w = [S::load_bytes(w), S::load_bytes(w.add(64))];
+            each_row!(R, I => {
+                let q = *a.add(I) as i32;
+                c[I] = [S::dot4_bytes(c[I][0], w[0], q), S::dot4_bytes(c[I][1], w[1], q)];
+            });
+        }
+        let scales = [S::load(w.cast()), S::load(w.add(64).cast())];
+        let sums = sums.as_mut_ptr();
+        each_row!(R, I => {
+            let zero = *extra.add(R + I) as i32;
+            let scale = S::splat(f32::from_bits(*extra.add(2 * R + I)));
+            let exact = [
+                S::less(c[I][0], w.add(128).cast(), zero),
+                S::less(c[I][1], w.add(192).cast(), zero),
+            ];
+            *sums.add(I) = [
+                S::mul(S::to_f32(exact[0]), S::mul(scales[0], scale)),
+                S::mul(S::to_f32(exact[1]), S::mul(scales[1], scale)),
+            ];
+        });
+    }
+}

@@ -1,0 +1,131 @@
+//! INT8 made of f32: what it keeps, and that its sums are exact.
+
+use super::*;
+use crate::cpu::int8::Steps;
+use crate::{Epilogue, Error, linear};
+
+fn int8(rows: usize, cols: usize, values: &[f32]) -> PackedWeight {
+    PackedWeight::from_f32(rows, cols, Format::Int8, values).expect("a weight")
+}
+
+fn product(isa: Isa, x: &Rows, weight: &PackedWeight) -> Rows {
+    let mut out = Rows::new();
+    linear(&cx(isa, 2), x, weight, Epilogue::default(), &mut out);
+    out
+}
+
+#[test]
+fn every_path_has_the_same_bits() {
+    let mut random = Random::new(21);
+    for (m, n, k) in [(1, 1, 1), (5, 40, 3), (13, 64, 384), (30, 33, 130)] {
+        let (x, weight) = (random.rows(m, k), random.weight(n, k, Format::Int8));
+        let expected = product(Isa::Portable, &x, &weight);
+        for isa in isas() {
+            let got = product(isa, &x, &weight);
+            assert_bits(
+                &format!("{isa:?} {m} x {n} x {k}"),
+                got.as_slice(),
+                expected.as_slice(),
+            );
+        }
+    }
+}
+
+/// Rows of whole numbers that steps of one hit: the product is the integers' own, at any length, even where 16 bits are too short.
+#[test]
+fn sums_are_exact() {
+    for cols in [4, 31, 384, 3072] {
+        for (w, x) in [
+            (127.0, 127.0),
+            (-127.0, 127.0),
+            (127.0, -127.0),
+            (-127.0, -127.0),
+        ] {
+            let weight = int8(3, cols, &vec![w; 3 * cols]);
+            // Least and largest are 254 apart, in steps of one.
+            let mut row = vec![x; cols];
+            row[0] = -x;
+            let rows = Rows::from_vec(cols, row);
+            let expected = w * x * (cols as f32 - 2.0);
+            for isa in isas() {
+                let got = product(isa, &rows, &weight);
+                assert_eq!(got.as_slice(), [expected; 3], "{isa:?} {cols} {w} {x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_the_longest_length_do_not_overflow() {
+    let cols = 1 << 16;
+    for (w, x) in [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)] {
+        let weight = int8(1, cols, &vec![w; cols]);
+        let rows = Rows::from_vec(cols, vec![x; cols]);
+        for isa in isas() {
+            let got = product(isa, &rows, &weight);
+            assert_close(
+                &format!("{isa:?}"),
+                got.as_slice(),
+                &[w * x * cols as f32],
+                1e-5,
+            );
+        }
+    }
+    let long = PackedWeight::from_f32(1, cols + 1, Format::Int8, &vec![1.0; cols + 1]);
+    assert!(matches!(long, Err(Error::LongRow { most: 65_536, .. })));
+    assert!(PackedWeight::hollow(1, cols + 1, Format::Int8).is_err());
+}
+
+#[test]
+fn a_weight_is_within_half_a_step_of_its_values() {
+    let mut random = Random::new(22);
+    for (rows, cols) in [(1, 1), (33, 7), (40, 64)] {
+        let values = random.values(rows * cols);
+        let weight = int8(rows, cols, &values);
+        let mut got = vec![0.0; cols];
+        for (row, values) in values.chunks_exact(cols).enumerate() {
+            weight.dequantize_row(row, &mut got);
+            let step = values.iter().fold(0.0, |m: f32, v| m.max(v.abs())) / 127.0;
+            for (got, value) in got.iter().zip(values) {
+                assert!((got - value).abs() <= 0.5001 * step, "{got} for {value}");
+            }
+        }
+        let whole = rows.next_multiple_of(32) * Format::Int8.packed_bytes(cols);
+        assert_eq!(weight.bytes(), whole);
+    }
+    let mut row = [1.0; 4];
+    int8(1, 4, &[0.0; 4]).dequantize_row(0, &mut row);
+    assert_eq!(row, [0.0; 4]);
+    int8(1, 4, &[1.0, f32::NAN, 0.0, 0.0]).dequantize_row(0, &mut row);
+    assert!(row.iter().all(|v| v.is_nan()), "not ordinary numbers");
+    assert!(PackedWeight::from_bytes(1, 4, Format::Int8, &[0; 4]).is_err());
+}
+
+#[test]
+fn steps_reach_from_the_least_to_the_largest() {
+    let check = |least: f32, most: f32| {
+        let steps = Steps::of(least, most, true);
+        for v in [least, most, 0.0] {
+            let code = (v * steps.factor + steps.zero).round_ties_even();
+            let code = code.clamp(-127.0, 127.0);
+            let off = (steps.scale * (code - steps.zero) - v).abs();
+            assert!(
+                off <= 0.5001 * steps.scale,
+                "{v} of {least}..{most} is {off} off"
+            );
+        }
+    };
+    for (least, most) in [
+        (-1.0, 1.0),
+        (0.0, 3.0),
+        (-0.17, 5.0),
+        (-7.0, 0.0),
+        (-1e30, 2e30),
+    ] {
+        check(least, most);
+    }
+    assert_eq!(Steps::of(0.0, 0.0, true).scale, 0.0);
+    assert!(Steps::of(-1.0, 1.0, false).scale.is_nan());
+    // Wider than a float.
+    assert!(Steps::of(-f32::MAX, f32::MAX, true).scale.is_finite());
+}
