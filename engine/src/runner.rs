@@ -152,7 +152,7 @@ impl ModelRunner {
         let nothing = || Row::Failed(RequestError::NotFinite);
         output.rows.resize_with(count, nothing);
         let width = work.output.width();
-        samplers.resize_with(self.cx.team().threads(), || Sampler::on(self.cx.isa()));
+        samplers.resize_with(self.cx.threads(), || Sampler::on(self.cx.isa()));
         for sampler in samplers.iter_mut() {
             sampler.reserve(width);
         }

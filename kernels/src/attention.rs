@@ -249,7 +249,7 @@ fn cut<'a>(
         longest = longest.max(sequence.len.div_ceil(SPLIT));
         shares.push(share);
     }
-    let wanted = 4 * cx.team().threads();
+    let wanted = 4 * cx.threads();
     let splits = (longest * tasks / wanted).clamp(1, MOST_SPLITS);
     let (mut end, mut values) = (0, 0);
     for (i, share) in shares.iter_mut().enumerate() {
@@ -294,7 +294,7 @@ fn attend<'a>(
     let shares = shares.as_slice();
     let rows = shares.iter().map(|s| s.rows).max().unwrap_or(0);
     let each = cpu::scratch_len(layout, rows);
-    let memory = reserve(attention, states + each * cx.team().threads());
+    let memory = reserve(attention, states + each * cx.threads());
     let (states, work) = memory.split_at_mut(states);
     let (states, work) = (Shared::new(states), Shared::new(work));
     let describe = |ops: &mut Vec<Op>| {

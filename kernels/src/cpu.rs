@@ -26,3 +26,4 @@ pub(crate) mod probe;
 pub(crate) mod quantize;
 pub(crate) mod rope;
 pub(crate) mod shared;
+pub(crate) mod table;

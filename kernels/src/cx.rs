@@ -6,7 +6,7 @@ use crate::linear::Group;
 use crate::trace::Trace;
 use crate::{Class, Error, Rows, Team};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The instruction set a CPU operation uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,12 +134,19 @@ pub(crate) fn reserve<T: Copy + Default>(memory: &mut Vec<T>, len: usize) -> &mu
 /// What [`Cx::each_row`] calls: number of the row, its values, the thread's state, the row's outputs.
 pub type EachRow<'a, S, O> = dyn Fn(usize, &mut [f32], &mut S, &mut [O]) + Sync + 'a;
 
+/// What [`Cx::apart`] calls: number of the part, its context, the thread's state, the part's output.
+pub type EachPart<'a, S, O> = dyn Fn(usize, &Cx, &mut S, &mut O) + Sync + 'a;
+
 /// The context of one engine thread's operations. Cheap to make; one per engine thread.
 #[derive(Debug)]
 pub struct Cx {
     team: Arc<Team>,
     class: Class,
     isa: Isa,
+    /// Operations stay on the thread that asks for them.
+    alone: bool,
+    /// For each thread of the team a context of its own, see [`Cx::apart`].
+    apart: OnceLock<Box<[Cx]>>,
     scratch: Mutex<Scratch>,
     /// Operations are written here instead of done.
     pub(crate) trace: Option<Trace>,
@@ -155,6 +162,8 @@ impl Cx {
             team,
             class,
             isa: isa.min(Isa::detect()),
+            alone: false,
+            apart: OnceLock::new(),
             scratch: Mutex::default(),
             trace: None,
         }
@@ -177,15 +186,58 @@ impl Cx {
         &self.team
     }
 
+    /// Threads that an operation has.
+    pub fn threads(&self) -> usize {
+        if self.alone { 1 } else { self.team.threads() }
+    }
+
     /// Runs `body(chunk)` for each chunk of `0..chunks` on the team: one parallel region. Which thread runs a chunk is
     /// not defined, so a chunk's result must not depend on it. Not reentrant.
     pub fn run(&self, chunks: usize, body: &(dyn Fn(usize) + Sync)) {
-        self.team.run(self.class, chunks, body);
+        self.run_indexed(chunks, &|_, chunk| body(chunk));
     }
 
     /// As [`Cx::run`], with the number of the thread: `body(thread, chunk)`.
     pub(crate) fn run_indexed(&self, chunks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
-        self.team.run_indexed(self.class, chunks, body);
+        if self.alone {
+            (0..chunks).for_each(|chunk| body(0, chunk));
+        } else {
+            self.team.run_indexed(self.class, chunks, body);
+        }
+    }
+
+    /// Runs `body(part, cx, state, output)` for each of `outputs` on the team, in one parallel region: for parts that are large and
+    /// do not wait for each other. The operations that it does with its context stay on the thread that it runs on; `state` belongs
+    /// to that thread while it runs.
+    ///
+    /// # Panics
+    /// If there are fewer states than threads.
+    pub fn apart<S: Send, O: Send>(
+        &self,
+        states: &mut [S],
+        outputs: &mut [O],
+        body: &EachPart<'_, S, O>,
+    ) {
+        let each = || Self {
+            alone: true,
+            ..Self::new(Arc::clone(&self.team), self.class, self.isa)
+        };
+        let contexts = self
+            .apart
+            .get_or_init(|| (0..self.threads()).map(|_| each()).collect());
+        assert!(states.len() >= self.threads(), "apart: states");
+        let parts = outputs.len();
+        let (states, outputs) = (Shared::new(states), Shared::new(outputs));
+        self.run_indexed(parts, &|thread, part| {
+            // SAFETY: a part is one chunk, and a thread runs one chunk at a time.
+            let (state, output) = unsafe {
+                (
+                    &mut states.part(thread..thread + 1)[0],
+                    &mut outputs.part(part..part + 1)[0],
+                )
+            };
+            body(part, &contexts[thread], state, output);
+        });
     }
 
     /// Runs `body` on ranges that make up `0..rows`, `cost` simple operations a row; too few for the team run here. All threads
@@ -195,7 +247,7 @@ impl Cx {
         if rows <= most {
             body(0..rows);
         } else {
-            let chunks = rows.div_ceil(most).next_multiple_of(self.team.threads());
+            let chunks = rows.div_ceil(most).next_multiple_of(self.threads());
             let step = rows.div_ceil(chunks);
             self.run(rows.div_ceil(step), &|chunk| {
                 body(chunk * step..rows.min((chunk + 1) * step));
@@ -216,7 +268,7 @@ impl Cx {
         body: &EachRow<'_, S, O>,
     ) {
         let (count, width) = (rows.rows(), rows.width());
-        assert!(states.len() >= self.team.threads(), "each_row: states");
+        assert!(states.len() >= self.threads(), "each_row: states");
         assert_eq!(starts.len(), count + 1, "each_row: starts");
         assert!(starts.is_sorted(), "each_row: starts");
         let (rows, states) = (Shared::new(rows.as_mut_slice()), Shared::new(states));
@@ -238,7 +290,9 @@ impl Cx {
     pub fn scratch_bytes(&self) -> usize {
         let scratch = self.scratch();
         let lens = [&scratch.product, &scratch.attention, &scratch.gathered].map(Vec::len);
+        let apart = self.apart.get().into_iter().flatten();
         4 * (scratch.acts.len() + lens.iter().sum::<usize>())
+            + apart.map(Self::scratch_bytes).sum::<usize>()
     }
 
     /// Scratch memory for one operation.

@@ -6,6 +6,7 @@
 use crate::cpu::codes::Unit;
 use crate::cpu::int8;
 use crate::grouped::Groups;
+use half::{bf16, f16};
 
 /// How the values of a weight are stored. Block formats are GGML's: integer codes of some bits; 16 or 32 of them share a
 /// scale and perhaps a minimum; in K formats those are small integers, times what 256 values share. All of them are
@@ -133,6 +134,27 @@ impl Format {
     /// Bytes of one block as files store it (0 for INT8 and grouped formats, whose rows no file holds).
     pub const fn block_bytes(self) -> usize {
         self.facts().2
+    }
+
+    /// Writes values as files store them, little-endian: as they are, or the nearest (ties to even).
+    ///
+    /// # Panics
+    /// If the format is not F32, F16 or BF16, or `to` has another length.
+    #[track_caller]
+    pub fn write(self, values: &[f32], to: &mut [u8]) {
+        fn each<const N: usize>(values: &[f32], to: &mut [u8], bytes: impl Fn(f32) -> [u8; N]) {
+            let (places, _) = to.as_chunks_mut();
+            for (to, v) in places.iter_mut().zip(values) {
+                *to = bytes(*v);
+            }
+        }
+        assert_eq!(to.len(), values.len() * self.block_bytes(), "write: length");
+        match self {
+            Self::F32 => each(values, to, f32::to_le_bytes),
+            Self::F16 => each(values, to, |v| f16::from_f32(v).to_le_bytes()),
+            Self::Bf16 => each(values, to, |v| bf16::from_f32(v).to_le_bytes()),
+            other => panic!("write: {} is not plain", other.name()),
+        }
     }
 
     /// Bytes of one row of `cols` values in memory, packed.

@@ -39,7 +39,7 @@ mod weight;
 pub use activation::{gelu_erf, gelu_tanh, silu, soft_cap};
 pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen};
 pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
-pub use cx::{Cx, EachRow, Isa};
+pub use cx::{Cx, EachPart, EachRow, Isa};
 pub use error::{Error, Fault};
 pub use experts::{Routing, combine, linear_by_expert, route, spread};
 pub use format::Format;

@@ -286,7 +286,7 @@ fn multiply(
 ) {
     let out = Shared::new(out);
     // Several groups keep the team busy together.
-    let threads = cx.team().threads().div_ceil(groups.len());
+    let threads = cx.threads().div_ceil(groups.len());
     let mut chunks = 0;
     for group in groups.iter_mut() {
         let weight = &weights[group.weight];

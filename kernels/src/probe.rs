@@ -80,7 +80,7 @@ pub fn probe(cx: &Cx, what: Probe, memory: &mut ProbeMemory, time: Duration) -> 
 /// One region; what it did, in bytes or operations.
 fn once(cx: &Cx, what: Probe, memory: &mut [f32]) -> usize {
     let isa = cx.isa();
-    let threads = cx.team().threads();
+    let threads = cx.threads();
     match what {
         Probe::Read => {
             let all = &*memory;

@@ -33,7 +33,7 @@ pub enum Class {
 pub struct TeamStats {
     /// Regions that ended, also by a panic.
     pub regions: u64,
-    /// Times a throughput region stopped between two chunks because a latency caller waited.
+    /// Times a region stopped between two chunks because a caller of the other class waited.
     pub yields: u64,
     /// Times a latency caller got the team while a throughput caller waited for it.
     pub latency_first: u64,
@@ -41,7 +41,7 @@ pub struct TeamStats {
 
 /// The thread team. One region runs at a time. A waiting [`Class::Latency`] caller goes first, and a running
 /// [`Class::Throughput`] region stops for it at a chunk boundary and goes on afterwards; but once latency callers have
-/// had the team for `max_slice` while a throughput caller waited, that one gets it for as long.
+/// had the team for `max_slice` while a throughput caller waited, they stop in the same way and that one gets it for as long.
 #[derive(Debug)]
 pub struct Team {
     crew: Arc<Crew>,

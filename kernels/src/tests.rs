@@ -1,5 +1,6 @@
 //! Every operation on every CPU path against its naive body, and bit for bit against itself in other company.
 
+mod apart;
 mod attention;
 mod cache;
 mod experts;

@@ -5,11 +5,11 @@ use crate::cpu::grouped;
 use crate::cpu::int8;
 use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
+use crate::cpu::table;
 use crate::grouped::GroupedRow;
 use crate::memory::Zeroed;
 use crate::stand_in::Values;
 use crate::{Cx, Error, Format, Rows};
-use half::{bf16, f16};
 use std::sync::Arc;
 
 /// A weight matrix `[rows, cols]`, rows being outputs. The product of a row of activations with a row of the weight is a
@@ -20,6 +20,8 @@ pub struct PackedWeight {
     cols: usize,
     format: Format,
     lines: Values,
+    /// Row after row, to be looked up and never multiplied.
+    flat: bool,
     /// The column of the activations that each column of the packed weight belongs to, if they are not in order.
     order: Option<Arc<[u32]>>,
 }
@@ -114,8 +116,38 @@ impl PackedWeight {
             cols,
             format,
             lines: Values::Own(lines),
+            flat: false,
             order: None,
         }
+    }
+
+    /// A table, whose rows are looked up ([`embed`]) and never multiplied: `fetch(row, bytes)` writes the values of a row, in
+    /// [`Format::F32`], [`Format::F16`] or [`Format::Bf16`], little-endian.
+    ///
+    /// # Errors
+    /// [`Error::Stack`] for another format, [`Error::OutOfMemory`].
+    pub fn table(
+        rows: usize,
+        cols: usize,
+        format: Format,
+        fetch: impl Fn(usize, &mut [u8]) + Sync,
+    ) -> Result<Self, Error> {
+        if !matches!(format, Format::F32 | Format::F16 | Format::Bf16) {
+            return Err(Error::Stack(format!("a table of {}", format.name())));
+        }
+        check_cols(cols, format)?;
+        let lines = table::pack(rows, cols * format.block_bytes(), fetch)?;
+        let weight = Self::from_lines((rows, cols), format, lines);
+        Ok(Self {
+            flat: true,
+            ..weight
+        })
+    }
+
+    /// A weight without values, or a stand-in, as a table.
+    #[must_use]
+    pub fn into_table(self) -> Self {
+        Self { flat: true, ..self }
     }
 
     /// The same weight with its columns in another order: column `i` belongs to column `order[i]` of the activations, which
@@ -183,20 +215,9 @@ impl PackedWeight {
             return Ok(Self::from_lines((rows, cols), format, lines));
         }
         Self::pack(rows, cols, format, |r, out| {
-            let row = &values[r * cols..(r + 1) * cols];
-            if format == Format::F32 {
-                for (o, v) in out.chunks_exact_mut(4).zip(row) {
-                    o.copy_from_slice(&v.to_le_bytes());
-                }
-            } else {
-                let half = |v: f32| match format {
-                    Format::F16 => f16::from_f32(v).to_le_bytes(),
-                    _ => bf16::from_f32(v).to_le_bytes(),
-                };
-                for (o, v) in out.chunks_exact_mut(2).zip(row) {
-                    o.copy_from_slice(&half(*v));
-                }
-            }
+            // Behind the last value the unit may be longer.
+            let end = cols * format.block_bytes();
+            format.write(&values[r * cols..(r + 1) * cols], &mut out[..end]);
         })
     }
 
@@ -292,11 +313,20 @@ impl PackedWeight {
 
     /// Bytes held, but for the order of the columns, which is small beside them.
     pub fn bytes(&self) -> usize {
-        pack::pairs(self.rows) * pack::pair_lines(self.format, self.cols) * size_of::<Line>()
+        let lines = if self.flat {
+            table::lines(self.rows, self.cols * self.format.block_bytes())
+        } else {
+            pack::pairs(self.rows) * pack::pair_lines(self.format, self.cols)
+        };
+        lines * size_of::<Line>()
     }
 
     /// The packed lines, as `cpu::pack` describes them.
+    ///
+    /// # Panics
+    /// If it is a table: nothing multiplies one.
     pub(crate) fn lines(&self) -> &[Line] {
+        assert!(!self.flat, "a table is not multiplied");
         &self.lines
     }
 
@@ -309,6 +339,7 @@ impl PackedWeight {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         assert_eq!(out.len(), self.cols, "dequantize_row: length");
         match self.format {
+            format if self.flat => table::row(&self.lines, row, format, out),
             Format::Grouped(groups) => grouped::dequantize_row(&self.lines, groups, row, out),
             Format::Int8 => int8::dequantize_row(&self.lines, row, out),
             format => pack::dequantize_row(&self.lines, row, format, out),

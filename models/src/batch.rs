@@ -1,6 +1,8 @@
 //! The tensors of one forward: what the engine's runner builds and a model reads.
 
+use crate::layers::apart::Apart;
 use koma_kernels::{BlockTables, Error, Routing, Rows};
+use std::ops::Range;
 
 /// One step's packed batch. Requests lie one after another; request `i` has the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
 /// The same buffers are refilled every step.
@@ -64,6 +66,25 @@ impl Batch {
         }
     }
 
+    /// Makes this batch the requests `some` of `all`, a batch of an encoder.
+    pub(crate) fn copy_requests(&mut self, all: &Self, some: Range<usize>) {
+        self.clear(0);
+        let first = all.cu_seqlens[some.start];
+        let tokens = first as usize..all.cu_seqlens[some.end] as usize;
+        self.ids.extend_from_slice(&all.ids[tokens.clone()]);
+        self.positions
+            .extend_from_slice(&all.positions[tokens.clone()]);
+        if !all.type_ids.is_empty() {
+            self.type_ids.extend_from_slice(&all.type_ids[tokens]);
+        }
+        if !all.skips.is_empty() {
+            self.skips.extend_from_slice(&all.skips[some.clone()]);
+        }
+        self.kv_lens.extend_from_slice(&all.kv_lens[some.clone()]);
+        let ends = &all.cu_seqlens[some.start + 1..=some.end];
+        self.cu_seqlens.extend(ends.iter().map(|end| end - first));
+    }
+
     /// Number of requests.
     pub fn requests(&self) -> usize {
         self.kv_lens.len()
@@ -104,9 +125,19 @@ pub struct Workspace {
     pub failed: Vec<(usize, Error)>,
     /// When set, a model pushes a copy of the hidden states after the embedding and after each layer (parity tests).
     pub trace: Option<Vec<Rows>>,
+    /// Where an encoder computes parts of the batch apart.
+    pub(crate) apart: Apart,
 }
 
 impl Workspace {
+    /// One in which a model records its hidden states.
+    pub fn traced() -> Self {
+        Self {
+            trace: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
     /// Bytes of memory that its buffers keep.
     pub fn bytes(&self) -> usize {
         let buffers = [
@@ -122,7 +153,8 @@ impl Workspace {
             .into_iter()
             .chain(&self.angles)
             .map(Rows::bytes)
-            .sum()
+            .sum::<usize>()
+            + self.apart.bytes()
     }
 
     /// Records the hidden states if somebody asked for them.

@@ -4,6 +4,7 @@
 //!
 //! Invariant: a forward allocates nothing once its buffers have seen the largest step.
 
+pub(crate) mod apart;
 pub(crate) mod decoder;
 pub(crate) mod embedding;
 pub(crate) mod encoder;

@@ -11,7 +11,7 @@ use crate::{
     Blueprint, ChatAssets, Device, Dtype, Identity, LoadError, LoadOptions, Loaded, Model, Outline,
     Source, Tensors, Tokenizer,
 };
-use koma_kernels::{Format, StandIns};
+use koma_kernels::{Format, Isa, StandIns};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,15 +174,21 @@ fn open_folder(
         // An embedder that was made of a model which generates: its text would be nonsense.
         modules::only_transformer(folder)?;
     }
+    let scheme = Scheme::read(&json)?;
+    let fast = options.isa == Some(Isa::Avx512) && architecture.1 != Kind::Decoder;
+    let mut options = options.clone();
+    if fast && options.dtype == Dtype::Auto && scheme.is_none() {
+        options.dtype = Dtype::Bf16;
+    }
     let mut checkpoint = Checkpoint {
         kind: architecture.1,
         gguf: None,
-        weights: Weights::folder(folder, options)?,
+        weights: Weights::folder(folder, &options)?,
         folder: Some((folder.to_owned(), json.clone())),
         max_len: options.max_len,
     };
     checkpoint.weights.named(named_dtype(&json)?);
-    checkpoint.weights.quantized_by(Scheme::read(&json)?);
+    checkpoint.weights.quantized_by(scheme);
     Ok((checkpoint, architecture))
 }
 

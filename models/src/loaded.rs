@@ -2,7 +2,7 @@
 
 use crate::layers::encoder::EncoderSpec;
 use crate::{Batch, Device, FetchOptions, Head, Tensors, Tokenizer, Workspace};
-use koma_kernels::{CacheGroup, Cx, Error, KvCache};
+use koma_kernels::{CacheGroup, Cx, Error, Isa, KvCache};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,6 +38,7 @@ pub enum Source {
 pub enum Dtype {
     /// As stored where a kernel exists for it (block formats stay packed), else the nearest that has one. Matrices that
     /// are wider than the precision named by config.json (`dtype`, `torch_dtype`) are rounded to it, as transformers does.
+    /// An encoder whose weights are not quantized is in bf16 where the processor multiplies that ([`LoadOptions::isa`]).
     #[default]
     Auto,
     /// Dequantized weights, f32 activations: the exact mode.
@@ -79,6 +80,8 @@ pub struct LoadOptions {
     pub name: String,
     /// Precision.
     pub dtype: Dtype,
+    /// The CPU path that will compute, if that is known already.
+    pub isa: Option<Isa>,
     /// Tokens that a request will have at most, if the caller limits them: what a model can only choose once, when it is loaded
     /// (`LongRoPE`'s factors), it chooses by this. [`Limits`] are not cut to it.
     pub max_len: Option<usize>,

@@ -14,8 +14,8 @@ mod tensors;
 
 use crate::gguf::GgufMeta;
 use crate::{Dtype, LoadError, LoadOptions, Phase};
-use candle_core::{DType as CandleDtype, Device, Tensor};
 use files::Files;
+use half::{bf16, f16};
 use koma_kernels::{Format, PackedWeight, StandIns};
 pub(crate) use quantized::Scheme;
 use std::collections::BTreeMap;
@@ -39,6 +39,23 @@ enum Stored {
 }
 
 impl Stored {
+    /// The values in `bytes`, little-endian, of a plain type: the nearest f32. `out`: as many as there are.
+    fn read(&self, bytes: &[u8], out: &mut [f32]) {
+        /// Each `N` bytes as one value.
+        fn each<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+            let (values, _) = bytes.as_chunks();
+            out.iter_mut()
+                .zip(values)
+                .for_each(|(to, v)| *to = value(*v));
+        }
+        match self {
+            Self::F64 => each(bytes, out, |v| f64::from_le_bytes(v) as f32),
+            Self::As(Format::F16) => each(bytes, out, |v| f16::from_le_bytes(v).to_f32()),
+            Self::As(Format::Bf16) => each(bytes, out, |v| bf16::from_le_bytes(v).to_f32()),
+            Self::As(_) | Self::Other(_) => each(bytes, out, f32::from_le_bytes),
+        }
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::As(format) => format.name(),
@@ -258,6 +275,46 @@ impl Weights {
         cols: usize,
     ) -> Result<PackedWeight, LoadError> {
         self.read(name, (rows, cols), Precision::Fine)
+    }
+
+    /// As [`Weights::fine`], of rows that are looked up and never multiplied.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub(crate) fn table(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<PackedWeight, LoadError> {
+        let (found, entry) = self.find(name)?;
+        let format = self.wanted(found, &entry.stored, Precision::Fine)?;
+        if self.scheme.is_some() || format.block_len() > 1 {
+            // Quantized values have their own layouts.
+            return self.fine(name, rows, cols);
+        }
+        let (name, entry) = self.entry(name, &[rows, cols])?;
+        let bytes = self.files.map(entry.file, entry.range.clone())?;
+        let each = bytes.len() / rows.max(1);
+        let row = |r: usize| &bytes[r * each..(r + 1) * each];
+        let made = if let Some(other) = self.contents.instead((rows, cols), format) {
+            other.map(PackedWeight::into_table)
+        } else if entry.stored == Stored::As(format) {
+            PackedWeight::table(rows, cols, format, |r, to| to.copy_from_slice(row(r)))
+        } else {
+            PackedWeight::table(rows, cols, format, |r, to| {
+                let mut values = vec![0.0; cols];
+                entry.stored.read(row(r), &mut values);
+                format.write(&values, to);
+            })
+        };
+        let made = made.map_err(|e| self.tensor_error(name, e.to_string()))?;
+        let used = Use {
+            values: rows * cols,
+            format: Some(format.name()),
+        };
+        self.account(entry, made.bytes(), used);
+        Ok(made)
     }
 
     fn read(
@@ -500,8 +557,7 @@ impl Weights {
         self.tensor_error(name, reason)
     }
 
-    /// The values of a tensor in f32. Plain types go through candle, block formats through the kernels' own
-    /// dequantization, which is bit-equal to the reference.
+    /// The values of a tensor in f32; of block formats by the kernels' own dequantization, which is bit-equal to the reference.
     fn values(
         &self,
         name: &str,
@@ -509,20 +565,12 @@ impl Weights {
         bytes: &[u8],
         shape: &[usize],
     ) -> Result<Vec<f32>, LoadError> {
-        let plain = |dtype| {
-            Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)
-                .and_then(|t| {
-                    t.to_dtype(CandleDtype::F32)?
-                        .flatten_all()?
-                        .to_vec1::<f32>()
-                })
-                .map_err(|e| self.tensor_error(name, e.to_string()))
-        };
         match stored {
-            Stored::F64 => plain(CandleDtype::F64),
-            Stored::As(Format::F32) => plain(CandleDtype::F32),
-            Stored::As(Format::F16) => plain(CandleDtype::F16),
-            Stored::As(Format::Bf16) => plain(CandleDtype::BF16),
+            Stored::F64 | Stored::As(Format::F32 | Format::F16 | Format::Bf16) => {
+                let mut values = vec![0.0; shape.iter().product()];
+                stored.read(bytes, &mut values);
+                Ok(values)
+            }
             Stored::As(format) => {
                 let cols = shape.last().copied().unwrap_or(0);
                 let rows = shape.iter().product::<usize>() / cols.max(1);

@@ -133,7 +133,7 @@ pub(crate) struct ServerArgs {
 /// Settings of a model; as flags and variables for all models, in the file also for one.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ModelArgs {
-    /// Weights and activations: auto (as stored), f32 (exact), bf16, int8 (encoders only, made when a model is loaded) [default: auto]
+    /// Weights and activations: auto (as stored; encoders in bf16 where the processor multiplies it), f32 (exact), bf16, int8 (encoders only, made when a model is loaded) [default: auto]
     #[arg(long, value_name = "auto|f32|bf16|int8")]
     dtype: Option<String>,
     /// Keys and values in the cache: auto (bf16; f32 with --dtype f32), f32, bf16, int8 (of each token and head; almost twice the tokens in the same memory, a little less exact) [default: auto]

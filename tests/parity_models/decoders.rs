@@ -68,10 +68,7 @@ pub(crate) fn check(loaded: &Loaded, case: &Case, fields: &Value, prefix: &str) 
     assert_eq!(fields["all_logits_of"].as_u64().unwrap() as usize, which);
     let prompt = ids(&fields["prompts"][which]["ids"]);
     let mut traced = sequence(loaded, &prompt);
-    traced.work = Workspace {
-        trace: Some(Vec::new()),
-        ..Workspace::default()
-    };
+    traced.work = Workspace::traced();
     let off = worst(
         traced.feed(&prompt, true).as_slice(),
         &case.tensor(&format!("{prefix}all_logits")).values,

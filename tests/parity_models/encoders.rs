@@ -80,11 +80,8 @@ pub(crate) fn rows_off(case: &Case, loaded: &Loaded, raw: Option<&str>, last: &s
 
 pub(crate) fn hidden_states(case: &Case, loaded: &Loaded) {
     let which = case.json["hidden_states_of"].as_u64().unwrap() as usize;
-    let work = Workspace {
-        trace: Some(Vec::new()),
-        ..Workspace::default()
-    };
-    let work = encode_traced(encoder(loaded), &inputs(case)[which..=which], work);
+    let inputs = &inputs(case)[which..=which];
+    let work = encode_traced(encoder(loaded), inputs, Workspace::traced());
     let states = work.trace.unwrap();
     assert_eq!(states.len(), layers(&case.model()) + 1, "hidden states");
     for (layer, state) in states.iter().enumerate() {

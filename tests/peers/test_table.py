@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path[:0] = [str(ROOT / "benches/peers"), str(ROOT / "benches/peers/drive")]
 
+import encoding
 import protocol
 from table import cases, chart, discover, driven, ggml, join, koma, measure, mixed, processes, quality, report, served, stats
 from table.contender import ALONE, Setting
@@ -341,6 +342,40 @@ class Discovery(unittest.TestCase):
             self.assertEqual(left["ik_llama.cpp"], "not installed")
             self.assertEqual(left["OpenVINO int4"], "not installed")
 
+    def test_encoders_have_their_own_cases_and_peers(self):
+        with TemporaryDirectory() as folder:
+            at = Path(folder)
+            for name in ("minilm", "smollm2"):
+                (at / f"models/{name}/hf").mkdir(parents=True)
+            shape = {"num_attention_heads": 12, "hidden_size": 384, "vocab_size": 9, "max_position_embeddings": 512}
+            (at / "models/minilm/hf/config.json").write_text(json.dumps(shape))
+            heads = shape | {"num_key_value_heads": 4, "num_hidden_layers": 2}
+            (at / "models/smollm2/hf/config.json").write_text(json.dumps(heads))
+            (at / "models/smollm2/hf/tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
+            (at / "models/smollm2/q4_0.gguf").touch()
+            (at / "models/minilm/int8.onnx").touch()
+            (at / "encoders/bin").mkdir(parents=True)
+            (at / "encoders/bin/python").touch()
+            found = discover.models(at)
+            by_name = {case.name: case for case in cases.CASES}
+            for model, case, format, expected in (
+                ("minilm", "encode1x20", "int8", True),
+                ("minilm", "decode1", "bf16", False),
+                ("minilm", "classify32", "int8", False),
+                ("smollm2", "decode1", "q4_0", True),
+                ("smollm2", "decode1", "bf16", False),
+                ("smollm2", "encode1x20", "int8", False),
+            ):
+                self.assertEqual(found[model].has(by_name[case], format), expected, (model, case, format))
+            for isa, names in (
+                ("native", ["Koma", "ONNX Runtime int8", "ONNX Runtime behind FastAPI"]),
+                ("avx2", ["Koma"]),
+            ):
+                setting = Setting(threads=2, isa=isa, peers=at, koma=Path("koma"))
+                there, left = discover.contenders(setting, found["minilm"], "int8")
+                self.assertEqual([one.name for one in there], names)
+                self.assertEqual(left["CTranslate2 int8"], "no file ctranslate2")
+
     def test_the_fork_has_flash_attention_for_one_sequence_only(self):
         setting = Setting(threads=2, isa="native", peers=None, koma=Path("koma"))
         model = discover.Model("m", Path("m"), 9, 100, 512)
@@ -371,18 +406,48 @@ serve(load, 200)
 """
 
 
+class Encoders(unittest.TestCase):
+    def test_lengths_are_spread_as_koma_bench_spreads_them(self):
+        case = cases.Case("e", "e", "encode", batch=3, input_len=100, shortest=20)
+        self.assertEqual(case.lens, [20, 60, 100])
+        self.assertEqual(replace(case, batch=1).lens, [100])
+        self.assertEqual(replace(case, shortest=0).lens, [100, 100, 100])
+
+    def test_a_load_is_one_batch_or_buckets_of_neighbours(self):
+        seen = []
+        encoding.seconds(seen.append, [30, 10, 20, 50, 40, 60], 0.0)
+        sizes = [[len(text) for text in batch] for batch in seen]
+        whole, parts = [10, 20, 30, 40, 50, 60], [[10, 20], [30, 40], [50, 60]]
+        self.assertEqual(sizes, [whole] * 2 + parts * 2)  # each once unmeasured
+        seen.clear()
+        encoding.seconds(seen.append, [8, 8], 0.0)
+        self.assertEqual(len(seen), 2)
+
+    def test_times_of_texts_come_from_the_load_client(self):
+        series = {"failed": 0, "errors": {}, "requests_per_second": 9.0}
+        document = {"schema": "koma.bench.serve/1", "series": [series]}
+        self.assertEqual(served.series_of(json.dumps(document)), series)
+        for wrong, message in ((document | {"schema": "x"}, "not known"), (document | {"series": [series | {"failed": 1}]}, "1 requests failed")):
+            with self.assertRaisesRegex(processes.Failed, message):
+                served.series_of(json.dumps(wrong))
+
+    def test_an_encoder_is_timed_by_its_requests(self):
+        text = json.dumps({"schema": "koma.bench.throughput/1", "results": {"requests_per_second": {"median": 50.0}}})
+        self.assertEqual(koma.throughput(text, "requests_per_second"), 50.0)
+
+
 class Protocol(unittest.TestCase):
     def test_a_driver_answers_line_by_line_and_names_errors(self):
         with TemporaryDirectory() as folder:
             script = Path(folder) / "driver.py"
             script.write_text(DRIVER)
             one = driven.Driven("d", Path(sys.executable), str(script), [protocol.__file__.rpartition("/")[0]], {}, 30)
-            first = one._ask(cases.Case("a", "a", "prefill", batch=2, output_len=1))
+            first = one._ask(driven.order_of(cases.Case("a", "a", "prefill", batch=2, output_len=1)))
             self.assertEqual(first["seconds"], first["first_seconds"])
             for output, message in ((5, "ValueError: five"), (7, "6 tokens came out instead of 7")):
                 with self.assertRaisesRegex(processes.Failed, message):
-                    one._ask(cases.Case("a", "a", "decode", output_len=output))
-            self.assertGreater(one._ask(cases.Case("a", "a", "decode", output_len=6))["seconds"], 0)
+                    one._ask(driven.order_of(cases.Case("a", "a", "decode", output_len=output)))
+            self.assertGreater(one._ask(driven.order_of(cases.Case("a", "a", "decode", output_len=6)))["seconds"], 0)
             one.close()
 
     def test_what_a_driver_started_ends_with_it(self):
@@ -391,7 +456,7 @@ class Protocol(unittest.TestCase):
             child = f"import subprocess; worker = subprocess.Popen(['sleep', '60']); open({str(note)!r}, 'w').write(str(worker.pid))\n"
             script.write_text(child + DRIVER)
             one = driven.Driven("d", Path(sys.executable), str(script), [protocol.__file__.rpartition("/")[0]], {}, 30)
-            one._ask(cases.Case("a", "a", "decode", output_len=6))
+            one._ask(driven.order_of(cases.Case("a", "a", "decode", output_len=6)))
             worker = processes.os.pidfd_open(int(note.read_text()))
             self.assertEqual(select.select([worker], [], [], 0)[0], [])  # it runs
             one.close()

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Weight formats, as the model files are named.
-FORMATS = ("q4_0", "q4_k_m", "q8_0", "bf16", "q4_1")
+FORMATS = ("q4_0", "q4_k_m", "q8_0", "bf16", "q4_1", "int8")
+#: Those of models that generate, and of encoders.
+DECODER_FORMATS, ENCODER_FORMATS = ("q4_0", "q4_k_m", "q8_0", "bf16", "q4_1"), ("int8", "bf16")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ METRICS = {
     "chat_share": Metric("chat, part of chat alone", "%", True),
     "chat_rate": Metric("chat beside the rest", "tok/s", True),
     "prompts_done": Metric("long prompts answered in time", "%", True),
+    "batch_ms": Metric("time of all texts", "ms", False),
+    "requests": Metric("requests/s over HTTP", "req/s", True),
+    "request_p50": Metric("p50 of requests", "ms", False),
+    "request_p99": Metric("p99 of requests", "ms", False),
+    "ready": Metric("exec to ready", "s", False),
 }
 
 
@@ -45,13 +52,28 @@ class Case:
 
     name: str
     title: str
-    kind: str  # decode | prefill | first_token | http | company | crowded | quota | mixed
+    kind: str  # decode | prefill | first_token | http | company | crowded | quota | mixed; encode | classify | rerank | ready
     batch: int = 1
     input_len: int = 128
     output_len: int = 64
     formats: tuple[str, ...] = ("q4_0",)
     #: Tokens that all long prompts of a mixed case begin with.
     shared_len: int = 0
+    #: Tokens of the shortest text of an encoder's load, where lengths are spread evenly up to `input_len`.
+    shortest: int = 0
+    #: The models that it makes sense for; all of its formats if none is named.
+    models: tuple[str, ...] = ()
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is for encoders."""
+        return self.kind in ("encode", "classify", "rerank", "ready")
+
+    @property
+    def lens(self) -> list[int]:
+        """Tokens of each text of an encoder's load; `koma bench` spreads them in the same way."""
+        spread, last = self.input_len - (self.shortest or self.input_len), self.batch - 1
+        return [self.input_len - spread * (last - place) // max(last, 1) for place in range(self.batch)]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -65,6 +87,10 @@ class Case:
             "crowded": ("share",),
             "quota": ("share",),
             "mixed": ("intent_p99", "chat_share", "chat_rate", "prompts_done"),
+            "encode": ("batch_ms",),
+            "classify": ("requests", "request_p50", "request_p99"),
+            "rerank": ("request_p50", "request_p99"),
+            "ready": ("ready",),
         }[self.kind]
 
     @property
@@ -122,9 +148,26 @@ DEFINITIONS = {
         "prompts were answered until the end. In `mixed-prefix` all long prompts begin with the same 1,936 tokens, as under one "
         "system prompt, and end with 64 of their own; one of them is answered before anything is measured."
     ),
+    "encode": (
+        "Milliseconds for all texts of the load, token ids of exact length, without tokenizing; the median of runs one after the other for "
+        "a second. Koma: requests handed to its engine one by one and answered (`koma bench throughput`). Peers: all texts padded in one "
+        "batch, or in five batches of neighbours in length where lengths differ, the better; CTranslate2, which has no heads, "
+        "computes the layers alone. `int8`: the peers in int8 (ONNX Runtime dynamic with a scale for each output, OpenVINO by NNCF, "
+        "CTranslate2); `bf16`: the peers in bf16 or f32."
+    ),
+    "classify": (
+        "Clients that each have one request in flight on a connection that is kept (`koma bench serve --endpoint classify --words` "
+        "against every server): requests a second, and percentiles of their times. Tokenizing is in it."
+    ),
+    "rerank": (
+        "One client, one request of 50 documents after the other on a connection that is kept (`koma bench serve --endpoint rerank` "
+        "against every server); tokenizing is in it."
+    ),
+    "ready": "Seconds from exec of the server until `/health` answers that it is ready, the second of two starts.",
 }
 
-_ALL = FORMATS
+_ALL = DECODER_FORMATS
+_ENCODED = ENCODER_FORMATS
 
 CASES = (
     Case("decode1", "decode 1, context 128", "decode", formats=_ALL),
@@ -148,6 +191,14 @@ CASES = (
         formats=("q4_0", "q4_1"),
         shared_len=1936,
     ),
+    Case("encode1x20", "1 text of 20 tokens", "encode", input_len=20, formats=_ENCODED),
+    Case("encode32x32", "32 texts of 32 tokens", "encode", batch=32, input_len=32, formats=_ENCODED),
+    Case("encode32x128", "32 texts of 128 tokens", "encode", batch=32, input_len=128, formats=_ENCODED),
+    Case("encode50", "50 texts of 30 to 178 tokens", "encode", batch=50, input_len=178, shortest=30, formats=_ENCODED),
+    Case("classify1", "one client, short texts", "classify", input_len=12, formats=_ENCODED, models=("intent", "distilbert")),
+    Case("classify32", "32 clients, short texts", "classify", batch=32, input_len=12, formats=_ENCODED, models=("intent", "distilbert")),
+    Case("rerank50", "rerank, 50 documents", "rerank", batch=50, input_len=104, formats=_ENCODED, models=("minilm",)),
+    Case("ready", "exec to ready", "ready", formats=_ENCODED),
 )
 
 #: Koma's ratio to the best peer, at least: (model, case, format, metric).
@@ -172,6 +223,21 @@ GOALS = {
     ("smollm2", "http16", "q4_0", "memory"): 1.0,
 }
 
+_ENCODERS = {
+    ("minilm", "encode50"): (2.1, 1.35),
+    ("minilm", "encode32x128"): (2.0, 1.2),
+    ("minilm", "encode1x20"): (1.6, 2.2),
+    ("distilbert", "encode1x20"): (2.1, 1.7),
+    ("distilbert", "encode32x32"): (1.35, None),
+    ("distilbert", "encode32x128"): (1.5, None),
+}
+GOALS |= {(*key, format, "batch_ms"): goal for key, both in _ENCODERS.items() for format, goal in zip(_ENCODED, both) if goal}
+GOALS |= {
+    ("distilbert", "classify32", "int8", "requests"): 2.0,
+    ("distilbert", "classify32", "int8", "request_p99"): 1.0,
+    ("minilm", "rerank50", "int8", "request_p50"): 1.9,
+}
+
 #: The same of each of these lines where everyone is held to AVX2.
 GOAL_AVX2 = 1.0
 
@@ -183,6 +249,10 @@ LIMITS = {
     ("smollm2", "mixed", "q4_0", "chat_share"): 85.0,
     ("smollm2", "mixed-prefix", "q4_0", "intent_p99"): 25.0,
     ("smollm2", "mixed-prefix", "q4_0", "chat_share"): 85.0,
+    ("minilm", "ready", "bf16", "ready"): 0.15,
+    ("minilm", "ready", "int8", "ready"): 0.15,
+    ("intent", "classify1", "bf16", "request_p50"): 1.0,
+    ("intent", "classify1", "bf16", "request_p99"): 3.0,
 }
 
 

@@ -22,6 +22,14 @@ class Model:
     kv_values: int
     #: Most tokens of one request.
     window: int
+    #: Whether it gives one row for each text instead of generating.
+    encoder: bool = False
+
+    def has(self, case: Case, format: str) -> bool:
+        """Whether the case is for it, and it has the file."""
+        if case.encodes != self.encoder or (case.models and self.name not in case.models):
+            return False
+        return self.encoder or self.file(format).exists()
 
     def file(self, format: str) -> Path:
         """The GGUF file of a format; it may be missing."""
@@ -52,6 +60,9 @@ CROWDED = frozenset({"crowded", "quota"})
 SERVED = frozenset({"http", "first_token"})
 #: Several models at once, by one server or by one for each.
 MIXED = frozenset({"mixed"})
+#: Kinds of cases of encoders that need no server, and those that need one.
+ENCODED = frozenset({"encode"})
+TEXTS = frozenset({"classify", "rerank", "ready"})
 
 #: The command and environment of a server that listens on a port with room for this many requests of this many tokens.
 ServerCommand = Callable[[int, Case], "tuple[list[str], dict[str, str]]"]
@@ -70,6 +81,9 @@ class Contender(Protocol):
 
     def rate(self, case: Case) -> float:
         """Tokens per second of a decode or prefill case, warmed up. Raises Failed."""
+
+    def encode(self, case: Case) -> float:
+        """Seconds for all texts of an encoder's load, warmed up; asked of those that take part in such cases. Raises Failed."""
 
     def with_threads(self, threads: int) -> Contender:
         """The same with another number of threads; asked of those that take part in crowded cases."""

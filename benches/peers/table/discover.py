@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
-from .contender import ALONE, CROWDED, MIXED, SERVED, Contender, Model, ServerCommand, Setting
+from .contender import ALONE, CROWDED, ENCODED, MIXED, SERVED, TEXTS, Contender, Model, ServerCommand, Setting
 from .cases import Case
 from .driven import DRIVERS, Driven
 from .ggml import Ggml
-from .koma import Koma
+from .koma import Koma, KomaEncoder
 
 #: Peers' own files of the same or a coarser quantization than each format of ours. `None`: the format's own GGUF file.
 OPENVINO = {
@@ -27,6 +27,26 @@ LEFT_OUT_AVX2 = {
     "ONNX Runtime": "it asks the processor and has no setting that holds it to AVX2",
     "vLLM": "it asks the processor and has no setting that holds it to AVX2",
 }
+#: Encoders in each engine: what is said behind its name, file, precision, if its driver is told one.
+ENCODERS = {
+    "int8": (
+        ("ONNX Runtime", "int8", "int8.onnx", ()),
+        ("ONNX Runtime", "int8 fused", "int8-fused.onnx", ()),
+        ("OpenVINO", "int8", "openvino-int8/model.xml", ("f32",)),
+        ("OpenVINO", "int8 and bf16", "openvino-int8/model.xml", ("bf16",)),
+        ("CTranslate2", "int8", "ctranslate2", ("int8",)),
+    ),
+    "bf16": (
+        ("ONNX Runtime", "f32", "f32.onnx", ()),
+        ("ONNX Runtime", "f32 fused", "f32-fused.onnx", ()),
+        ("OpenVINO", "f32", "f32.onnx", ("f32",)),
+        ("OpenVINO", "bf16", "f32.onnx", ("bf16",)),
+        ("CTranslate2", "f32", "ctranslate2", ("float32",)),
+        ("CTranslate2", "bf16", "ctranslate2", ("bfloat16",)),
+    ),
+}
+#: What holds an engine to AVX2.
+HELD_TO_AVX2 = {"OpenVINO": {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "CTranslate2": {"CT2_FORCE_CPU_ISA": "AVX2"}}
 
 
 def models(peers: Path) -> dict[str, Model]:
@@ -34,6 +54,10 @@ def models(peers: Path) -> dict[str, Model]:
     found = {}
     for config in sorted(peers.glob("models/*/hf/config.json")):
         shape = json.loads(config.read_text())
+        if "num_key_value_heads" not in shape:
+            name, window = config.parent.parent.name, shape["max_position_embeddings"]
+            found[name] = Model(name, config.parent.parent, shape["vocab_size"], 0, window, encoder=True)
+            continue
         heads = shape["num_attention_heads"]
         width = shape.get("head_dim") or shape["hidden_size"] // heads
         folder = config.parent.parent
@@ -65,7 +89,7 @@ def versions(peers: Path) -> dict[str, str]:
 
 def contenders(setting: Setting, model: Model, format: str) -> tuple[list[Contender], dict[str, str]]:
     """Koma first and then every peer found, and those left out with the reason."""
-    found: list[Contender] = [Koma(setting, model, format)]
+    found: list[Contender] = [(KomaEncoder if model.encoder else Koma)(setting, model, format)]
     left: dict[str, str] = {}
     if setting.peers is None:
         return found, left
@@ -79,6 +103,9 @@ def contenders(setting: Setting, model: Model, format: str) -> tuple[list[Conten
 
 def _engines(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
     peers = setting.peers
+    if model.encoder:
+        yield from _encoders(setting, model, format)
+        return
     yield from _ggml(setting, model, format)
     held = {} if setting.isa == "native" else LEFT_OUT_AVX2
     yield from _openvino(setting, model, format)
@@ -91,6 +118,82 @@ def _engines(setting: Setting, model: Model, format: str) -> Iterator[tuple[str,
         yield "vLLM", held["vLLM"]
     elif format == "bf16":
         yield from _vllm(setting, model)
+
+
+def _encoders(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
+    python = setting.peers / "encoders/bin/python"
+    for engine, variant, file, precision in ENCODERS[format]:
+        name, script = f"{engine} {variant}", f"encode_{engine.lower().replace(' ', '')}.py"
+        held = {} if setting.isa == "native" else HELD_TO_AVX2.get(engine)
+        if held is None:
+            yield name, LEFT_OUT_AVX2[engine]
+            continue
+        arguments = (*precision, str(setting.threads))
+        for _, one in _driven(name, setting, python, script, model, file, arguments, **held):
+            if isinstance(one, Driven):
+                one.kinds = ENCODED
+            yield name, one
+    yield from _fastapi(setting, model, format)
+    yield from _infinity(setting, model, format)
+    yield from _llama_rerank(setting, model, format)
+
+
+def _fastapi(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
+    python = setting.peers / "encoders/bin/python"
+    for kind in ("", "-fused"):
+        file = model.folder / f"{'int8' if format == 'int8' else 'f32'}{kind}.onnx"
+        name = f"ONNX Runtime{' fused' if kind else ''} behind FastAPI"
+        if setting.isa != "native":
+            yield name, LEFT_OUT_AVX2["ONNX Runtime"]
+        elif not python.exists() or not file.exists():
+            yield name, "not installed" if file.exists() else f"no file {file.name}"
+        else:
+            server = [python, DRIVERS / "serve_fastapi.py", file, model.folder / "hf/tokenizer.json"]
+            yield name, _server(name, setting, lambda port, _, server=server: [*server, port, setting.threads], TEXTS)
+
+
+def _infinity(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
+    binary = setting.peers / "infinity/bin/infinity_emb"
+    if model.name != "minilm":
+        return
+    if not binary.exists():
+        yield "infinity", "not installed"
+        return
+    dtype = "int8" if format == "int8" else "float32"
+
+    def command(port: int, _: Case) -> list[object]:
+        serve = [binary, "v2", "--model-id", model.folder / "hf", "--served-model-name", "model", "--url-prefix", "/v1", "--port", port]
+        return [*serve, "--device", "cpu", "--engine", "torch", "--dtype", dtype, "--batch-size", 64, "--no-bettertransformer"]
+
+    quiet = {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
+    yield "infinity", _server("infinity", setting, command, frozenset({"rerank"}), **quiet)
+
+
+def _llama_rerank(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
+    binary, file = setting.peers / "llama.cpp/bin/llama-server", model.folder / f"{'q8_0' if format == 'int8' else 'bf16'}.gguf"
+    if model.name != "minilm":
+        return
+    if not binary.exists() or not file.exists():
+        yield "llama.cpp rerank", "not installed" if file.exists() else f"no file {file.name}"
+        return
+
+    def command(port: int, _: Case) -> list[object]:
+        # Room for all documents of a request at once.
+        room = ["-c", 16384, "-b", 8192, "-ub", 8192, "-np", 50]
+        return [binary, "-m", file, "--port", port, "-t", setting.threads, "--reranking", "-fa", "on", *room]
+
+    yield "llama.cpp rerank", _server("llama.cpp rerank", setting, command, frozenset({"rerank"}))
+
+
+def _server(
+    name: str, setting: Setting, command: Callable[[int, Case], list[object]], kinds: frozenset[str], **env: str
+) -> Contender:
+    """One that only serves."""
+
+    def server(port: int, case: Case) -> tuple[list[str], dict[str, str]]:
+        return [str(part) for part in command(port, case)], setting.environment(**env)
+
+    return Driven(name, Path(), "", [], setting.environment(), setting.timeout, kinds, server)
 
 
 def _ggml(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
@@ -153,7 +256,7 @@ def _vllm(setting: Setting, model: Model) -> Iterator[tuple[str, Contender | str
         if name == "vLLM zentorch" and not (python.parents[1] / "zentorch").exists():
             yield name, "not installed"
             continue
-        arguments = (str(min(model.window, 4096)),)
+        arguments = (str(model.vocab), str(min(model.window, 4096)))
         for _, engine in _driven(name, setting, python, "run_vllm.py", model, "hf", arguments, **common, **more):
             if isinstance(engine, Driven):
                 # Its start takes minutes: time to the first token is not a race with the others.
@@ -187,6 +290,5 @@ def _driven(
     elif not (model.folder / file).exists():
         yield name, f"no file {file}"
     else:
-        rest = list(arguments) or [str(setting.threads)]
-        values = [str(model.folder / file), str(model.vocab), *rest]
+        values = [str(model.folder / file), *(arguments or (str(model.vocab), str(setting.threads)))]
         yield name, Driven(name, python, script, values, setting.environment(**env), setting.timeout)

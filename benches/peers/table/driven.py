@@ -38,8 +38,12 @@ class Driven:
 
     def rate(self, case: Case) -> float:
         """Of one run, after one to warm up that each turn has."""
-        self._ask(case)
-        return rate_of(self._ask(case), case)
+        self._ask(order_of(case))
+        return rate_of(self._ask(order_of(case)), case)
+
+    def encode(self, case: Case) -> float:
+        """The median of runs for a second."""
+        return self._ask({"lens": case.lens, "seconds": 1.0})["seconds"]
 
     def close(self) -> None:
         """Ends the process."""
@@ -49,12 +53,11 @@ class Driven:
                 pipe.close()
             self._process = None
 
-    def _ask(self, case: Case) -> dict[str, float]:
+    def _ask(self, order: dict[str, object]) -> dict[str, float]:
         if self._failed:  # a load that failed is not tried again in every turn
             raise processes.Failed(self._failed)
         if self._process is None:
             self._start()
-        order = {"batch": case.batch, "input_len": case.input_len, "output_len": case.output_len}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return self._reply(self.timeout)
@@ -87,6 +90,11 @@ class Driven:
         with self._said as said:
             said.seek(0)
             return processes.last_line(said.read())
+
+
+def order_of(case: Case) -> dict[str, object]:
+    """What a driver of models that generate is told (see drive/protocol.py)."""
+    return {"batch": case.batch, "input_len": case.input_len, "output_len": case.output_len}
 
 
 def rate_of(reply: dict[str, float], case: Case) -> float:

@@ -9,7 +9,7 @@ from typing import Self
 
 from . import processes
 from .cases import Case
-from .contender import ALONE, CROWDED, MIXED, SERVED, Model, ServerCommand, Setting
+from .contender import ALONE, CROWDED, ENCODED, MIXED, SERVED, TEXTS, Model, ServerCommand, Setting
 
 #: Bytes of a value in the cache, bf16.
 KV_BYTES = 2
@@ -68,9 +68,31 @@ class Koma:
         return self.setting.environment(**isa)
 
 
+@dataclass
+class KomaEncoder(Koma):
+    """An encoder in one precision."""
+
+    kinds: frozenset[str] = ENCODED | TEXTS
+
+    def encode(self, case: Case) -> float:
+        """Of ten runs of a tenth of a second after one to warm up."""
+        command = [self.setting.koma, "bench", "throughput", self.model.folder / "hf", "--batch", case.batch]
+        command += ["--input-len", case.input_len, "--shortest-input", case.shortest or case.input_len, "--dtype", self.format]
+        command += ["--threads", self.setting.threads, "--runs", 10, "--json", "-", "--log", "error"]
+        text = processes.output([str(part) for part in command], self._environment(), self.setting.timeout)
+        return case.batch / throughput(text, "requests_per_second")
+
+    def server(self, port: int, case: Case) -> tuple[list[str], dict[str, str]]:
+        """As it starts by itself."""
+        command = [self.setting.koma, "serve", f"model={self.model.folder / 'hf'}", "--port", port, "--dtype", self.format]
+        command += ["--threads", self.setting.threads, "--log", "error"]
+        return [str(part) for part in command], self._environment()
+
+
 def throughput(text: str, kind: str) -> float:
-    """The median of the phase in the JSON of `koma bench throughput`. Raises Failed on another schema."""
+    """The median of a phase or another rate in the JSON of `koma bench throughput`. Raises Failed on another schema."""
     report = json.loads(text)
     if report.get("schema") != "koma.bench.throughput/1":
         raise processes.Failed(f"schema {report.get('schema')!r} of koma bench is not known here")
-    return float(report["results"][f"{kind}_tokens_per_second"]["median"])
+    key = kind if kind.endswith("_per_second") else f"{kind}_tokens_per_second"
+    return float(report["results"][key]["median"])

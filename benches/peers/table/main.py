@@ -86,7 +86,7 @@ def _measured(flags: argparse.Namespace) -> Iterator[tuple[Row, dict[str, object
     about = environment(setting, koma, versions(setting.peers))
     plan = Plan(setting, flags.reps, flags.lock, only=tuple(_names(flags.only)), koma=koma)
     for name in names:
-        cases = [(case, format) for case, format in wanted if found[name].file(format).exists()]
+        cases = [(case, format) for case, format in wanted if found[name].has(case, format)]
         for row in rows(plan, found[name], cases):
             yield row, about
 

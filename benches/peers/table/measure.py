@@ -120,6 +120,12 @@ def measured(one: Contender, case: Case, setting: Setting) -> dict[str, float]:
         return served.http(one, case, setting)
     if case.kind == "mixed":
         return mixed.mixed(one, case, setting)
+    if case.kind == "encode":
+        return {"batch_ms": one.encode(case) * 1e3}
+    if case.kind == "ready":
+        return served.ready(one, case)
+    if case.encodes:
+        return served.texts(one, case, setting)
     if case.kind in ("company", "crowded", "quota"):
         decode = replace(case, kind="decode")
         alone = one.rate(decode)

@@ -21,6 +21,8 @@ START_SECONDS = 600.0
 PAUSE_SECONDS = 0.01
 #: Requests of a measurement for each client.
 REQUESTS_EACH = 4
+#: Requests of a measurement of texts.
+REQUESTS_CLASSIFY, REQUESTS_RERANK = 3000, 25
 
 
 def first_token(contender: Contender, case: Case) -> dict[str, float]:
@@ -45,14 +47,43 @@ def http(contender: Contender, case: Case, setting: Setting) -> dict[str, float]
     return found
 
 
-def load(text: str, case: Case) -> dict[str, float]:
-    """Rate and tail of the JSON of `koma bench serve`. Raises Failed where a request failed or had another length."""
+def ready(contender: Contender, case: Case) -> dict[str, float]:
+    """Of the second of two starts, as in `first_token`."""
+    for _ in range(2):
+        with running(contender.server, case, "/health") as (_, seconds):
+            pass
+    return {"ready": seconds}
+
+
+def texts(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
+    """Rate and percentiles of classify or rerank. Raises Failed where a request failed."""
+    with running(contender.server, case, "/health") as (server, _):
+        clients, each = (1, REQUESTS_RERANK) if case.kind == "rerank" else (case.batch, REQUESTS_CLASSIFY)
+        command = [setting.koma, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--model", "model"]
+        command += ["--endpoint", case.kind, "--input-len", case.input_len, "--concurrency", clients, "--warmup", 2 * clients]
+        command += ["--requests", each, "--json", "-"]
+        command += ["--documents", case.batch] if case.kind == "rerank" else ["--words"]
+        text = processes.output([str(part) for part in command], setting.environment(), setting.timeout)
+    report = series_of(text)
+    whole = report["results"]["end_to_end"]
+    found = {"requests": report["requests_per_second"], "request_p50": whole["p50"] * 1e3, "request_p99": whole["p99"] * 1e3}
+    return {name: found[name] for name in case.metrics}
+
+
+def series_of(text: str) -> dict:
+    """The one series of the JSON of `koma bench serve`. Raises Failed where a request failed."""
     report = json.loads(text)
     if report.get("schema") != "koma.bench.serve/1":
         raise processes.Failed(f"schema {report.get('schema')!r} of koma bench serve is not known here")
     (series,) = report["series"]
     if series["failed"]:
         raise processes.Failed(f"{series['failed']} requests failed: {series['errors']}")
+    return series
+
+
+def load(text: str, case: Case) -> dict[str, float]:
+    """Rate and tail of the JSON of `koma bench serve`. Raises Failed where a request failed or had another length."""
+    series = series_of(text)
     asked = REQUESTS_EACH * case.batch
     for which in ("input_lengths", "output_lengths"):
         if series[which]["exact"] != asked:

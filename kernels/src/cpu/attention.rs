@@ -112,8 +112,8 @@ pub(crate) struct Attend<'a> {
 trait Form {
     /// Values that a query takes.
     fn query_len(layout: &HeadLayout) -> usize;
-    /// Query `i` of the `n` that lie together in `to`: `[query_len][n]`.
-    unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]);
+    /// The `n` queries that lie together in `to`: `[query_len][n]`.
+    unsafe fn gather<'a, S: Simd>(query: impl Fn(usize) -> &'a [f32], n: usize, to: &mut [f32]);
     /// Makes `tokens` the tile, which begins at `start`.
     unsafe fn load<S: Simd>(&mut self, task: &Task<'_>, start: usize, tokens: Range<usize>);
     /// Scores of queries with `tokens` of the tile, or with whole vectors of them: `s = q k^T`, sums in the order of the
@@ -347,11 +347,12 @@ unsafe fn gather<S: Simd, F: Form>(task: &Task<'_>, to: &mut [f32]) {
     while first < queries {
         let n = query_group::<S>(queries - first);
         let to = &mut to[first * len..(first + n) * len];
-        for i in 0..n {
+        let query = |i: usize| {
             let (row, head) = place(task, first + i);
-            // SAFETY: as the caller promises, see `isa`.
-            unsafe { F::gather::<S>(layout.query(task.qkv.row(row), head), i, n, to) };
-        }
+            layout.query(task.qkv.row(row), head)
+        };
+        // SAFETY: as the caller promises, see `isa`.
+        unsafe { F::gather::<S>(query, n, to) };
         first += n;
     }
 }

@@ -25,6 +25,10 @@ use rayon::prelude::*;
 pub(crate) const MOST_COLS: usize = 1 << 16;
 /// Lines before a pair's codes: scales and sums.
 const HEAD: usize = 4;
+/// Rows of a group at most, on any path.
+const MOST_ROWS: usize = 12;
+/// Sixteens of columns whose codes are made before they are brought in order.
+const PART: usize = 32;
 /// Dwords of a row of activations behind its codes.
 const EXTRA: usize = 3;
 /// From zero to the largest code. Codes do not reach -128: the AVX2 path gives them the sign of a weight.
@@ -135,7 +139,7 @@ pub(crate) fn dequantize_row(lines: &[Line], row: usize, out: &mut [f32]) {
 }
 
 /// How the values of a row become codes: `value * factor + zero`, rounded.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Steps {
     pub(crate) factor: f32,
     pub(crate) zero: f32,
@@ -169,22 +173,40 @@ impl Steps {
 #[inline(always)]
 pub(super) unsafe fn activations<S: Simd>(from: &Activations<'_>) {
     let (cols, mut first) = (from.cols, from.rows.start);
+    let mut lines = [[0; 4 * PART]; 16];
     while first < from.rows.end {
         let n = group_rows::<S>(from.all - first);
         let size = dwords(cols);
         // SAFETY: a group belongs to one chunk.
         let group = unsafe { from.to.part(first * size..(first + n) * size) };
         let (codes, extra) = group.split_at_mut(n * (size - EXTRA));
+        let (mut steps, mut sums) = ([Steps::default(); MOST_ROWS], [0; MOST_ROWS]);
+        for (i, of) in steps[..n].iter_mut().enumerate() {
+            // SAFETY: as the caller promises, see `isa`.
+            *of = unsafe { self::steps::<S>(from.row(first + i)) };
+        }
+        let mut to = codes.as_mut_ptr();
+        for at in (0..cols).step_by(16 * PART) {
+            let end = cols.min(at + 16 * PART);
+            for i in 0..n {
+                let values = &from.row(first + i)[at..end];
+                // SAFETY: as the caller promises, see `isa`.
+                sums[i] += unsafe { row_codes::<S>(values, steps[i], &mut lines[i]) };
+            }
+            for part in 0..(end - at).div_ceil(64) {
+                let depth = 16.min((end - at - 64 * part).div_ceil(4));
+                let rows = lines.as_ptr().cast::<u32>().wrapping_add(16 * part);
+                // SAFETY: as the caller promises, see `isa`; sixteen lines are there, and `codes` has `[cols / 4][n]` dwords.
+                unsafe {
+                    S::columns((rows, 4 * PART), (n, depth), (to, n));
+                    to = to.add(depth * n);
+                }
+            }
+        }
         for i in 0..n {
-            // SAFETY: as the caller promises, see `isa`; `codes` has `[cols / 4][n]` dwords.
-            let (steps, sum) = unsafe {
-                let row = from.row(first + i);
-                let steps = steps::<S>(row);
-                (steps, row_codes::<S>(row, steps, (codes, i, n)))
-            };
-            extra[i] = (-S::BYTE_BIAS * sum) as u32;
-            extra[n + i] = (steps.zero as i32) as u32;
-            extra[2 * n + i] = steps.scale.to_bits();
+            extra[i] = (-S::BYTE_BIAS * sums[i]) as u32;
+            extra[n + i] = (steps[i].zero as i32) as u32;
+            extra[2 * n + i] = steps[i].scale.to_bits();
         }
         first += n;
     }
@@ -196,57 +218,61 @@ unsafe fn steps<S: Simd>(row: &[f32]) -> Steps {
     // SAFETY: as the caller promises, see `isa`; `at + n <= row.len()`.
     unsafe {
         let zero = S::splat(0.0);
-        let (mut least, mut most, mut finite) = (zero, zero, zero);
+        let (mut least, mut most, mut finite) = ([zero; 2], [zero; 2], [zero; 2]);
+        let mut take = |c: usize, v: S::F| {
+            least[c] = S::min(v, least[c]);
+            most[c] = S::max(v, most[c]);
+            // Neither a NaN nor an infinity times 0 is 0.
+            finite[c] = S::fma(v, zero, finite[c]);
+        };
         let mut at = 0;
+        // Two at a time, for shorter chains.
+        while at + 32 <= row.len() {
+            take(0, S::load(row.as_ptr().add(at)));
+            take(1, S::load(row.as_ptr().add(at + 16)));
+            at += 32;
+        }
         while at < row.len() {
             let n = 16.min(row.len() - at);
-            let v = S::load_part(row.as_ptr().add(at), n);
-            least = S::min(v, least);
-            most = S::max(v, most);
-            // Neither a NaN nor an infinity times 0 is 0.
-            finite = S::fma(v, zero, finite);
+            take(0, S::load_part(row.as_ptr().add(at), n));
             at += n;
         }
+        let (least, most) = (S::min(least[0], least[1]), S::max(most[0], most[1]));
         let least = -S::largest(S::sub(zero, least));
-        Steps::of(least, S::largest(most), S::sum(finite) == 0.0)
+        let finite = S::sum(S::add(finite[0], finite[1])) == 0.0;
+        Steps::of(least, S::largest(most), finite)
     }
 }
 
-/// The codes of a row, four in every `n`-th dword of `to` from the `i`-th on, and their sum.
+/// The codes of values, four in a dword, zeros behind the last, and their sum. `to`: a dword for each four values, at least.
 #[inline(always)]
-unsafe fn row_codes<S: Simd>(
-    row: &[f32],
-    steps: Steps,
-    (to, i, n): (&mut [u32], usize, usize),
-) -> i32 {
-    let mut four = [0u32; 4];
-    let mut to = to[i..].iter_mut().step_by(n);
-    // SAFETY: as the caller promises, see `isa`; `at + lanes <= row.len()`.
+unsafe fn row_codes<S: Simd>(values: &[f32], steps: Steps, to: &mut [u32]) -> i32 {
+    // A row without steps has codes of 0, whatever its values are.
+    if steps.factor == 0.0 {
+        to.fill(0);
+        return 0;
+    }
+    let mut tail = 0;
+    // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 bytes written, at a time.
     unsafe {
         let (factor, zero) = (S::splat(steps.factor), S::splat(steps.zero));
         let (low, high) = (S::splat(-MOST), S::splat(MOST));
-        let (mut sum, mut tail, mut at) = (S::splat(0.0), 0, 0);
-        // A row without steps has codes of 0, whatever its values are.
-        let any = steps.factor > 0.0;
-        while any && at < row.len() {
-            let lanes = 16.min(row.len() - at);
-            let v = S::load_part(row.as_ptr().add(at), lanes);
+        let mut sum = S::splat(0.0);
+        for (values, to) in values.chunks(16).zip(to.chunks_exact_mut(4)) {
+            let whole = values.len() == 16;
+            let v = if whole {
+                S::load(values.as_ptr())
+            } else {
+                S::load_part(values.as_ptr(), values.len())
+            };
             let v = S::round(S::add(S::mul(v, factor), zero));
             let v = S::min(high, S::max(low, v));
-            S::store_i8(four.as_mut_ptr().cast(), v);
-            if lanes == 16 {
+            S::store_i8(to.as_mut_ptr().cast(), v);
+            if whole {
                 sum = S::add(sum, v);
             } else {
-                tail = end(&mut four, lanes);
+                tail = end(to, values.len());
             }
-            // In this order: a place that finds no codes would be lost.
-            for (four, to) in four[..lanes.div_ceil(4)].iter().zip(to.by_ref()) {
-                *to = *four;
-            }
-            at += lanes;
-        }
-        if !any {
-            to.for_each(|to| *to = 0);
         }
         // Whole numbers below 2^24: exact.
         S::sum(sum) as i32 + tail
@@ -254,7 +280,7 @@ unsafe fn row_codes<S: Simd>(
 }
 
 /// Clears the codes behind the first `lanes` and adds up the others.
-fn end(four: &mut [u32; 4], lanes: usize) -> i32 {
+fn end(four: &mut [u32], lanes: usize) -> i32 {
     let mut sum = 0;
     for (d, dword) in four.iter_mut().enumerate() {
         let mut bytes = dword.to_le_bytes();

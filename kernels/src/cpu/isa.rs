@@ -15,6 +15,9 @@ mod portable;
 use crate::Isa;
 pub(crate) use portable::Portable;
 
+/// Sixteen dwords of sixteen rows.
+pub(crate) type Tile = [[u32; 16]; 16];
+
 /// Sixteen lanes of one CPU path. `F` holds f32, `I` i32, `B` sixteen groups of 4 bytes.
 pub(crate) trait Simd: Copy {
     type F: Copy;
@@ -40,6 +43,34 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_e4m3(p: *const u8) -> Self::F;
     /// Rounded to bf16, nearest even.
     unsafe fn store_bf16(p: *mut u16, v: Self::F);
+    /// Sixteen pairs, rounded to bf16, nearest even: `low` in the lower half of a dword.
+    #[inline(always)]
+    unsafe fn store_pairs(p: *mut u32, low: Self::F, high: Self::F) {
+        let mut halves = [[0u16; 16]; 2];
+        // SAFETY: as the caller promises; 16 values each.
+        unsafe {
+            Self::store_bf16(halves[0].as_mut_ptr(), low);
+            Self::store_bf16(halves[1].as_mut_ptr(), high);
+            for (i, (low, high)) in halves[0].iter().zip(&halves[1]).enumerate() {
+                *p.add(i) = u32::from(*low) | u32::from(*high) << 16;
+            }
+        }
+    }
+    /// Rows to columns: dword `d` of each of the first `n` rows to `to[d * step..][..n]`, for the first `depth` dwords. Sixteen rows of
+    /// sixteen are there, `stride` apart; `n` and `depth` are 16 at most.
+    #[inline(always)]
+    unsafe fn columns(
+        (rows, stride): (*const u32, usize),
+        (n, depth): (usize, usize),
+        (to, step): (*mut u32, usize),
+    ) {
+        for d in 0..depth {
+            for i in 0..n {
+                // SAFETY: as the caller promises.
+                unsafe { *to.add(d * step + i) = *rows.add(i * stride + d) };
+            }
+        }
+    }
 
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;

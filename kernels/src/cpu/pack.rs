@@ -31,6 +31,18 @@ pub(crate) struct Line(pub(crate) [u8; 64]);
 // SAFETY: any 64 bytes are a line, and 64 divides a page.
 unsafe impl Plain for Line {}
 
+/// The bytes of lines, one after another.
+pub(crate) fn bytes(lines: &[Line]) -> &[u8] {
+    // SAFETY: a line is 64 bytes and nothing else.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+}
+
+/// As [`bytes`].
+pub(crate) fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: a line is 64 bytes and nothing else, and any bytes are one.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+}
+
 /// Lines of one unit of a pair: each byte of a row is half a line.
 fn unit_lines(unit: Unit) -> usize {
     unit.bytes() / 2

@@ -13,7 +13,7 @@
 
 use super::codes::{BLOCK, Codes, Value};
 use super::int8;
-use super::isa::{Kernel, Simd};
+use super::isa::{Kernel, Simd, Tile};
 use super::panel::group_rows;
 use super::shared::Shared;
 use crate::Format;
@@ -115,21 +115,24 @@ impl Activations<'_> {
         } else {
             self.cols
         };
-        let mut first = self.rows.start;
+        let mut tile: Tile = [[0; 16]; 16];
+        let (mut first, each) = (self.rows.start, if BF16 { 32 } else { 16 });
         while first < self.rows.end {
             let n = group_rows::<S>(self.all - first);
             // SAFETY: a group belongs to one chunk.
             let group = unsafe { self.to.part(first * depth..(first + n) * depth) };
-            for i in 0..n {
-                let row = self.row(first + i);
-                let to = group.chunks_exact_mut(n).map(|to| &mut to[i]);
-                if BF16 {
-                    // SAFETY: as the caller promises, see `isa`.
-                    unsafe { pairs::<S>(row, to) };
-                } else {
-                    for (to, v) in to.zip(row) {
-                        *to = v.to_bits();
+            let mut to = group.as_mut_ptr();
+            for at in (0..self.cols).step_by(each) {
+                let values = each.min(self.cols - at);
+                // SAFETY: as the caller promises, see `isa`; a row has `values` from `at` on, and the group `[depth][n]` dwords.
+                unsafe {
+                    for (i, tile) in tile[..n].iter_mut().enumerate() {
+                        let row = &self.row(first + i)[at..at + values];
+                        line::<S, BF16>(row, tile);
                     }
+                    let columns = if BF16 { values.div_ceil(2) } else { values };
+                    S::columns((tile.as_ptr().cast(), 16), (n, columns), (to, n));
+                    to = to.add(columns * n);
                 }
             }
             first += n;
@@ -177,19 +180,17 @@ impl Activations<'_> {
     }
 }
 
-/// Rounds a row to bf16, two values a dword, the last perhaps with a 0.
+/// Up to sixteen values as they are, or up to 32 rounded to bf16, two a dword, the last perhaps with a 0.
 #[inline(always)]
-unsafe fn pairs<'a, S: Simd>(row: &[f32], mut to: impl Iterator<Item = &'a mut u32>) {
-    let mut rounded = [0u16; 16];
-    for v in row.chunks(16) {
-        // SAFETY: as the caller promises, see `isa`; `v` has 1 to 16 values.
+unsafe fn line<S: Simd, const BF16: bool>(values: &[f32], to: &mut [u32; 16]) {
+    for (part, v) in values.chunks(16).enumerate() {
+        // SAFETY: as the caller promises, see `isa`; `v` has 1 to 16 values, and there are two parts at most, of half a line each.
         unsafe {
             let v = S::load_part(v.as_ptr(), v.len());
-            S::store_bf16(rounded.as_mut_ptr(), v);
-        }
-        for pair in rounded[..v.len().next_multiple_of(2)].chunks_exact(2) {
-            if let Some(to) = to.next() {
-                *to = u32::from(pair[0]) | u32::from(pair[1]) << 16;
+            if BF16 {
+                S::store_bf16(to.as_mut_ptr().add(8 * part).cast(), v);
+            } else {
+                S::store(to.as_mut_ptr().cast(), v);
             }
         }
     }

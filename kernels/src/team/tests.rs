@@ -229,3 +229,31 @@ fn a_nested_region_is_refused() {
     assert!(caught.is_err());
     check(&team, Class::Latency, 3);
 }
+
+/// A latency region of many chunks stops for a throughput caller once its slice is over; the control has an endless one.
+#[test]
+fn a_long_latency_region_gives_way() {
+    const CHUNKS: usize = 40;
+    for (slice, expected) in [(Duration::ZERO, 6), (Duration::from_hours(1), CHUNKS)] {
+        let team = Team::with_max_slice(1, slice);
+        let begun = AtomicUsize::new(0);
+        let seen = AtomicUsize::new(usize::MAX);
+        std::thread::scope(|scope| {
+            let (team, begun, seen) = (&team, &begun, &seen);
+            team.run(Class::Latency, CHUNKS, &|chunk| {
+                begun.fetch_add(1, Ordering::SeqCst);
+                if chunk == 5 {
+                    scope.spawn(move || {
+                        team.run(Class::Throughput, 1, &|_| {
+                            seen.store(begun.load(Ordering::SeqCst), Ordering::SeqCst);
+                        });
+                    });
+                    until_waiting(team, Class::Throughput, 1);
+                }
+            });
+        });
+        assert_eq!(seen.load(Ordering::SeqCst), expected, "{slice:?}");
+        assert_eq!(begun.load(Ordering::SeqCst), CHUNKS);
+        assert_eq!(team.stats().yields, u64::from(expected < CHUNKS));
+    }
+}

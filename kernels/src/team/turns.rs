@@ -9,9 +9,6 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-/// Value of [`Turns::until`]: the region in progress never stops for another one.
-const NEVER: u64 = u64::MAX;
-
 #[derive(Debug)]
 pub(super) struct Turns {
     max_slice: Duration,
@@ -19,9 +16,11 @@ pub(super) struct Turns {
     state: Mutex<State>,
     /// Where callers sleep, one for each class.
     free: [Condvar; 2],
-    /// `State::waiting[Latency]`, to be read without the lock between two chunks.
-    waiting_latency: AtomicUsize,
-    /// When the region in progress must stop for a waiting latency caller, in ns since `born`.
+    /// `State::waiting`, to be read without the lock between two chunks.
+    waiting: [AtomicUsize; 2],
+    /// The class that the region in progress does not have.
+    other: AtomicUsize,
+    /// When that region must stop for a waiting caller of the other class, in ns since `born`.
     until: AtomicU64,
     yields: AtomicU64,
     latency_first: AtomicU64,
@@ -84,8 +83,9 @@ impl Turns {
                 credit: None,
             }),
             free: [Condvar::new(), Condvar::new()],
-            waiting_latency: AtomicUsize::new(0),
-            until: AtomicU64::new(NEVER),
+            waiting: [const { AtomicUsize::new(0) }; 2],
+            other: AtomicUsize::new(LATENCY),
+            until: AtomicU64::new(0),
             yields: AtomicU64::new(0),
             latency_first: AtomicU64::new(0),
         }
@@ -126,11 +126,15 @@ impl Turns {
             state.last = Some(me);
             state.used = Duration::ZERO;
         }
-        let until = match (class, state.credit) {
-            (Class::Latency, _) => NEVER,
-            (Class::Throughput, None) => 0,
-            (Class::Throughput, Some(credit)) => self.nanos(state.since + credit),
+        let (other, until) = match (class, state.credit) {
+            (Class::Latency, _) => {
+                let left = self.max_slice.saturating_sub(state.latency_used);
+                (THROUGHPUT, self.nanos(state.since + left))
+            }
+            (Class::Throughput, None) => (LATENCY, 0),
+            (Class::Throughput, Some(credit)) => (LATENCY, self.nanos(state.since + credit)),
         };
+        self.other.store(other, Ordering::Relaxed);
         self.until.store(until, Ordering::Relaxed);
         if class == Class::Latency && state.waiting[THROUGHPUT] > 0 {
             self.latency_first.fetch_add(1, Ordering::Relaxed);
@@ -138,19 +142,20 @@ impl Turns {
         Turn { turns: self, class }
     }
 
-    /// Whether the region in progress must stop here for a latency caller. Read before every chunk.
+    /// Whether the region in progress must stop here for a caller of the other class. Read before every chunk.
     pub(super) fn wanted(&self) -> bool {
-        self.waiting_latency.load(Ordering::Relaxed) > 0
+        let other = self.other.load(Ordering::Relaxed);
+        self.waiting[other].load(Ordering::Relaxed) > 0
             && match self.until.load(Ordering::Relaxed) {
-                NEVER => false,
                 0 => true,
                 until => self.nanos(Instant::now()) >= until,
             }
     }
 
     fn publish(&self, state: &State) {
-        self.waiting_latency
-            .store(state.waiting[LATENCY], Ordering::Relaxed);
+        for (to, waiting) in self.waiting.iter().zip(state.waiting) {
+            to.store(waiting, Ordering::Relaxed);
+        }
     }
 
     fn nanos(&self, at: Instant) -> u64 {

@@ -257,6 +257,51 @@ fn packing_keeps_every_value() {
     }
 }
 
+#[test]
+fn a_table_gives_the_rows_of_its_file() {
+    let mut random = Random::new(15);
+    for format in [Format::F32, Format::F16, Format::Bf16] {
+        for (rows, cols) in [(1, 1), (70, 33), (5, 384)] {
+            let bytes = random.bytes(rows, cols, format);
+            let stride = bytes.len() / rows;
+            let row = |r: usize| &bytes[r * stride..(r + 1) * stride];
+            let fetch = |r: usize, to: &mut [u8]| to.copy_from_slice(row(r));
+            let table = PackedWeight::table(rows, cols, format, fetch).expect("a table");
+            assert_eq!(
+                table.bytes(),
+                bytes.len().next_multiple_of(64),
+                "{format:?}"
+            );
+            let ids: Vec<u32> = (0..rows as u32).rev().collect();
+            let mut out = Rows::new();
+            embed(&cx(Isa::Portable, 2), &ids, &table, &mut out);
+            let mut expected = vec![0.0; cols];
+            for (r, id) in ids.iter().enumerate() {
+                reference::dequantize(format, row(*id as usize), &mut expected);
+                assert_bits(&format!("{format:?} row {id}"), out.row(r), &expected);
+            }
+        }
+    }
+    for format in [Format::Int8, Format::Q4_0] {
+        assert!(PackedWeight::table(1, 64, format, |_, _| ()).is_err());
+    }
+}
+
+#[test]
+#[should_panic(expected = "a table is not multiplied")]
+fn a_table_is_not_multiplied() {
+    let table = PackedWeight::table(2, 4, Format::F32, |_, to| to.fill(0)).expect("a table");
+    let mut out = Rows::new();
+    let x = Rows::from_vec(4, vec![1.0; 4]);
+    linear(
+        &cx(Isa::Portable, 1),
+        &x,
+        &table,
+        Epilogue::default(),
+        &mut out,
+    );
+}
+
 /// What a model takes is about its file: of no format are the packed bytes more than 20 % above it.
 #[test]
 fn packed_weights_are_about_as_large_as_files() {

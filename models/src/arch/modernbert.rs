@@ -5,6 +5,7 @@
 use super::tops::{self, Heads};
 use crate::config::Json;
 use crate::config::rope::{Rope, Scaling};
+use crate::layers::apart;
 use crate::layers::encoder::{Norm, activation, attention};
 use crate::layers::linear::Linear;
 use crate::layers::pooling::Pooling;
@@ -233,7 +234,7 @@ pub(crate) fn build(checkpoint: &mut Checkpoint) -> Result<Built, LoadError> {
     let layers = collect_layers(config.layers.len(), |i| layer(weights, &config, i))?;
     let halves = layers.iter().all(|l: &Layer| l.qkv.rounds());
     let model = ModernBert {
-        words: weights.fine("embeddings.tok_embeddings.weight", config.vocab, hidden)?,
+        words: weights.table("embeddings.tok_embeddings.weight", config.vocab, hidden)?,
         embedding_norm: config.norm(weights, "embeddings.norm")?,
         layers,
         final_norm: config.norm(weights, "final_norm")?,
@@ -275,6 +276,16 @@ fn layer(weights: &Weights, config: &Config, i: usize) -> Result<Layer, LoadErro
 
 impl Encoder for ModernBert {
     fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error> {
+        apart::forward(cx, batch, work, &|cx, batch, work| {
+            self.rows(cx, batch, work);
+        });
+        Ok(())
+    }
+}
+
+impl ModernBert {
+    /// Computes `batch`, the result in `work.output`.
+    fn rows(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) {
         let w = &mut *work;
         // [tokens, hidden]
         embed(cx, &batch.ids, &self.words, &mut w.hidden);
@@ -291,11 +302,8 @@ impl Encoder for ModernBert {
         // As transformers counts hidden states: the last one is behind the last norm.
         w.record();
         self.top.forward(cx, batch, work);
-        Ok(())
     }
-}
 
-impl ModernBert {
     /// Computes a layer on `work.hidden`, `[tokens, hidden]`, in place.
     fn layer(&self, cx: &Cx, batch: &Batch, layer: &Layer, work: &mut Workspace) {
         let w = work;

@@ -2,9 +2,9 @@
 //! followed by residual and layer norm, then a [`Top`]. Architectures differ in the names of their tensors, in how they
 //! number positions and in whether they read segments; all of that is data here.
 
-use super::embedding;
 use super::linear::{Linear, Parts};
 use super::top::{Select, StageSpec, Top};
+use super::{apart, embedding};
 use crate::config::Json;
 use crate::registry::collect_layers;
 use crate::weights::{Precision, Weights};
@@ -211,7 +211,7 @@ impl PostNormEncoder {
     ) -> Result<Self, LoadError> {
         let table = |name: &str, rows| {
             let name = format!("embeddings.{name}_embeddings.weight");
-            weights.fine(&name, rows, sizes.hidden)
+            weights.table(&name, rows, sizes.hidden)
         };
         let types = match sizes.types {
             0 => None,
@@ -270,6 +270,28 @@ impl Layer {
 
 impl crate::Encoder for PostNormEncoder {
     fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) -> Result<(), Error> {
+        apart::forward(cx, batch, work, &|cx, batch, work| {
+            self.rows(cx, batch, work);
+        });
+        Ok(())
+    }
+
+    fn spec(&self) -> Option<EncoderSpec> {
+        let plain = self.top.stages.iter().all(|stage| stage.norm.is_none());
+        plain.then(|| EncoderSpec {
+            sizes: self.sizes.clone(),
+            names: self.names,
+            numbering: self.numbering,
+            reads_segments: self.reads_segments && self.types.is_some(),
+            select: self.top.select.clone(),
+            stages: self.top.stages.iter().map(|s| s.spec.clone()).collect(),
+        })
+    }
+}
+
+impl PostNormEncoder {
+    /// Computes `batch`, the result in `work.output`.
+    fn rows(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) {
         let w = &mut *work;
         // [tokens, hidden]
         embed(cx, &batch.ids, &self.words, &mut w.hidden);
@@ -290,23 +312,8 @@ impl crate::Encoder for PostNormEncoder {
             w.record();
         }
         self.top.forward(cx, batch, work);
-        Ok(())
     }
 
-    fn spec(&self) -> Option<EncoderSpec> {
-        let plain = self.top.stages.iter().all(|stage| stage.norm.is_none());
-        plain.then(|| EncoderSpec {
-            sizes: self.sizes.clone(),
-            names: self.names,
-            numbering: self.numbering,
-            reads_segments: self.reads_segments && self.types.is_some(),
-            select: self.top.select.clone(),
-            stages: self.top.stages.iter().map(|s| s.spec.clone()).collect(),
-        })
-    }
-}
-
-impl PostNormEncoder {
     /// Computes a layer on `work.hidden`, `[tokens, hidden]`, in place.
     fn layer(&self, cx: &Cx, batch: &Batch, layer: &Layer, work: &mut Workspace) {
         let (w, seqs) = (work, &batch.cu_seqlens);

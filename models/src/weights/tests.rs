@@ -2,6 +2,7 @@
 
 use super::*;
 use candle_core::quantized::{GgmlDType, QTensor, ggml_file::qtensor_from_ggml};
+use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype as SafeDtype, TensorView};
 use std::sync::{Arc, Mutex};
 

@@ -47,6 +47,9 @@ pub(crate) struct LoadArgs {
     /// Tokens of each prompt
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) input_len: u32,
+    /// Tokens of the shortest prompt; lengths are spread evenly from it to --input-len [default: all alike]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) shortest_input: Option<u32>,
     /// Tokens each request generates [default: 64]; only for models that generate
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) output_len: Option<u32>,
@@ -111,6 +114,9 @@ pub(crate) struct BenchServeArgs {
     /// Tokens of each prompt or input; for rerank of each query with one document
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) input_len: u32,
+    /// Send words instead of token ids, so that the server's tokenizer has work
+    #[arg(long)]
+    pub(crate) words: bool,
     /// Tokens each request generates [default: 64]; only where the endpoint generates
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) output_len: Option<u32>,

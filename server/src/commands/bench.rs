@@ -108,6 +108,7 @@ fn fit(config: &BenchConfig, loaded: &mut Loaded) -> anyhow::Result<Load> {
     Ok(Load {
         batch: config.batch,
         input_len: config.input_len,
+        shortest_input: config.shortest_input,
         output_len,
         vocab: loaded.limits.vocab,
         seed: config.seed,

@@ -69,6 +69,7 @@ pub(super) fn options(model: &ModelConfig, process: &ProcessConfig) -> LoadOptio
     LoadOptions {
         name: model.name.clone(),
         dtype: model.dtype,
+        isa: Some(process.isa),
         max_len: model.max_model_len,
         fetch: process.fetch.clone(),
         progress: Some(Arc::new(progress)),

@@ -15,6 +15,8 @@ pub(crate) struct BenchConfig {
     pub(crate) model: ModelConfig,
     pub(crate) batch: usize,
     pub(crate) input_len: usize,
+    /// Tokens of the shortest prompt, at most `input_len`.
+    pub(crate) shortest_input: usize,
     /// None: not given.
     pub(crate) output_len: Option<usize>,
     pub(crate) runs: usize,
@@ -46,6 +48,8 @@ pub(crate) struct BenchServeConfig {
     pub(crate) requests: usize,
     pub(crate) warmup: usize,
     pub(crate) input_len: usize,
+    /// No token ids.
+    pub(crate) words: bool,
     /// None where the endpoint does not generate.
     pub(crate) output_len: Option<usize>,
     /// Documents of a rerank request; 1 elsewhere.
@@ -79,11 +83,16 @@ impl BenchConfig {
         let values = Values::new(&[&flags, &variables]);
         let given = models::from_text(&args.source)?;
         let count = |number: u32| number as usize;
+        let shortest = args.shortest_input.unwrap_or(args.input_len);
+        if shortest > args.input_len {
+            return Err("--shortest-input: is more than --input-len".into());
+        }
         Ok(Self {
             process: process(&values, around)?,
             model: model(&given, &values)?,
             batch: count(args.batch),
             input_len: count(args.input_len),
+            shortest_input: count(shortest),
             output_len: args.output_len.map(count),
             runs: args.runs.map_or(defaults.0, count),
             warmup: args.warmup.map_or(defaults.1, count),
@@ -132,6 +141,7 @@ impl BenchServeConfig {
             requests: count(args.requests),
             warmup: count(args.warmup),
             input_len: count(args.input_len),
+            words: args.words,
             output_len,
             documents,
             token_ids: args.token_ids.clone(),

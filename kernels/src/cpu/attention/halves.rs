@@ -1,7 +1,7 @@
 //! [`Halves`]: tiles of packed rows, rounded to bf16 and multiplied two numbers at a time. Queries and exponentials are rounded,
 //! too; products are summed in f32, as are the exponentials before they are rounded.
 
-use super::super::isa::Simd;
+use super::super::isa::{Simd, Tile};
 use super::{Context, Form, LANES, TILE, Task, rough_exp, settle};
 use crate::HeadLayout;
 use std::ops::Range;
@@ -14,16 +14,38 @@ pub(super) struct Halves<'a> {
     pub(super) values: &'a mut [f32],
 }
 
-/// Sixteen numbers at most, rounded, in pairs; zeros behind them.
+/// The numbers `of(i)` of each of the rows `0..n`, of which there are at most sixteen, rounded, in pairs, as columns: pair `d` of row
+/// `i` goes to `to[d * step + i]`. Behind an odd number there is a zero.
 #[inline(always)]
-unsafe fn rounded<S: Simd>(values: &[f32]) -> [u32; 8] {
-    let mut pairs = [0u32; 8];
-    // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 are written.
-    unsafe {
-        let v = S::load_part(values.as_ptr(), values.len());
-        S::store_bf16(pairs.as_mut_ptr().cast(), v);
+unsafe fn transpose<'a, S: Simd>(
+    of: impl Fn(usize) -> &'a [f32],
+    n: usize,
+    (to, step): (&mut [f32], usize),
+) {
+    let mut tile: Tile = [[0; 16]; 16];
+    let len = of(0).len();
+    for at in (0..len).step_by(32) {
+        let numbers = 32.min(len - at);
+        for (i, row) in tile[..n].iter_mut().enumerate() {
+            for (part, values) in of(i)[at..at + numbers].chunks(16).enumerate() {
+                // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and half of a row is written.
+                unsafe {
+                    let v = S::load_part(values.as_ptr(), values.len());
+                    S::store_bf16(row.as_mut_ptr().add(8 * part).cast(), v);
+                }
+            }
+        }
+        let (depth, to) = (numbers.div_ceil(2), &mut to[at / 2 * step..]);
+        assert!(to.len() >= (depth - 1) * step + n);
+        // SAFETY: as the caller promises, see `isa`; the last place is `to`'s.
+        unsafe {
+            S::columns(
+                (tile.as_ptr().cast(), 16),
+                (n, depth),
+                (to.as_mut_ptr().cast(), step),
+            );
+        };
     }
-    pairs
 }
 
 impl Halves<'_> {
@@ -39,14 +61,9 @@ impl Form for Halves<'_> {
     }
 
     #[inline(always)]
-    unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
-        for (part, values) in query.chunks(16).enumerate() {
-            // SAFETY: as the caller promises, see `isa`.
-            let pairs = unsafe { rounded::<S>(values) };
-            for (d, pair) in pairs[..values.len().div_ceil(2)].iter().enumerate() {
-                to[(8 * part + d) * n + i] = f32::from_bits(*pair);
-            }
-        }
+    unsafe fn gather<'a, S: Simd>(query: impl Fn(usize) -> &'a [f32], n: usize, to: &mut [f32]) {
+        // SAFETY: as the caller promises, see `isa`.
+        unsafe { transpose::<S>(query, n, (to, n)) };
     }
 
     #[inline(always)]
@@ -55,35 +72,29 @@ impl Form for Halves<'_> {
         let Context::Packed { start: first } = task.context else {
             return; // another form has it
         };
-        for t in tokens.clone() {
-            let key = layout.key(task.qkv.row(first + t), task.kv_head);
-            for (part, numbers) in key.chunks(16).enumerate() {
-                // SAFETY: as the caller promises, see `isa`.
-                let pairs = unsafe { rounded::<S>(numbers) };
-                for (d, pair) in pairs[..numbers.len().div_ceil(2)].iter().enumerate() {
-                    self.keys[(8 * part + d) * TILE + t - start] = f32::from_bits(*pair);
-                }
-            }
+        for t in tokens.clone().step_by(LANES) {
+            let key = |i: usize| layout.key(task.qkv.row(first + t + i), task.kv_head);
+            let (n, to) = (LANES.min(tokens.end - t), &mut self.keys[t - start..]);
+            // SAFETY: as the caller promises, see `isa`.
+            unsafe { transpose::<S>(key, n, (to, TILE)) };
         }
         for t in (tokens.start / 2 * 2..tokens.end).step_by(2) {
             let to = self.pair((t - start) / 2);
+            let value = |t: usize| {
+                let seen = tokens.contains(&t);
+                seen.then(|| layout.value(task.qkv.row(first + t), task.kv_head))
+            };
+            let both = [value(t), value(t + 1)];
             for at in (0..layout.v_dim).step_by(16) {
-                let mut both = [[0u16; 16]; 2];
-                for (i, half) in both.iter_mut().enumerate() {
-                    if tokens.contains(&(t + i)) {
-                        let value = layout.value(task.qkv.row(first + t + i), task.kv_head);
-                        let part = &value[at..value.len().min(at + 16)];
-                        // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 are written.
-                        unsafe {
-                            let v = S::load_part(part.as_ptr(), part.len());
-                            S::store_bf16(half.as_mut_ptr(), v);
-                        }
-                    }
-                }
+                let n = 16.min(layout.v_dim - at);
                 let to = &mut self.values[to + at..to + at + 16];
-                for (i, to) in to.iter_mut().enumerate() {
-                    let pair = u32::from(both[0][i]) | u32::from(both[1][i]) << 16;
-                    *to = f32::from_bits(pair);
+                // SAFETY: as the caller promises, see `isa`; a value has `n` numbers from `at` on, and 16 pairs are written.
+                unsafe {
+                    let part = |value: Option<&[f32]>| match value {
+                        Some(value) => S::load_part(value.as_ptr().add(at), n),
+                        None => S::splat(0.0),
+                    };
+                    S::store_pairs(to.as_mut_ptr().cast(), part(both[0]), part(both[1]));
                 }
             }
         }

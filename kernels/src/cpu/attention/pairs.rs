@@ -73,22 +73,25 @@ impl Form for Pairs<'_> {
     }
 
     #[inline(always)]
-    unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
-        let (mut high, mut low) = ([0u32; 8], [0u32; 8]);
-        let (highs, lows) = to.split_at_mut(to.len() / 2);
-        for (part, values) in query.chunks(16).enumerate() {
-            // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 are written or read again.
-            unsafe {
-                let v = S::load_part(values.as_ptr(), values.len());
-                S::store_bf16(high.as_mut_ptr().cast(), v);
-                let rounded = S::load_bf16(high.as_ptr().cast());
-                S::store_bf16(low.as_mut_ptr().cast(), S::sub(v, rounded));
-            }
-            // Beyond the values there are zeros.
-            for d in 0..values.len().div_ceil(2) {
-                let at = (8 * part + d) * n + i;
-                highs[at] = f32::from_bits(high[d]);
-                lows[at] = f32::from_bits(low[d]);
+    unsafe fn gather<'a, S: Simd>(query: impl Fn(usize) -> &'a [f32], n: usize, to: &mut [f32]) {
+        for i in 0..n {
+            let query = query(i);
+            let (mut high, mut low) = ([0u32; 8], [0u32; 8]);
+            let (highs, lows) = to.split_at_mut(to.len() / 2);
+            for (part, values) in query.chunks(16).enumerate() {
+                // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 are written or read again.
+                unsafe {
+                    let v = S::load_part(values.as_ptr(), values.len());
+                    S::store_bf16(high.as_mut_ptr().cast(), v);
+                    let rounded = S::load_bf16(high.as_ptr().cast());
+                    S::store_bf16(low.as_mut_ptr().cast(), S::sub(v, rounded));
+                }
+                // Beyond the values there are zeros.
+                for d in 0..values.len().div_ceil(2) {
+                    let at = (8 * part + d) * n + i;
+                    highs[at] = f32::from_bits(high[d]);
+                    lows[at] = f32::from_bits(low[d]);
+                }
             }
         }
     }

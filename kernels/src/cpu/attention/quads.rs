@@ -62,39 +62,42 @@ impl Form for Quads<'_> {
     }
 
     #[inline(always)]
-    unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
-        let quads = query.len().div_ceil(4);
-        let mut bits = 0;
-        for values in query.chunks(LANES) {
-            // SAFETY: as the caller promises, see `isa`; at most 16 values are read.
-            unsafe {
-                let v = S::load_part(values.as_ptr(), values.len());
-                bits = bits.max(S::abs_bits(v, v));
-            }
-        }
-        let (factor, step) = steps(f32::from_bits(bits));
-        let mut sums = [0.0; 2];
-        for (part, values) in query.chunks(LANES).enumerate() {
-            let mut bytes = [[0i8; 16]; 2];
-            // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 32 are written.
-            unsafe {
-                let v = S::load_part(values.as_ptr(), values.len());
-                let split = split::<S>(v, S::splat(factor), bytes.as_mut_ptr().cast());
-                sums[0] += S::sum(split[0]);
-                sums[1] += S::sum(split[1]);
-            }
-            // Beyond the values there are zeros.
-            for d in 0..values.len().div_ceil(4) {
-                for (half, bytes) in bytes.iter().enumerate() {
-                    let quad = [0, 1, 2, 3].map(|b| bytes[4 * d + b] as u8);
-                    to[(half * quads + 4 * part + d) * n + i] =
-                        f32::from_bits(u32::from_le_bytes(quad));
+    unsafe fn gather<'a, S: Simd>(query: impl Fn(usize) -> &'a [f32], n: usize, to: &mut [f32]) {
+        for i in 0..n {
+            let query = query(i);
+            let quads = query.len().div_ceil(4);
+            let mut bits = 0;
+            for values in query.chunks(LANES) {
+                // SAFETY: as the caller promises, see `isa`; at most 16 values are read.
+                unsafe {
+                    let v = S::load_part(values.as_ptr(), values.len());
+                    bits = bits.max(S::abs_bits(v, v));
                 }
             }
+            let (factor, step) = steps(f32::from_bits(bits));
+            let mut sums = [0.0; 2];
+            for (part, values) in query.chunks(LANES).enumerate() {
+                let mut bytes = [[0i8; 16]; 2];
+                // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 32 are written.
+                unsafe {
+                    let v = S::load_part(values.as_ptr(), values.len());
+                    let split = split::<S>(v, S::splat(factor), bytes.as_mut_ptr().cast());
+                    sums[0] += S::sum(split[0]);
+                    sums[1] += S::sum(split[1]);
+                }
+                // Beyond the values there are zeros.
+                for d in 0..values.len().div_ceil(4) {
+                    for (half, bytes) in bytes.iter().enumerate() {
+                        let quad = [0, 1, 2, 3].map(|b| bytes[4 * d + b] as u8);
+                        to[(half * quads + 4 * part + d) * n + i] =
+                            f32::from_bits(u32::from_le_bytes(quad));
+                    }
+                }
+            }
+            to[2 * quads * n + i] = sums[0];
+            to[(2 * quads + 1) * n + i] = sums[1];
+            to[(2 * quads + 2) * n + i] = step / PARTS;
         }
-        to[2 * quads * n + i] = sums[0];
-        to[(2 * quads + 1) * n + i] = sums[1];
-        to[(2 * quads + 2) * n + i] = step / PARTS;
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! [`Wide`]: tiles of f32, copied from the cache or from packed rows.
 
 use super::super::activation;
-use super::super::isa::Simd;
+use super::super::isa::{Simd, Tile};
 use super::{Context, Form, LANES, Store, TILE, Task, padded, settle};
 use crate::HeadLayout;
 use std::ops::Range;
@@ -14,16 +14,43 @@ pub(super) struct Wide<'a> {
     pub(super) values: &'a mut [f32],
 }
 
+/// The numbers `of(i)` of each of the rows `0..n`, of which there are at most sixteen, as columns: number `d` of row `i` goes to
+/// `to[d * step + i]`.
+#[inline(always)]
+unsafe fn transpose<'a, S: Simd>(
+    of: impl Fn(usize) -> &'a [f32],
+    n: usize,
+    (to, step): (&mut [f32], usize),
+) {
+    let mut tile: Tile = [[0; 16]; 16];
+    for at in (0..of(0).len()).step_by(16) {
+        let depth = 16.min(of(0).len() - at);
+        // SAFETY: as the caller promises, see `isa`; a row has `depth` numbers from `at` on, and the last place is `to`'s.
+        unsafe {
+            for (i, row) in tile[..n].iter_mut().enumerate() {
+                let v = S::load_part(of(i).as_ptr().add(at), depth);
+                S::store(row.as_mut_ptr().cast(), v);
+            }
+            let to = &mut to[at * step..];
+            assert!(to.len() >= (depth - 1) * step + n);
+            S::columns(
+                (tile.as_ptr().cast(), 16),
+                (n, depth),
+                (to.as_mut_ptr().cast(), step),
+            );
+        }
+    }
+}
+
 impl Form for Wide<'_> {
     fn query_len(layout: &HeadLayout) -> usize {
         layout.k_dim
     }
 
     #[inline(always)]
-    unsafe fn gather<S: Simd>(query: &[f32], i: usize, n: usize, to: &mut [f32]) {
-        for (to, q) in to.chunks_exact_mut(n).zip(query) {
-            to[i] = *q;
-        }
+    unsafe fn gather<'a, S: Simd>(query: impl Fn(usize) -> &'a [f32], n: usize, to: &mut [f32]) {
+        // SAFETY: as the caller promises, see `isa`.
+        unsafe { transpose::<S>(query, n, (to, n)) };
     }
 
     #[inline(always)]
@@ -32,12 +59,14 @@ impl Form for Wide<'_> {
         let width = padded(layout.v_dim);
         match task.context {
             Context::Packed { start: first } => {
+                for t in tokens.clone().step_by(LANES) {
+                    let key = |i: usize| layout.key(task.qkv.row(first + t + i), task.kv_head);
+                    let (n, to) = (LANES.min(tokens.end - t), &mut self.keys[t - start..]);
+                    // SAFETY: as the caller promises, see `isa`.
+                    unsafe { transpose::<S>(key, n, (to, TILE)) };
+                }
                 for t in tokens {
                     let row = task.qkv.row(first + t);
-                    let keys = self.keys.chunks_exact_mut(TILE);
-                    for (to, k) in keys.zip(layout.key(row, task.kv_head)) {
-                        to[t - start] = *k;
-                    }
                     let to = (t - start) * width;
                     self.values[to..to + layout.v_dim]
                         .copy_from_slice(layout.value(row, task.kv_head));

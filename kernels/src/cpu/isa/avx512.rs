@@ -23,6 +23,47 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as u16
 }
 
+/// Column `d` of sixteen rows of sixteen dwords, `stride` apart, for each `d`.
+#[inline(always)]
+unsafe fn transpose(rows: *const u32, stride: usize) -> [__m512i; 16] {
+    // SAFETY: AVX-512 is there; the caller's promise: a row has 64 bytes.
+    unsafe {
+        let row = |i: usize| _mm512_loadu_si512(rows.add(i * stride).cast());
+        // Of every four dwords, those of two rows side by side: the first two, the last two.
+        macro_rules! twos {
+            ($($a:literal $b:literal)*) => {
+                [$(_mm512_unpacklo_epi32(row($a), row($b)), _mm512_unpackhi_epi32(row($a), row($b)),)*]
+            };
+        }
+        let two = twos!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        // A quarter of a register is now one dword of four rows.
+        macro_rules! fours {
+            ($($a:literal $b:literal)*) => {
+                [$(_mm512_unpacklo_epi64(two[$a], two[$b]), _mm512_unpackhi_epi64(two[$a], two[$b]),)*]
+            };
+        }
+        let four = fours!(0 2 1 3 4 6 5 7 8 10 9 11 12 14 13 15);
+        // The quarters of four registers, which have the same dwords of their rows.
+        let mut columns = [_mm512_setzero_si512(); 16];
+        macro_rules! sixteen {
+            ($($c:literal)*) => {
+                $(
+                    let a = _mm512_shuffle_i32x4::<0x88>(four[$c], four[$c + 4]);
+                    let b = _mm512_shuffle_i32x4::<0x88>(four[$c + 8], four[$c + 12]);
+                    columns[$c] = _mm512_shuffle_i32x4::<0x88>(a, b);
+                    columns[$c + 8] = _mm512_shuffle_i32x4::<0xdd>(a, b);
+                    let a = _mm512_shuffle_i32x4::<0xdd>(four[$c], four[$c + 4]);
+                    let b = _mm512_shuffle_i32x4::<0xdd>(four[$c + 8], four[$c + 12]);
+                    columns[$c + 4] = _mm512_shuffle_i32x4::<0x88>(a, b);
+                    columns[$c + 12] = _mm512_shuffle_i32x4::<0xdd>(a, b);
+                )*
+            };
+        }
+        sixteen!(0 1 2 3);
+        columns
+    }
+}
+
 macro_rules! lanewise {
     ($($name:ident = $intrinsic:ident),*) => {$(
         #[inline(always)]
@@ -99,6 +140,38 @@ impl Simd for Avx512 {
         unsafe {
             let v = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
             _mm256_storeu_si256(p.cast(), v);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(p: *mut u32, low: Self::F, high: Self::F) {
+        // SAFETY: AVX-512 BF16 is there; the caller's promise: 16 dwords; the types are both 32 bytes.
+        unsafe {
+            let wide = |v| {
+                let v = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+                _mm512_cvtepu16_epi32(v)
+            };
+            let both = _mm512_or_si512(wide(low), _mm512_slli_epi32::<16>(wide(high)));
+            _mm512_storeu_si512(p.cast(), both);
+        }
+    }
+    #[inline(always)]
+    unsafe fn columns(
+        (rows, stride): (*const u32, usize),
+        (n, depth): (usize, usize),
+        (to, step): (*mut u32, usize),
+    ) {
+        // SAFETY: AVX-512 is there; the caller's promise: `n` dwords in each of `depth` columns; others are not touched.
+        unsafe {
+            let columns = transpose(rows, stride);
+            let n = first(n);
+            macro_rules! store {
+                ($($d:literal)*) => {
+                    $(if $d < depth {
+                        _mm512_mask_storeu_epi32(to.add($d * step).cast(), n, columns[$d]);
+                    })*
+                };
+            }
+            store!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
         }
     }
 

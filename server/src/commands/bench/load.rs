@@ -13,8 +13,10 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) batch: usize,
-    /// Tokens of each prompt.
+    /// Tokens of the longest prompt.
     pub(super) input_len: usize,
+    /// And of the shortest: lengths are spread evenly between them.
+    pub(super) shortest_input: usize,
     /// Tokens each request generates; none for models that do not.
     pub(super) output_len: Option<usize>,
     /// Prompt ids are below this.
@@ -67,6 +69,17 @@ impl Run {
 }
 
 impl Load {
+    /// Tokens of the prompt in a place of the batch.
+    fn len(&self, place: usize) -> usize {
+        let spread = self.input_len - self.shortest_input;
+        self.input_len - spread * (self.batch - 1 - place) / (self.batch - 1).max(1)
+    }
+
+    /// Tokens of a batch's prompts.
+    pub(super) fn input_tokens(&self) -> usize {
+        (0..self.batch).map(|place| self.len(place)).sum()
+    }
+
     /// Runs one batch. Each `index` has other prompts.
     pub(super) async fn batch(
         &self,
@@ -116,7 +129,7 @@ impl Load {
     fn prompt(&self, run: u64, place: u64) -> Vec<u32> {
         let mut random = Random::new(self.seed, run << 32 | place);
         let vocab = self.vocab as u64;
-        (0..self.input_len)
+        (0..self.len(place as usize))
             .map(|_| random.below(vocab) as u32)
             .collect()
     }
@@ -154,6 +167,7 @@ mod tests {
     const LOAD: Load = Load {
         batch: 2,
         input_len: 100,
+        shortest_input: 100,
         output_len: Some(3),
         vocab: 50,
         seed: 7,
@@ -170,6 +184,21 @@ mod tests {
         }
         let reseeded = Load { seed: 8, ..LOAD };
         assert_ne!(reseeded.prompt(0, 0), prompt);
+    }
+
+    #[test]
+    fn lengths_are_spread_from_the_shortest_to_the_longest() {
+        let load = |batch, shortest_input| Load {
+            batch,
+            shortest_input,
+            ..LOAD
+        };
+        let lens = |load: &Load| (0..load.batch).map(|i| load.len(i)).collect::<Vec<_>>();
+        assert_eq!(lens(&load(3, 20)), [20, 60, 100]);
+        assert_eq!(load(3, 20).input_tokens(), 180);
+        assert_eq!(load(3, 20).prompt(0, 1).len(), 60);
+        assert_eq!(lens(&load(1, 20)), [100]);
+        assert_eq!(lens(&LOAD), [100, 100]);
     }
 
     #[test]

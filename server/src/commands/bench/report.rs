@@ -114,6 +114,7 @@ pub(super) fn settings(config: &BenchConfig, info: &ModelInfo, load: &Load) -> V
     json!({
         "batch": load.batch,
         "input_len": load.input_len,
+        "shortest_input": load.shortest_input,
         "output_len": load.output_len,
         "runs": config.runs,
         "warmup": config.warmup,
@@ -142,12 +143,16 @@ pub(super) fn title(config: &BenchConfig, info: &ModelInfo, load: &Load) -> Stri
         .output_len
         .map(|output| format!(" + {output}"))
         .unwrap_or_default();
+    let input = if load.shortest_input == load.input_len {
+        load.input_len.to_string()
+    } else {
+        format!("{} to {}", load.shortest_input, load.input_len)
+    };
     // Writing to a String does not fail.
     let _ = write!(
         text,
-        "{} x {}{output} tokens, {} runs after {} to warm up, {} threads, {}{}",
+        "{} x {input}{output} tokens, {} runs after {} to warm up, {} threads, {}{}",
         load.batch,
-        load.input_len,
         config.runs,
         config.warmup,
         config.process.threads,
@@ -169,7 +174,7 @@ fn quantities(load: &Load, runs: &[Run]) -> Vec<Quantity> {
         samples: runs.iter().filter_map(value).collect(),
     };
     let requests = |run: &Run| (run.batches * load.batch) as f64;
-    let inputs = |run: &Run| requests(run) * load.input_len as f64;
+    let inputs = |run: &Run| (run.batches * load.input_tokens()) as f64;
     let outputs = |run: &Run| requests(run) * load.output_len.unwrap_or(0) as f64;
     let times = runs.iter().flat_map(|run| run.first.iter().copied());
     let mut all = Vec::new();
@@ -225,6 +230,7 @@ mod tests {
         Load {
             batch: 2,
             input_len: 100,
+            shortest_input: 100,
             output_len,
             vocab: 50,
             seed: 0,

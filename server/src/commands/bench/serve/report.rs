@@ -104,7 +104,7 @@ impl Report {
         if forced == Some(false) {
             remarks += "; the server does not take ignore_eos: outputs may end early";
         }
-        if requests.writes_words() {
+        if requests.writes_words() && !config.words {
             remarks += "; the server does not take token ids: prompts are words";
         }
         let model = requests.model();
@@ -124,6 +124,7 @@ impl Report {
                     "requests": config.requests,
                     "warmup": config.warmup,
                     "input_len": config.input_len,
+                    "words": requests.writes_words(),
                     "output_len": config.output_len,
                     "documents": config.documents,
                     "ignore_eos": forced,

@@ -37,7 +37,7 @@ pub(super) struct Requests {
     /// The last attempt: words, and tokens of a text.
     fitted: Option<(usize, f64)>,
     force_length: bool,
-    /// Where ids might stand.
+    /// Where ids might stand: because it was asked for, or the server takes none.
     writes_words: bool,
 }
 
@@ -54,7 +54,7 @@ impl Requests {
             words: config.input_len,
             fitted: None,
             force_length: config.output_len.is_some(),
-            writes_words: false,
+            writes_words: config.words,
         }
     }
 
