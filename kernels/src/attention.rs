@@ -149,19 +149,27 @@ pub fn paged(
     assert!(kv.block_size().is_multiple_of(LANES), "paged: block size");
     let enough = |i: usize| meta.kv_lens[i] >= meta.cu_seqlens[i + 1] - meta.cu_seqlens[i];
     assert!((0..meta.kv_lens.len()).all(enough), "paged: cached tokens");
-    let sequence = |i: usize| Sequence {
-        rows: meta.cu_seqlens[i] as usize..meta.cu_seqlens[i + 1] as usize,
-        len: meta.kv_lens[i] as usize,
-        context: Context::Paged {
-            view: kv.view(),
-            table: meta.tables.table(i),
-        },
+    assert!(covers(meta.cu_seqlens, qkv), "paged: rows of nobody");
+    let sequence = |i: usize| {
+        let rows = meta.cu_seqlens[i] as usize..meta.cu_seqlens[i + 1] as usize;
+        let len = meta.kv_lens[i] as usize;
+        Sequence {
+            len,
+            position: len - rows.len(),
+            out: rows.start,
+            rows,
+            context: Context::Paged {
+                view: kv.view(),
+                table: meta.tables.table(i),
+            },
+        }
     };
     let spec = AttnSpec {
         causal: true,
         ..*spec
     };
     let requests = (meta.kv_lens.len(), &sequence as &_);
+    out.reset(qkv.rows(), layout.out_width());
     attend(cx, qkv, (&spec, Some(kv.dtype())), requests, out);
 }
 
@@ -175,16 +183,61 @@ pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mu
     let layout = spec.layout;
     assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
     assert!(ascends(cu_seqlens), "varlen: cu_seqlens");
+    assert!(covers(cu_seqlens, qkv), "varlen: rows of nobody");
     let sequence = |i: usize| {
         let rows = cu_seqlens[i] as usize..cu_seqlens[i + 1] as usize;
         Sequence {
             len: rows.len(),
+            position: 0,
+            out: rows.start,
             context: Context::Packed { start: rows.start },
             rows,
         }
     };
     let sequences = cu_seqlens.len().saturating_sub(1);
+    out.reset(qkv.rows(), layout.out_width());
     attend(cx, qkv, (spec, None), (sequences, &sequence), out);
+}
+
+/// As [`varlen`], of one query of each sequence only: that of row `rows[i]`, one of the sequence's own, with the same bits. `out` becomes
+/// `[rows.len(), layout.out_width()]`.
+///
+/// # Panics
+/// As [`varlen`]; if a row is another sequence's.
+#[track_caller]
+pub fn varlen_one(
+    cx: &Cx,
+    qkv: &Rows,
+    (cu_seqlens, rows): (&[u32], &[u32]),
+    spec: &AttnSpec,
+    out: &mut Rows,
+) {
+    let layout = spec.layout;
+    assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
+    assert!(ascends(cu_seqlens), "varlen: cu_seqlens");
+    assert!(covers(cu_seqlens, qkv), "varlen: rows of nobody");
+    let inside = |(ends, row): (&[u32], &u32)| (ends[0]..ends[1]).contains(row);
+    assert!(
+        rows.len() + 1 == cu_seqlens.len() && cu_seqlens.windows(2).zip(rows).all(inside),
+        "varlen: queries"
+    );
+    let sequence = |i: usize| {
+        let (start, row) = (cu_seqlens[i] as usize, rows[i] as usize);
+        Sequence {
+            rows: row..row + 1,
+            len: cu_seqlens[i + 1] as usize - start,
+            position: row - start,
+            out: i,
+            context: Context::Packed { start },
+        }
+    };
+    out.reset(rows.len(), layout.out_width());
+    attend(cx, qkv, (spec, None), (rows.len(), &sequence), out);
+}
+
+/// Whether every row belongs to a sequence.
+fn covers(cu_seqlens: &[u32], qkv: &Rows) -> bool {
+    cu_seqlens.last().map_or(0, |end| *end as usize) == qkv.rows()
 }
 
 /// Whether the lengths start at 0 and never fall. Tasks write the rows of their own sequence without looking at others, so
@@ -193,10 +246,14 @@ fn ascends(cu_seqlens: &[u32]) -> bool {
     cu_seqlens.first().is_none_or(|&first| first == 0) && cu_seqlens.is_sorted()
 }
 
-/// The queries of one request, its last tokens, and what they attend to.
+/// Queries of one request, and what they attend to.
 struct Sequence<'a> {
     rows: Range<usize>,
+    /// Tokens of the context, and the place of the first query among them.
     len: usize,
+    position: usize,
+    /// Output row of the first query.
+    out: usize,
     context: Context<'a>,
 }
 
@@ -278,13 +335,6 @@ fn attend<'a>(
         layout.kv_heads > 0 && layout.q_heads.is_multiple_of(layout.kv_heads),
         "attention: heads"
     );
-    out.reset(qkv.rows(), layout.out_width());
-    let covered = if sequences == 0 {
-        0
-    } else {
-        sequence(sequences - 1).rows.end
-    };
-    assert_eq!(covered, qkv.rows(), "attention: rows that belong to nobody");
     let out = Shared::new(out.as_mut_slice());
     let mut scratch = cx.scratch();
     let Scratch {
@@ -357,7 +407,8 @@ fn task<'a>(
         qkv,
         context: sequence.context,
         len: sequence.len,
-        position: sequence.len - (sequence.rows.end - rows.start),
+        position: sequence.position + block * share.rows,
+        out: sequence.out + block * share.rows,
         rows,
         kv_head,
         splits: part * share.splits.min(all)..all.min((part + 1).saturating_mul(share.splits)),
@@ -373,7 +424,7 @@ fn merge(
 ) {
     let each = cpu::state_len(layout) * sequence.len.div_ceil(SPLIT);
     let queries = sequence.rows.len() * layout.q_heads;
-    let first = sequence.rows.start * layout.out_width();
+    let first = sequence.out * layout.out_width();
     cx.run_rows(queries, each, &|range| {
         for query in range {
             let at = at + query * each;

@@ -37,7 +37,7 @@ mod vectorized;
 mod weight;
 
 pub use activation::{gelu_erf, gelu_tanh, silu, soft_cap};
-pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen};
+pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen, varlen_one};
 pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
 pub use cx::{Cx, EachPart, EachRow, Isa};
 pub use error::{Error, Fault};

@@ -117,6 +117,8 @@ pub struct Workspace {
     pub angles: Vec<Rows>,
     /// Positions as the model numbers them, where it has a way of its own.
     pub positions: Vec<u32>,
+    /// The one row of each request that goes on behind the last attention, where there is only one.
+    pub picked: Vec<u32>,
     /// The result: a decoder's logits `[logit_rows, vocab]`; an encoder's head or pooled output, one row per request or per
     /// token ([`crate::HeadKind::Tokens`]), before [`crate::Head::activate`].
     pub output: Rows,

@@ -55,6 +55,8 @@ pub(crate) struct Task<'a> {
     pub(crate) rows: Range<usize>,
     /// Position of the first of them.
     pub(crate) position: usize,
+    /// Its output row; those of the others follow.
+    pub(crate) out: usize,
     pub(crate) kv_head: usize,
     pub(crate) splits: Range<usize>,
 }
@@ -305,6 +307,7 @@ unsafe fn attend<S: Simd, F: Form>(
     if let Target::Out(out) = target {
         for (query, state) in work.totals.chunks_exact(state_len(layout)).enumerate() {
             let (row, head) = place(task, query);
+            let row = task.out + row - task.rows.start;
             let at = row * layout.out_width() + head * layout.v_dim;
             // SAFETY: a task alone has these outputs.
             divide(state, unsafe { out.part(at..at + layout.v_dim) });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, GroupKind, HeadLayout, KvCache, KvDtype, paged,
-    reference, varlen, write_kv,
+    reference, varlen, varlen_one, write_kv,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -400,6 +400,41 @@ fn a_sequence_has_the_same_bits_in_any_company() {
             }
         }
     }
+}
+
+#[test]
+fn one_query_of_a_sequence_has_the_bits_that_it_has_among_all() {
+    let layout = layout((4, 2, 20, 20));
+    let cu = [0u32, 33, 40, 41, 1241];
+    let qkv = Random::new(9).rows(1241, layout.qkv_width());
+    let all = isas().flat_map(|i| [(i, None, false), (i, Some(65), false), (i, None, true)]);
+    for (isa, window, halves) in all {
+        let spec = AttnSpec {
+            halves,
+            ..spec(layout, false, window)
+        };
+        let (mut whole, mut some) = (Rows::new(), Rows::new());
+        varlen(&cx(isa, 3), &qkv, &cu, &spec, &mut whole);
+        for rows in [[0, 33, 40, 41], [32, 35, 40, 1240], [7, 39, 40, 600]] {
+            for threads in [1, 3] {
+                varlen_one(&cx(isa, threads), &qkv, (&cu, &rows), &spec, &mut some);
+                assert_eq!((some.rows(), some.width()), (4, layout.out_width()));
+                for (i, row) in rows.into_iter().enumerate() {
+                    let what = format!("{isa:?} {window:?} {halves} row {row}");
+                    assert_bits(&what, some.row(i), whole.row(row as usize));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "varlen: queries")]
+fn a_query_of_another_sequence_is_refused() {
+    let layout = layout((2, 1, 8, 8));
+    let qkv = Rows::from_vec(layout.qkv_width(), vec![0.0; 5 * layout.qkv_width()]);
+    let (cx, spec) = (cx(Isa::Portable, 1), spec(layout, false, None));
+    varlen_one(&cx, &qkv, (&[0, 3, 5], &[1, 2]), &spec, &mut Rows::new());
 }
 
 #[test]

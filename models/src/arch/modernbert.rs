@@ -5,16 +5,17 @@
 use super::tops::{self, Heads};
 use crate::config::Json;
 use crate::config::rope::{Rope, Scaling};
-use crate::layers::apart;
 use crate::layers::encoder::{Norm, activation, attention};
 use crate::layers::linear::Linear;
 use crate::layers::pooling::Pooling;
 use crate::layers::top::{Stage, StageSpec, Top};
+use crate::layers::{apart, gather};
 use crate::registry::{Built, Checkpoint, MAX, collect_layers};
 use crate::weights::Weights;
 use crate::{Batch, Encoder, Limits, LoadError, Model, Workspace};
 use koma_kernels::{
     AttnSpec, Cx, Error, PackedWeight, RopeTable, Rows, Then, embed, rope, rope_angles, varlen,
+    varlen_one,
 };
 use serde_json::Value;
 
@@ -294,18 +295,19 @@ impl ModernBert {
         for (table, angles) in self.rope.iter().zip(&mut w.angles) {
             rope_angles(cx, &batch.positions, table, angles);
         }
-        for layer in &self.layers {
+        let picked = w.trace.is_none() && self.top.pick(batch, &mut w.picked);
+        for (i, layer) in self.layers.iter().enumerate() {
             w.record();
-            self.layer(cx, batch, layer, w);
+            self.layer(cx, batch, (layer, picked && i + 1 == self.layers.len()), w);
         }
         self.final_norm.forward(cx, &mut w.hidden);
         // As transformers counts hidden states: the last one is behind the last norm.
         w.record();
-        self.top.forward(cx, batch, work);
+        self.top.forward(cx, batch, picked, work);
     }
 
-    /// Computes a layer on `work.hidden`, `[tokens, hidden]`, in place.
-    fn layer(&self, cx: &Cx, batch: &Batch, layer: &Layer, work: &mut Workspace) {
+    /// Computes a layer on `work.hidden`, `[tokens, hidden]`, in place; with `pick` only those rows of it that were picked.
+    fn layer(&self, cx: &Cx, batch: &Batch, (layer, pick): (&Layer, bool), work: &mut Workspace) {
         let w = work;
         let kind = layer.reach as usize;
         let spec = &self.attention[kind];
@@ -317,7 +319,14 @@ impl ModernBert {
             .qkv
             .forward(cx, &w.normed, Then::Store, &mut w.side, &mut w.qkv);
         rope(cx, &mut w.qkv, &spec.layout, &w.angles[kind], false);
-        varlen(cx, &w.qkv, &batch.cu_seqlens, spec, &mut w.attended);
+        let seqs = &batch.cu_seqlens;
+        if pick {
+            varlen_one(cx, &w.qkv, (seqs, &w.picked), spec, &mut w.attended);
+            gather(&w.hidden, w.picked.iter().copied(), &mut w.normed);
+            std::mem::swap(&mut w.hidden, &mut w.normed);
+        } else {
+            varlen(cx, &w.qkv, seqs, spec, &mut w.attended);
+        }
         layer
             .attn_out
             .forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden);

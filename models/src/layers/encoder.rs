@@ -4,13 +4,14 @@
 
 use super::linear::{Linear, Parts};
 use super::top::{Select, StageSpec, Top};
-use super::{apart, embedding};
+use super::{apart, embedding, gather};
 use crate::config::Json;
 use crate::registry::collect_layers;
 use crate::weights::{Precision, Weights};
 use crate::{Batch, LoadError, Workspace};
 use koma_kernels::{
     AttnSpec, Cx, Error, HeadLayout, PackedWeight, Rows, Then, embed, layer_norm, varlen,
+    varlen_one,
 };
 
 /// Weight, bias and epsilon of a layer norm.
@@ -307,20 +308,28 @@ impl PostNormEncoder {
         embedding::add(cx, positions, &self.positions, &mut w.side, &mut w.hidden);
         self.norm.forward(cx, &mut w.hidden);
         w.record();
-        for layer in &self.layers {
-            self.layer(cx, batch, layer, w);
+        let picked = w.trace.is_none() && self.top.pick(batch, &mut w.picked);
+        for (i, layer) in self.layers.iter().enumerate() {
+            self.layer(cx, batch, (layer, picked && i + 1 == self.layers.len()), w);
             w.record();
         }
-        self.top.forward(cx, batch, work);
+        self.top.forward(cx, batch, picked, work);
     }
 
-    /// Computes a layer on `work.hidden`, `[tokens, hidden]`, in place.
-    fn layer(&self, cx: &Cx, batch: &Batch, layer: &Layer, work: &mut Workspace) {
+    /// Computes a layer on `work.hidden`, `[tokens, hidden]`, in place; with `pick` only those rows of it that were picked.
+    fn layer(&self, cx: &Cx, batch: &Batch, (layer, pick): (&Layer, bool), work: &mut Workspace) {
         let (w, seqs) = (work, &batch.cu_seqlens);
         layer
             .qkv
             .forward(cx, &w.hidden, Then::Store, &mut w.side, &mut w.qkv);
-        varlen(cx, &w.qkv, seqs, &self.attention, &mut w.attended);
+        if pick {
+            let one = (&seqs[..], &w.picked[..]);
+            varlen_one(cx, &w.qkv, one, &self.attention, &mut w.attended);
+            gather(&w.hidden, w.picked.iter().copied(), &mut w.normed);
+            std::mem::swap(&mut w.hidden, &mut w.normed);
+        } else {
+            varlen(cx, &w.qkv, seqs, &self.attention, &mut w.attended);
+        }
         layer
             .attn_out
             .forward(cx, &w.attended, Then::Add, &mut w.side, &mut w.hidden);

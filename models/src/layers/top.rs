@@ -79,10 +79,39 @@ pub(crate) struct Top {
 }
 
 impl Top {
-    /// From `work.hidden`, `[tokens, hidden]`, to `work.output`, `[requests or tokens, width]`.
-    pub(crate) fn forward(&self, cx: &Cx, batch: &Batch, work: &mut Workspace) {
+    /// Writes the row of each request that alone goes on, if the others do not: what comes behind the last attention need not be
+    /// computed for those.
+    pub(crate) fn pick(&self, batch: &Batch, rows: &mut Vec<u32>) -> bool {
+        let mode = match &self.select {
+            Select::Pool(modes) => match modes[..] {
+                [mode @ (Pooling::Cls | Pooling::Last)] => mode,
+                _ => return false,
+            },
+            Select::Tokens => return false,
+        };
+        rows.clear();
+        rows.extend(batch.cu_seqlens.windows(2).enumerate().map(|(i, ends)| {
+            let skip = batch.skips.get(i).copied().unwrap_or(0);
+            if mode == Pooling::Cls {
+                ends[0] + skip
+            } else {
+                ends[1] - 1
+            }
+        }));
+        true
+    }
+
+    /// From `work.hidden`, `[tokens, hidden]`, or `[requests, hidden]` of the rows that were picked, to `work.output`,
+    /// `[requests or tokens, width]`.
+    pub(crate) fn forward(&self, cx: &Cx, batch: &Batch, picked: bool, work: &mut Workspace) {
         let w = work;
-        let every_token = match &self.select {
+        let every_row = match &self.select {
+            _ if picked => {
+                if self.stages.is_empty() {
+                    w.output.copy_from(&w.hidden);
+                }
+                true
+            }
             Select::Pool(modes) => {
                 let bare = self.stages.is_empty();
                 let to = if bare { &mut w.output } else { &mut w.normed };
@@ -97,7 +126,7 @@ impl Top {
             } else {
                 (&mut w.attended, &mut w.normed)
             };
-            let from = if i == 0 && every_token {
+            let from = if i == 0 && every_row {
                 &mut w.hidden
             } else {
                 from
