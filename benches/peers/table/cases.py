@@ -160,10 +160,10 @@ DEFINITIONS = {
         "against every server): requests a second, and percentiles of their times. Tokenizing is in it."
     ),
     "rerank": (
-        "One client, one request of 50 documents after the other on a connection that is kept (`koma bench serve --endpoint rerank` "
-        "against every server); tokenizing is in it."
+        "One client, one request of 50 documents of 30 to 178 tokens with their query after the other on a connection that is kept, the "
+        "same texts for every server; tokenizing is in it."
     ),
-    "ready": "Seconds from exec of the server until `/health` answers that it is ready, the second of two starts.",
+    "ready": "Seconds from exec of the server until it answers that it is ready (Koma: `/ping`), the second of two starts.",
 }
 
 _ALL = DECODER_FORMATS
@@ -197,7 +197,7 @@ CASES = (
     Case("encode50", "50 texts of 30 to 178 tokens", "encode", batch=50, input_len=178, shortest=30, formats=_ENCODED),
     Case("classify1", "one client, short texts", "classify", input_len=12, formats=_ENCODED, models=("intent", "distilbert")),
     Case("classify32", "32 clients, short texts", "classify", batch=32, input_len=12, formats=_ENCODED, models=("intent", "distilbert")),
-    Case("rerank50", "rerank, 50 documents", "rerank", batch=50, input_len=104, formats=_ENCODED, models=("minilm",)),
+    Case("rerank50", "rerank, 50 documents", "rerank", batch=50, input_len=178, shortest=30, formats=_ENCODED, models=("minilm",)),
     Case("ready", "exec to ready", "ready", formats=_ENCODED),
 )
 

@@ -76,6 +76,8 @@ class Contender(Protocol):
     kinds: frozenset[str]
     #: None where no kind of its cases needs a server.
     server: ServerCommand | None
+    #: Where a server of texts answers that it is ready.
+    health: str
     #: The server of intents in mixed cases; None where `server` answers them too.
     classifier: ServerCommand | None
 

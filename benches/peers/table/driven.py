@@ -32,6 +32,7 @@ class Driven:
     kinds: frozenset[str] = ALONE
     server: ServerCommand | None = None
     classifier: ServerCommand | None = None
+    health: str = "/health"
     _process: subprocess.Popen | None = None
     _said: TextIO | None = None
     _failed: str | None = None

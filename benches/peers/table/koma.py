@@ -73,6 +73,7 @@ class KomaEncoder(Koma):
     """An encoder in one precision."""
 
     kinds: frozenset[str] = ENCODED | TEXTS
+    health: str = "/ping"
 
     def encode(self, case: Case) -> float:
         """Of ten runs of a tenth of a second after one to warm up."""

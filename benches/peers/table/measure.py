@@ -117,15 +117,17 @@ def measured(one: Contender, case: Case, setting: Setting) -> dict[str, float]:
     if case.kind == "first_token":
         return served.first_token(one, case)
     if case.kind == "http":
-        return served.http(one, case, setting)
+        return served.http_load(one, case, setting)
     if case.kind == "mixed":
         return mixed.mixed(one, case, setting)
     if case.kind == "encode":
         return {"batch_ms": one.encode(case) * 1e3}
     if case.kind == "ready":
         return served.ready(one, case)
-    if case.encodes:
-        return served.texts(one, case, setting)
+    if case.kind == "classify":
+        return served.classify(one, case, setting)
+    if case.kind == "rerank":
+        return served.rerank(one, case, setting)
     if case.kind in ("company", "crowded", "quota"):
         decode = replace(case, kind="decode")
         alone = one.rate(decode)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import random
 import socket
+import statistics
 import subprocess
 import time
 from contextlib import contextmanager
@@ -22,7 +25,10 @@ PAUSE_SECONDS = 0.01
 #: Requests of a measurement for each client.
 REQUESTS_EACH = 4
 #: Requests of a measurement of texts.
-REQUESTS_CLASSIFY, REQUESTS_RERANK = 3000, 25
+REQUESTS_CLASSIFY, REQUESTS_RERANK, WARMUP_RERANK = 3000, 20, 3
+WORDS = "the of and to in is that for it as was with be by on not he his but at are this have from they which one you were all".split()
+#: Words of a query, and tokens that a pair has beside its words.
+QUERY_WORDS, SPECIAL = 8, 3
 
 
 def first_token(contender: Contender, case: Case) -> dict[str, float]:
@@ -33,7 +39,7 @@ def first_token(contender: Contender, case: Case) -> dict[str, float]:
     return {"first_token": seconds}
 
 
-def http(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
+def http_load(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
     """Load, and the peak memory of the server after it."""
     with running(contender.server, case) as (server, _):
         command = [setting.koma, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--model", "model"]
@@ -50,24 +56,55 @@ def http(contender: Contender, case: Case, setting: Setting) -> dict[str, float]
 def ready(contender: Contender, case: Case) -> dict[str, float]:
     """Of the second of two starts, as in `first_token`."""
     for _ in range(2):
-        with running(contender.server, case, "/health") as (_, seconds):
+        with running(contender.server, case, contender.health) as (_, seconds):
             pass
     return {"ready": seconds}
 
 
-def texts(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
-    """Rate and percentiles of classify or rerank. Raises Failed where a request failed."""
-    with running(contender.server, case, "/health") as (server, _):
-        clients, each = (1, REQUESTS_RERANK) if case.kind == "rerank" else (case.batch, REQUESTS_CLASSIFY)
+def classify(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
+    """Rate and percentiles. Raises Failed where a request failed."""
+    with running(contender.server, case, contender.health) as (server, _):
         command = [setting.koma, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--model", "model"]
-        command += ["--endpoint", case.kind, "--input-len", case.input_len, "--concurrency", clients, "--warmup", 2 * clients]
-        command += ["--requests", each, "--json", "-"]
-        command += ["--documents", case.batch] if case.kind == "rerank" else ["--words"]
+        command += ["--endpoint", "classify", "--words", "--input-len", case.input_len, "--concurrency", case.batch]
+        command += ["--warmup", 2 * case.batch, "--requests", REQUESTS_CLASSIFY, "--json", "-"]
         text = processes.output([str(part) for part in command], setting.environment(), setting.timeout)
-    report = series_of(text)
-    whole = report["results"]["end_to_end"]
-    found = {"requests": report["requests_per_second"], "request_p50": whole["p50"] * 1e3, "request_p99": whole["p99"] * 1e3}
-    return {name: found[name] for name in case.metrics}
+    series = series_of(text)
+    whole = series["results"]["end_to_end"]
+    return {"requests": series["requests_per_second"], "request_p50": whole["p50"] * 1e3, "request_p99": whole["p99"] * 1e3}
+
+
+def rerank(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
+    """Times of requests one after the other on one connection. Raises Failed where one failed.
+
+    Servers count the tokens of texts in ways of their own, so the texts themselves are the same for all.
+    """
+    with running(contender.server, case, contender.health) as (server, _):
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=setting.timeout)
+        times = []
+        try:
+            for number in range(WARMUP_RERANK + REQUESTS_RERANK):
+                body = json.dumps(rerank_body(case, number))
+                begun = time.perf_counter()
+                client.request("POST", "/v1/rerank", body, {"content-type": "application/json"})
+                reply = client.getresponse()
+                found = json.loads(reply.read())
+                times.append(time.perf_counter() - begun)
+                if reply.status != 200 or len(found["results"]) != case.batch:
+                    raise processes.Failed(f"http {reply.status}: {str(found)[:150]}")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise processes.Failed(f"{type(error).__name__}: {error}") from None
+        finally:
+            client.close()
+    times = sorted(times[WARMUP_RERANK:])
+    return {"request_p50": statistics.median(times) * 1e3, "request_p99": times[-1 - len(times) // 100] * 1e3}
+
+
+def rerank_body(case: Case, number: int) -> dict[str, object]:
+    """A query and a document for each length, of frequent words, one token each; in another order in every request."""
+    rng = random.Random(number)
+    text = lambda words: " ".join(rng.choices(WORDS, k=words))
+    lens = rng.sample(case.lens, case.batch)
+    return {"model": "model", "query": text(QUERY_WORDS), "documents": [text(n - QUERY_WORDS - SPECIAL) for n in lens]}
 
 
 def series_of(text: str) -> dict:

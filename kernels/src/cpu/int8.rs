@@ -358,6 +358,8 @@ unsafe fn panel<S: Simd, const R: usize>(
         let codes = w.add(64 * HEAD);
         for step in 0..steps {
             let (w, a) = (codes.add(step * 128), a.add(step * R));
+            S::prefetch(w.wrapping_add(8192));
+            S::prefetch(w.wrapping_add(8256));
             let w = [S::load_bytes(w), S::load_bytes(w.add(64))];
             each_row!(R, I => {
                 let q = *a.add(I) as i32;
