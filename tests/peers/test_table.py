@@ -234,6 +234,12 @@ class Turns(unittest.TestCase):
             parts = [text[i : i + size] for i in range(0, len(text), size)]
             self.assertEqual(sum(map(counter.take, parts)), 2)
 
+    def test_tails_are_of_each_stream_and_of_one_stretch_of_time(self):
+        chats = mixed.Chats(0, cases.Case("m", "m", "mixed_rerank", batch=2))
+        chats._gaps = {0: [0.001] * 197 + [0.5, 0.6, 0.7], 1: [0.001] * 100}
+        self.assertEqual(chats.tails(), [0.6, None])  # the other one has too few
+        self.assertEqual(chats.tails(), [None, None])
+
     def test_a_mixed_case_has_room_for_long_prompts(self):
         case = cases.Case("mixed", "mixed", "mixed", batch=8)
         self.assertEqual((case.slots, case.slot_len), (10, 2048))
@@ -422,6 +428,15 @@ class Encoders(unittest.TestCase):
         seen.clear()
         encoding.seconds(seen.append, [8, 8], 0.0)
         self.assertEqual(len(seen), 2)
+
+    def test_reranks_are_the_same_for_every_server(self):
+        case = next(one for one in cases.CASES if one.kind == "rerank")
+        body = served.rerank_body(case, 3)
+        self.assertEqual(body, served.rerank_body(case, 3))
+        self.assertNotEqual(body, served.rerank_body(case, 4))
+        words = sorted(len(text.split()) for text in body["documents"])
+        beside = len(body["query"].split()) + served.SPECIAL
+        self.assertEqual([beside + n for n in words], case.lens)
 
     def test_times_of_texts_come_from_the_load_client(self):
         series = {"failed": 0, "errors": {}, "requests_per_second": 9.0}

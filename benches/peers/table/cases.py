@@ -34,6 +34,8 @@ METRICS = {
     "chat_share": Metric("chat, part of chat alone", "%", True),
     "chat_rate": Metric("chat beside the rest", "tok/s", True),
     "prompts_done": Metric("long prompts answered in time", "%", True),
+    "itl_growth": Metric("worst p99 between tokens, to that alone", "x", False),
+    "reranks_p99": Metric("p99 of reranks", "ms", False),
     "batch_ms": Metric("time of all texts", "ms", False),
     "requests": Metric("requests/s over HTTP", "req/s", True),
     "request_p50": Metric("p50 of requests", "ms", False),
@@ -52,7 +54,8 @@ class Case:
 
     name: str
     title: str
-    kind: str  # decode | prefill | first_token | http | company | crowded | quota | mixed; encode | classify | rerank | ready
+    #: decode | prefill | first_token | http | company | crowded | quota | mixed | mixed_rerank; encode | classify | rerank | ready
+    kind: str
     batch: int = 1
     input_len: int = 128
     output_len: int = 64
@@ -87,6 +90,7 @@ class Case:
             "crowded": ("share",),
             "quota": ("share",),
             "mixed": ("intent_p99", "chat_share", "chat_rate", "prompts_done"),
+            "mixed_rerank": ("itl_growth", "reranks_p99"),
             "encode": ("batch_ms",),
             "classify": ("requests", "request_p50", "request_p99"),
             "rerank": ("request_p50", "request_p99"),
@@ -148,6 +152,11 @@ DEFINITIONS = {
         "prompts were answered until the end. In `mixed-prefix` all long prompts begin with the same 1,936 tokens, as under one "
         "system prompt, and end with 64 of their own; one of them is answered before anything is measured."
     ),
+    "mixed_rerank": (
+        "Streamed chats, one after the other for each client, and in the same Koma (`minilm` in bf16) one request of 50 documents a second. "
+        "The 99th percentile of the times between a stream's tokens while reranks come, over what it was just before without them: that of the "
+        "stream for which it grew most; and the tail of the reranks."
+    ),
     "encode": (
         "Milliseconds for all texts of the load, token ids of exact length, without tokenizing; the median of runs one after the other for "
         "a second. Koma: requests handed to its engine one by one and answered (`koma bench throughput`). Peers: all texts padded in one "
@@ -191,6 +200,7 @@ CASES = (
         formats=("q4_0", "q4_1"),
         shared_len=1936,
     ),
+    Case("mixed-rerank", "chats and reranks of 50 documents together", "mixed_rerank", batch=8, formats=("q4_0",), models=("smollm2",)),
     Case("encode1x20", "1 text of 20 tokens", "encode", input_len=20, formats=_ENCODED),
     Case("encode32x32", "32 texts of 32 tokens", "encode", batch=32, input_len=32, formats=_ENCODED),
     Case("encode32x128", "32 texts of 128 tokens", "encode", batch=32, input_len=128, formats=_ENCODED),
@@ -249,6 +259,7 @@ LIMITS = {
     ("smollm2", "mixed", "q4_0", "chat_share"): 85.0,
     ("smollm2", "mixed-prefix", "q4_0", "intent_p99"): 25.0,
     ("smollm2", "mixed-prefix", "q4_0", "chat_share"): 85.0,
+    ("smollm2", "mixed-rerank", "q4_0", "itl_growth"): 2.0,
     ("minilm", "ready", "bf16", "ready"): 0.15,
     ("minilm", "ready", "int8", "ready"): 0.15,
     ("intent", "classify1", "bf16", "request_p50"): 1.0,

@@ -60,6 +60,8 @@ CROWDED = frozenset({"crowded", "quota"})
 SERVED = frozenset({"http", "first_token"})
 #: Several models at once, by one server or by one for each.
 MIXED = frozenset({"mixed"})
+#: Chats and a reranker in one process.
+RERANKED = frozenset({"mixed_rerank"})
 #: Kinds of cases of encoders that need no server, and those that need one.
 ENCODED = frozenset({"encode"})
 TEXTS = frozenset({"classify", "rerank", "ready"})

@@ -9,7 +9,7 @@ from typing import Self
 
 from . import processes
 from .cases import Case
-from .contender import ALONE, CROWDED, ENCODED, MIXED, SERVED, TEXTS, Model, ServerCommand, Setting
+from .contender import ALONE, CROWDED, ENCODED, MIXED, RERANKED, SERVED, TEXTS, Model, ServerCommand, Setting
 
 #: Bytes of a value in the cache, bf16.
 KV_BYTES = 2
@@ -26,7 +26,7 @@ class Koma:
     model: Model
     format: str
     name: str = "Koma"
-    kinds: frozenset[str] = ALONE | CROWDED | SERVED | MIXED
+    kinds: frozenset[str] = ALONE | CROWDED | SERVED | MIXED | RERANKED
     #: The server of the chat model answers intents too.
     classifier: ServerCommand | None = None
 
@@ -50,6 +50,8 @@ class Koma:
         command += ["--max-model-len", length + BLOCK, "--log", "error"]
         if case.kind == "mixed":
             command.insert(2, f"intent={INTENT}")
+        if case.kind == "mixed_rerank":
+            command.insert(2, f"rerank={self.model.folder.parent / 'minilm/hf'}")
         return [str(part) for part in command], self._environment()
 
     def with_threads(self, threads: int) -> Self:

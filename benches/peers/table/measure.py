@@ -120,6 +120,8 @@ def measured(one: Contender, case: Case, setting: Setting) -> dict[str, float]:
         return served.http_load(one, case, setting)
     if case.kind == "mixed":
         return mixed.mixed(one, case, setting)
+    if case.kind == "mixed_rerank":
+        return mixed.mixed_rerank(one, case, setting)
     if case.kind == "encode":
         return {"batch_ms": one.encode(case) * 1e3}
     if case.kind == "ready":

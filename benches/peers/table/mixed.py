@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 import socket
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Iterator
 
 from . import processes, served
-from .cases import PROMPT_LEN, Case
+from .cases import CASES, PROMPT_LEN, Case
 from .contender import Contender, Setting
 
 #: Seconds of chat alone, and of everything together.
@@ -51,6 +52,33 @@ def mixed(contender: Contender, case: Case, setting: Setting) -> dict[str, float
         "chat_rate": together,
         "prompts_done": 100 * answered / (MIXED_SECONDS * PROMPTS),
     }
+
+
+def mixed_rerank(contender: Contender, case: Case, setting: Setting) -> dict[str, float]:
+    """Chat alone, then with reranks. Raises Failed."""
+    reranks = next(one for one in CASES if one.kind == "rerank")
+    with served.running(contender.server, case, "/ready") as (server, _), Chats(server.port, case) as chats:
+        time.sleep(2)  # until all of them generate
+        chats.tails()
+        time.sleep(MIXED_SECONDS)
+        alone = chats.tails()
+        times, client = [], http.client.HTTPConnection("127.0.0.1", server.port, timeout=setting.timeout)
+        for number in range(MIXED_SECONDS):
+            begun = time.perf_counter()
+            body = served.rerank_body(reranks, number) | {"model": "rerank"}
+            client.request("POST", "/v1/rerank", json.dumps(body), {"content-type": "application/json"})
+            reply = client.getresponse()
+            if reply.status != 200:
+                raise processes.Failed(f"http {reply.status}: {reply.read()[:150]!r}")
+            reply.read()
+            times.append(time.perf_counter() - begun)
+            time.sleep(max(0.0, 1 - times[-1]))
+        together = chats.tails()
+        client.close()
+    growth = [after / before for before, after in zip(alone, together) if before and after]
+    if len(growth) != case.batch:
+        raise processes.Failed("not every chat was answered")
+    return {"itl_growth": max(growth), "reranks_p99": max(times) * 1e3}
 
 
 def _load(setting: Setting, port: int, model: str, rate: int, length: int, *more: object) -> subprocess.Popen:
@@ -118,6 +146,15 @@ class Chats(_Clients):
     """Clients that each have one streamed completion in flight; they count tokens as they come."""
 
     _tokens: int = 0
+    #: For each client, seconds between tokens of one answer.
+    _gaps: dict[int, list[float]] = field(default_factory=dict)
+
+    def tails(self) -> list[float | None]:
+        """The 99th percentile of each client's times between tokens since it was last asked for; none where there are few."""
+        with self._lock:
+            taken, self._gaps = self._gaps, {}
+        each = [sorted(taken.get(client, [])) for client in range(self._count())]
+        return [gaps[len(gaps) * 99 // 100] if len(gaps) > 100 else None for gaps in each]
 
     def rate(self, seconds: float) -> float:
         """Tokens a second during the next `seconds`."""
@@ -132,9 +169,15 @@ class Chats(_Clients):
         rng = random.Random(client)
         while not self._stopped.is_set():
             try:
+                last = None
                 for count in self._ask(_ids(rng, self.case.input_len), self.case.output_len):
+                    now = time.perf_counter()
                     with self._lock:
                         self._tokens += count
+                        if last is not None and count:
+                            # Those that came together were one apart and then none.
+                            self._gaps.setdefault(client, []).extend([now - last] + [0.0] * (count - 1))
+                    last = now if count else last
             except OSError:
                 time.sleep(0.01)
 
