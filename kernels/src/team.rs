@@ -33,7 +33,7 @@ pub enum Class {
 pub struct TeamStats {
     /// Regions that ended, also by a panic.
     pub regions: u64,
-    /// Times a region stopped between two chunks because a caller of the other class waited.
+    /// Times a region stopped between two chunks because somebody else waited.
     pub yields: u64,
     /// Times a latency caller got the team while a throughput caller waited for it.
     pub latency_first: u64,
@@ -41,7 +41,9 @@ pub struct TeamStats {
 
 /// The thread team. One region runs at a time. A waiting [`Class::Latency`] caller goes first, and a running
 /// [`Class::Throughput`] region stops for it at a chunk boundary and goes on afterwards; but once latency callers have
-/// had the team for `max_slice` while a throughput caller waited, they stop in the same way and that one gets it for as long.
+/// had the team for `max_slice` while a throughput caller waited, they stop in the same way and that one gets it for twice as long
+/// (steps of a chat come one after the other, and long work of latency callers must not double them); and they take turns of
+/// `max_slice` among themselves.
 #[derive(Debug)]
 pub struct Team {
     crew: Arc<Crew>,
@@ -77,7 +79,7 @@ impl Drop for Inside {
 
 impl Team {
     /// How long one class may keep the other waiting, unless said otherwise.
-    pub const MAX_SLICE: Duration = Duration::from_millis(10);
+    pub const MAX_SLICE: Duration = Duration::from_millis(5);
 
     /// A team of `threads` (at least 1), the calling thread of a region being one of them. Where the system refuses a
     /// thread, the team is smaller: [`Team::threads`] tells.
@@ -111,6 +113,14 @@ impl Team {
     /// Threads that work on a region, the caller included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// How long after somebody's last region they are counted on to come back ([`Team::is_shared`]).
+    const RECENT: Duration = Duration::from_millis(50);
+
+    /// Whether others than this thread have the team, wait for it or had it just now.
+    pub fn is_shared(&self) -> bool {
+        self.turns.are_shared(Self::RECENT)
     }
 
     /// What the team has done so far.

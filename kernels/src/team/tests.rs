@@ -218,6 +218,52 @@ fn a_panic_reaches_the_caller_and_the_team_lives_on() {
 }
 
 #[test]
+fn a_team_is_shared_with_those_who_had_it_just_now() {
+    let hour = Duration::from_hours(1);
+    let team = Team::new(2);
+    check(&team, Class::Latency, 3);
+    assert!(!team.turns.are_shared(hour), "nobody else");
+    std::thread::scope(|scope| {
+        scope.spawn(|| check(&team, Class::Throughput, 3));
+    });
+    assert!(team.turns.are_shared(hour));
+    check(&team, Class::Latency, 3);
+    check(&team, Class::Latency, 3);
+    assert!(
+        team.turns.are_shared(hour),
+        "still, after regions of one's own"
+    );
+    assert!(
+        !team.turns.are_shared(Duration::ZERO),
+        "the control: long ago"
+    );
+}
+
+/// As a throughput caller, another latency caller waits for a slice at most.
+#[test]
+fn a_long_latency_region_gives_way_to_its_own_class() {
+    for (slice, expected) in [(Duration::ZERO, 6), (Duration::from_hours(1), 40)] {
+        let team = Team::with_max_slice(1, slice);
+        let (begun, seen) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+        std::thread::scope(|scope| {
+            let (team, begun, seen) = (&team, &begun, &seen);
+            team.run(Class::Latency, 40, &|chunk| {
+                begun.fetch_add(1, Ordering::SeqCst);
+                if chunk == 5 {
+                    scope.spawn(move || {
+                        team.run(Class::Latency, 1, &|_| {
+                            seen.store(begun.load(Ordering::SeqCst), Ordering::SeqCst);
+                        });
+                    });
+                    until_waiting(team, Class::Latency, 1);
+                }
+            });
+        });
+        assert_eq!(seen.load(Ordering::SeqCst), expected, "{slice:?}");
+    }
+}
+
+#[test]
 fn a_nested_region_is_refused() {
     let team = Team::new(2);
     let caught = catch_unwind(AssertUnwindSafe(|| {

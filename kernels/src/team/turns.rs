@@ -9,6 +9,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+/// Between two regions of a caller that goes on, at most.
+const GAP: Duration = Duration::from_micros(500);
+
 #[derive(Debug)]
 pub(super) struct Turns {
     max_slice: Duration,
@@ -18,9 +21,9 @@ pub(super) struct Turns {
     free: [Condvar; 2],
     /// `State::waiting`, to be read without the lock between two chunks.
     waiting: [AtomicUsize; 2],
-    /// The class that the region in progress does not have.
-    other: AtomicUsize,
-    /// When that region must stop for a waiting caller of the other class, in ns since `born`.
+    /// The class of the region in progress. One of throughput stops for latency callers, one of latency for all.
+    class: AtomicUsize,
+    /// When that region must stop for such a caller that waits, in ns since `born`.
     until: AtomicU64,
     yields: AtomicU64,
     latency_first: AtomicU64,
@@ -36,6 +39,9 @@ struct State {
     /// Who had the crew last, and for how long in a row.
     last: Option<ThreadId>,
     used: Duration,
+    /// When it was given back, and when by somebody else than the last.
+    released: Instant,
+    by_others: Option<Instant>,
     /// How long latency callers had the crew while a throughput caller waited.
     latency_used: Duration,
     /// What throughput callers may use now, latency callers waiting.
@@ -61,7 +67,10 @@ impl State {
             return false;
         }
         match class {
-            Class::Latency => self.credit.is_none() || others(THROUGHPUT) == 0,
+            // A throughput caller that is between two of its regions still has its turn.
+            Class::Latency => {
+                self.credit.is_none() || (others(THROUGHPUT) == 0 && self.released.elapsed() >= GAP)
+            }
             Class::Throughput => self.credit.is_some() || others(LATENCY) == 0,
         }
     }
@@ -79,12 +88,14 @@ impl Turns {
                 waiting: [0; 2],
                 last: None,
                 used: Duration::ZERO,
+                released: now,
+                by_others: None,
                 latency_used: Duration::ZERO,
                 credit: None,
             }),
             free: [Condvar::new(), Condvar::new()],
             waiting: [const { AtomicUsize::new(0) }; 2],
-            other: AtomicUsize::new(LATENCY),
+            class: AtomicUsize::new(THROUGHPUT),
             until: AtomicU64::new(0),
             yields: AtomicU64::new(0),
             latency_first: AtomicU64::new(0),
@@ -97,6 +108,17 @@ impl Turns {
 
     pub(super) fn latency_first(&self) -> u64 {
         self.latency_first.load(Ordering::Relaxed)
+    }
+
+    /// Whether others than this thread have the crew, wait for it or had it within `time`.
+    pub(super) fn are_shared(&self, time: Duration) -> bool {
+        let me = std::thread::current().id();
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = match state.last {
+            Some(last) if last != me => Some(state.released),
+            _ => state.by_others,
+        };
+        state.busy || state.waiting != [0; 2] || others.is_some_and(|at| at.elapsed() < time)
     }
 
     #[cfg(test)]
@@ -113,9 +135,14 @@ impl Turns {
             state.waiting[class as usize] += 1;
             self.publish(&state);
             while !state.may_take(class, me, true, self.max_slice) {
-                state = self.free[class as usize]
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                let free = &self.free[class as usize];
+                state = if class == Class::Latency && state.credit.is_some() {
+                    // Nobody wakes it if the other has gone.
+                    let woken = free.wait_timeout(state, GAP);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                } else {
+                    free.wait(state).unwrap_or_else(PoisonError::into_inner)
+                };
             }
             state.waiting[class as usize] -= 1;
             self.publish(&state);
@@ -123,18 +150,20 @@ impl Turns {
         state.busy = true;
         state.since = Instant::now();
         if state.last != Some(me) {
+            state.by_others = state.last.map(|_| state.released);
             state.last = Some(me);
             state.used = Duration::ZERO;
         }
-        let (other, until) = match (class, state.credit) {
+        let until = match (class, state.credit) {
             (Class::Latency, _) => {
-                let left = self.max_slice.saturating_sub(state.latency_used);
-                (THROUGHPUT, self.nanos(state.since + left))
+                let used = state.latency_used.max(state.used);
+                let left = self.max_slice.saturating_sub(used);
+                self.nanos(state.since + left)
             }
-            (Class::Throughput, None) => (LATENCY, 0),
-            (Class::Throughput, Some(credit)) => (LATENCY, self.nanos(state.since + credit)),
+            (Class::Throughput, None) => 0,
+            (Class::Throughput, Some(credit)) => self.nanos(state.since + credit),
         };
-        self.other.store(other, Ordering::Relaxed);
+        self.class.store(class as usize, Ordering::Relaxed);
         self.until.store(until, Ordering::Relaxed);
         if class == Class::Latency && state.waiting[THROUGHPUT] > 0 {
             self.latency_first.fetch_add(1, Ordering::Relaxed);
@@ -142,10 +171,11 @@ impl Turns {
         Turn { turns: self, class }
     }
 
-    /// Whether the region in progress must stop here for a caller of the other class. Read before every chunk.
+    /// Whether the region in progress must stop here for somebody else. Read before every chunk.
     pub(super) fn wanted(&self) -> bool {
-        let other = self.other.load(Ordering::Relaxed);
-        self.waiting[other].load(Ordering::Relaxed) > 0
+        let waits = |class: usize| self.waiting[class].load(Ordering::Relaxed) > 0;
+        let both = self.class.load(Ordering::Relaxed) == LATENCY;
+        (waits(LATENCY) || (both && waits(THROUGHPUT)))
             && match self.until.load(Ordering::Relaxed) {
                 0 => true,
                 until => self.nanos(Instant::now()) >= until,
@@ -176,7 +206,7 @@ impl Turn<'_> {
                 state.latency_used += elapsed;
                 if state.latency_used >= turns.max_slice {
                     state.latency_used = Duration::ZERO;
-                    state.credit = Some(turns.max_slice);
+                    state.credit = Some(2 * turns.max_slice);
                 }
             }
             Class::Latency => {}

@@ -76,8 +76,9 @@ pub(crate) fn forward(
     work: &mut Workspace,
     each: &(dyn Fn(&Cx, &Batch, &mut Workspace) + Sync),
 ) {
-    // What is traced or recorded is the batch's.
-    let whole = work.trace.is_some() || cx.is_traced();
+    // What is traced or recorded is the batch's. And others who want the team get it between two operations, not after a part of
+    // milliseconds.
+    let whole = work.trace.is_some() || cx.is_traced() || cx.team().is_shared();
     if whole || !work.apart.cut(&batch.cu_seqlens, cx.threads()) {
         return each(cx, batch, work);
     }
