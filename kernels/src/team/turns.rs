@@ -198,7 +198,8 @@ impl Turn<'_> {
     pub(super) fn release(self, stopped: bool) {
         let turns = self.turns;
         let mut state = turns.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = state.since.elapsed();
+        state.released = Instant::now();
+        let elapsed = state.released - state.since;
         state.busy = false;
         state.used += elapsed;
         match self.class {
