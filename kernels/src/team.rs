@@ -41,7 +41,7 @@ pub struct TeamStats {
 
 /// The thread team. One region runs at a time. A waiting [`Class::Latency`] caller goes first, and a running
 /// [`Class::Throughput`] region stops for it at a chunk boundary and goes on afterwards; but once latency callers have
-/// had the team for `max_slice` while a throughput caller waited, they stop in the same way and that one gets it for twice as long
+/// had the team for `max_slice` while a throughput caller waited, they stop in the same way and that one gets it for three times as long
 /// (steps of a chat come one after the other, and long work of latency callers must not double them); and they take turns of
 /// `max_slice` among themselves.
 #[derive(Debug)]

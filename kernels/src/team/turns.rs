@@ -207,7 +207,7 @@ impl Turn<'_> {
                 state.latency_used += elapsed;
                 if state.latency_used >= turns.max_slice {
                     state.latency_used = Duration::ZERO;
-                    state.credit = Some(2 * turns.max_slice);
+                    state.credit = Some(3 * turns.max_slice);
                 }
             }
             Class::Latency => {}
