@@ -124,13 +124,13 @@ impl Cx {
         })
     }
 
-    /// Does `work`, which is the operations that `describe` tells; they are written down, or even skipped, where this context
-    /// is for that.
     /// Whether operations are written down.
     pub fn is_traced(&self) -> bool {
         self.trace.is_some()
     }
 
+    /// Does `work`, which is the operations that `describe` tells; they are written down, or even skipped, where this context
+    /// is for that.
     pub(crate) fn operation(&self, describe: impl FnOnce(&mut Vec<Op>), work: impl FnOnce()) {
         let Some(trace) = &self.trace else {
             return work();

@@ -145,8 +145,14 @@ impl PackedWeight {
     }
 
     /// A weight without values, or a stand-in, as a table.
+    ///
+    /// # Panics
+    /// If it has values of its own: they lie in another order.
+    #[track_caller]
     #[must_use]
     pub fn into_table(self) -> Self {
+        let own = matches!(&self.lines, Values::Own(lines) if !lines.is_empty());
+        assert!(!own, "into_table: a weight with values");
         Self { flat: true, ..self }
     }
 

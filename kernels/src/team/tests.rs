@@ -264,6 +264,21 @@ fn a_long_latency_region_gives_way_to_its_own_class() {
     }
 }
 
+/// A turn that a throughput caller left unused ends with the next latency region: it does not hold up all that follow.
+#[test]
+fn a_turn_that_nobody_uses_ends() {
+    let (team, hour) = (Team::new(2), Duration::from_hours(1));
+    assert_eq!(team.turns.give_credit(hour), None);
+    check(&team, Class::Latency, 3);
+    assert_eq!(team.turns.give_credit(hour), None, "it was over");
+    check(&team, Class::Throughput, 3);
+    let left = team.turns.give_credit(hour);
+    assert!(
+        left.is_some_and(|left| left < hour),
+        "the control: one that is used lasts"
+    );
+}
+
 #[test]
 fn a_nested_region_is_refused() {
     let team = Team::new(2);

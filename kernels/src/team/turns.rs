@@ -121,6 +121,13 @@ impl Turns {
         state.busy || state.waiting != [0; 2] || others.is_some_and(|at| at.elapsed() < time)
     }
 
+    /// Gives throughput callers a turn, and says what was left of the one before.
+    #[cfg(test)]
+    pub(super) fn give_credit(&self, credit: Duration) -> Option<Duration> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.credit.replace(credit)
+    }
+
     #[cfg(test)]
     pub(super) fn waiting(&self, class: Class) -> usize {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +153,10 @@ impl Turns {
             }
             state.waiting[class as usize] -= 1;
             self.publish(&state);
+        }
+        if class == Class::Latency {
+            // The throughput caller whose turn it was has gone; or each region from here on would wait for it.
+            state.credit = None;
         }
         state.busy = true;
         state.since = Instant::now();
