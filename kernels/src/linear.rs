@@ -6,7 +6,7 @@ use crate::cpu::quantize::{self, Activations};
 use crate::cpu::shared::Shared;
 use crate::cx::{Scratch, reserve};
 use crate::grouped::Code;
-use crate::{Cx, Format, Op, PackedWeight, Rows};
+use crate::{Cx, Format, Isa, Op, PackedWeight, Rows};
 use std::slice::from_ref;
 
 /// What happens to a product before it is stored.
@@ -113,7 +113,7 @@ pub(crate) fn grouped(
         groups,
         ..
     } = &mut *scratch;
-    let acts = reserve(acts, fill(groups, starts, weights));
+    let acts = reserve(acts, fill(groups, starts, weights, cx.isa()));
     let reordered = weights.iter().any(|w| w.order().is_some());
     let gathered = reserve(gathered, if reordered { x.rows() * cols } else { 0 });
     // Where gate and up of an output are not in the same place of two pairs: whole rows first.
@@ -197,7 +197,7 @@ pub(crate) struct Group {
 }
 
 /// The groups that have rows; returns the dwords of all activations.
-fn fill(groups: &mut Vec<Group>, starts: &[usize], weights: &[PackedWeight]) -> usize {
+fn fill(groups: &mut Vec<Group>, starts: &[usize], weights: &[PackedWeight], isa: Isa) -> usize {
     groups.clear();
     let (mut acts, mut first_step) = (0, 0);
     for (weight, ends) in starts.windows(2).enumerate() {
@@ -205,7 +205,8 @@ fn fill(groups: &mut Vec<Group>, starts: &[usize], weights: &[PackedWeight]) -> 
         if rows == 0 {
             continue;
         }
-        let dwords = quantize::dwords(weights[weight].format(), rows, weights[weight].cols());
+        let shape = (rows, weights[weight].cols());
+        let dwords = quantize::dwords(weights[weight].format(), shape, isa);
         groups.push(Group {
             weight,
             start,

@@ -200,7 +200,7 @@ impl Task<'_> {
 /// Queries whose sums are in registers at a time.
 #[inline(always)]
 fn query_group<S: Simd>(left: usize) -> usize {
-    let most = if S::ROWS >= 12 { 8 } else { 2 };
+    let most = if S::ISA.panel().0 >= 12 { 8 } else { 2 };
     let fits = |n: &usize| *n <= left && *n <= most;
     [8, 7, 6, 5, 4, 3, 2].into_iter().find(fits).unwrap_or(1)
 }
@@ -209,8 +209,8 @@ fn query_group<S: Simd>(left: usize) -> usize {
 macro_rules! with_group {
     ($S:ident, $n:expr, $R:ident, $W:ident => $body:expr) => {
         with_group!(@arms $n, $R, $W, $body,
-            8 2 $S::ROWS >= 12, 7 2 $S::ROWS >= 12, 6 2 $S::ROWS >= 12, 5 2 $S::ROWS >= 12,
-            4 4 $S::ROWS >= 12, 3 4 $S::ROWS >= 12, 2 4 $S::ROWS >= 12, 2 2 true)
+            8 2 $S::ISA.panel().0 >= 12, 7 2 $S::ISA.panel().0 >= 12, 6 2 $S::ISA.panel().0 >= 12, 5 2 $S::ISA.panel().0 >= 12,
+            4 4 $S::ISA.panel().0 >= 12, 3 4 $S::ISA.panel().0 >= 12, 2 4 $S::ISA.panel().0 >= 12, 2 2 true)
     };
     (@arms $n:expr, $R:ident, $W:ident, $body:expr, $($r:literal $w:literal $if:expr),*) => {
         match $n {
@@ -250,7 +250,10 @@ impl Kernel for Attend<'_> {
                 }
             }
             // Other paths multiply bf16 no faster than f32.
-            if task.spec.halves && S::ROWS >= 12 && matches!(task.context, Context::Packed { .. }) {
+            if task.spec.halves
+                && S::ISA.has_bf16()
+                && matches!(task.context, Context::Packed { .. })
+            {
                 let mut form = Halves { keys, values };
                 return attend::<S, _>(task, self.target, work, &mut form);
             }

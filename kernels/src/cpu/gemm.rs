@@ -11,7 +11,7 @@ use super::int8;
 use super::isa::{Kernel, Simd};
 use super::pack::{PAIR, TILE, pair_lines};
 use super::panel::panels;
-use super::quantize::block_dwords;
+use super::quantize::{self, block_dwords};
 use super::shared::Shared;
 use crate::{Epilogue, Format, Isa, PackedWeight, Then};
 use std::mem::MaybeUninit;
@@ -193,7 +193,7 @@ unsafe fn multiply<'a, S: Simd>(
             return sums;
         }
         if format == Format::Int8 {
-            let size = int8::dwords(cols);
+            let size = int8::dwords(cols, S::ISA.quad());
             let a = p.acts[rows.start * size..p.rows * size].as_ptr();
             int8::multiply::<S>(w, cols, (a, p.rows - rows.start), sums);
             return sums;
@@ -214,8 +214,9 @@ unsafe fn multiply<'a, S: Simd>(
             return sums;
         }
         let steps = cols.div_ceil(Unit::of(format).cols);
+        let size = quantize::dwords(format, (1, cols), S::ISA);
         let left = p.rows - rows.start;
-        let a = (p.acts[rows.start * steps..p.rows * steps].as_ptr(), left);
+        let a = (p.acts[rows.start * size..p.rows * size].as_ptr(), left);
         match format {
             Format::F16 => panels::<S, { Format::F16.number() }>(w, steps, a, sums),
             Format::Bf16 => panels::<S, { Format::Bf16.number() }>(w, steps, a, sums),

@@ -17,7 +17,7 @@ use super::codes::BLOCK;
 use super::gemm::Product;
 use super::isa::Simd;
 use super::pack::{Line, PAIR, TILE, memory, pairs};
-use super::panel::group_rows;
+use super::panel::{each_row, group_rows};
 use super::quantize::GROUPED_DWORDS;
 use crate::Error;
 use crate::grouped::{Code, GroupedRow, Groups, Scale};
@@ -239,7 +239,7 @@ pub(super) unsafe fn multiply<S: Simd>(
         }
         let mut row = rows.start;
         while row < rows.end {
-            let n = group_rows::<S>(p.rows - row);
+            let n = group_rows(p.rows - row, S::ISA.panel().0);
             let a = p.acts[row * cols..(row + n) * cols].as_ptr();
             let sums = &mut sums[row - rows.start..];
             match n {
@@ -360,7 +360,7 @@ unsafe fn integers<S: Simd, const FOUR: bool, const ZEROS: bool>(
     }
 }
 
-/// `R` rows with a pair of FP8 codes, column by column. `a`: `[cols, R]` f32.
+/// `R` rows with a pair of FP8 codes, column by column, as many tiles at a time as there are registers for. `a`: `[cols, R]` f32.
 #[inline(always)]
 unsafe fn floats<S: Simd, const R: usize>(
     w: *const u8,
@@ -368,35 +368,45 @@ unsafe fn floats<S: Simd, const R: usize>(
     a: *const u32,
     sums: &mut [[S::F; 2]],
 ) {
-    if R > S::ROWS {
+    let (rows, tiles) = S::ISA.panel();
+    if R > rows || R > sums.len() {
         return;
     }
+    let sums = sums.as_mut_ptr();
     for (first, range) in layout.each(cols) {
-        // SAFETY: as the caller promises, see `isa`; the group's lines are at `head`, `col < cols`.
+        // SAFETY: as the caller promises, see `isa`; the group's lines are at `head`, `col < cols`, and there are `R` sums.
         unsafe {
             let head = w.add(first * 64);
             let d = load_scales::<S>(head, layout.groups.scale);
             let codes = head.add(layout.head * 64);
-            let mut start = range.start;
-            while start < range.end {
-                let end = range.end.min(start + SEGMENT);
+            let e4m3 = S::splat(E4M3);
+            let parts = range.clone().step_by(SEGMENT);
+            for (start, tile) in parts.flat_map(|s| (0..2).step_by(tiles).map(move |t| (s, t))) {
                 let mut c = [[S::splat(0.0); 2]; R];
-                for col in start..end {
-                    let w = codes.add((col - range.start) * PAIR);
-                    let w = [S::load_e4m3(w), S::load_e4m3(w.add(TILE))];
-                    for (r, c) in c.iter_mut().enumerate() {
-                        let a = S::splat(f32::from_bits(*a.add(col * R + r)));
-                        c[0] = S::fma(w[0], a, c[0]);
-                        c[1] = S::fma(w[1], a, c[1]);
-                    }
+                for col in start..range.end.min(start + SEGMENT) {
+                    let w = codes.add((col - range.start) * PAIR + tile * TILE);
+                    let one = S::load_e4m3(w);
+                    // Where there is no room for a second tile nothing is done with it.
+                    let two = if tiles == 2 {
+                        S::load_e4m3(w.add(TILE))
+                    } else {
+                        one
+                    };
+                    each_row!(R, I => {
+                        let a = S::splat(f32::from_bits(*a.add(col * R + I)));
+                        c[I][0] = S::fma(one, a, c[I][0]);
+                        if tiles == 2 {
+                            c[I][1] = S::fma(two, a, c[I][1]);
+                        }
+                    });
                 }
-                let e4m3 = S::splat(E4M3);
-                for (sum, c) in sums.iter_mut().zip(c) {
-                    for t in 0..2 {
-                        sum[t] = S::fma(S::mul(c[t], e4m3), d[t], sum[t]);
+                each_row!(R, I => {
+                    let sum = &mut *sums.add(I);
+                    sum[tile] = S::fma(S::mul(c[I][0], e4m3), d[tile], sum[tile]);
+                    if tiles == 2 {
+                        sum[1] = S::fma(S::mul(c[I][1], e4m3), d[1], sum[1]);
                     }
-                }
-                start = end;
+                });
             }
         }
     }

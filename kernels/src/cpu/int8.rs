@@ -8,20 +8,23 @@
 //! codes    for each 4 columns (the last padded with 0): tile 0, then tile 1: [16 rows] of 4 bytes, plus 128
 //! ```
 //! A row of activations is int8 too, with a scale and a zero of its own: a value is `scale * (code - zero)`. Rows lie in groups as
-//! those of a panel do (`quantize`), each group `[columns / 4][rows]` dwords of codes, then for each row what its sums begin
-//! with, the zero, and the scale.
+//! those of a panel do (`quantize`), each group `[columns / 4][Isa::quad][rows]` dwords of codes, then for each row what its sums
+//! begin with, the zero, and the scale.
+//!
+//! AVX2 has no product of bytes that cannot overflow its 16 bits: codes are widened when they are made, weights when they are
+//! loaded, a third more multiply-adds a second than moving each weight's sign to the code.
 //!
 //! Invariant: the sum over the columns is an integer, exact on every path; it is scaled once, at the end.
 
 use super::isa::Simd;
 use super::pack::{Line, PAIR, TILE, memory, pairs};
-use super::panel::group_rows;
+use super::panel::{each_row, group_rows};
 use super::quantize::Activations;
 use crate::Error;
 use crate::memory::Zeroed;
 use rayon::prelude::*;
 
-/// Columns of a row at most, so that no sum leaves 32 bits: `2 * 127 * 127` times as many do not.
+/// Columns of a row at most, so that no sum leaves 32 bits: `255 * 127` times as many do not.
 pub(crate) const MOST_COLS: usize = 1 << 16;
 /// Lines before a pair's codes: scales and sums.
 const HEAD: usize = 4;
@@ -31,7 +34,11 @@ const MOST_ROWS: usize = 12;
 const PART: usize = 32;
 /// Dwords of a row of activations behind its codes.
 const EXTRA: usize = 3;
-/// From zero to the largest code. Codes do not reach -128: the AVX2 path gives them the sign of a weight.
+/// Dwords of four codes at most, on any path.
+const MOST_QUAD: usize = 2;
+/// What stored weights are more than their value.
+const BIAS: i32 = 128;
+/// From zero to the largest code.
 const MOST: f32 = 127.0;
 /// Below this a scale would be subnormal; the row counts as 0.
 const TINY: f32 = 1e-30;
@@ -41,9 +48,9 @@ pub(crate) const fn packed_bytes(cols: usize) -> usize {
     2 * HEAD + cols.div_ceil(4) * 4
 }
 
-/// Dwords of a row of activations.
-pub(crate) const fn dwords(cols: usize) -> usize {
-    cols.div_ceil(4) + EXTRA
+/// Dwords of a row of activations; `quad`: the path's [`Isa::quad`].
+pub(crate) const fn dwords(cols: usize, quad: usize) -> usize {
+    cols.div_ceil(4) * quad + EXTRA
 }
 
 /// Lines of a pair.
@@ -173,10 +180,10 @@ impl Steps {
 #[inline(always)]
 pub(super) unsafe fn activations<S: Simd>(from: &Activations<'_>) {
     let (cols, mut first) = (from.cols, from.rows.start);
-    let mut lines = [[0; 4 * PART]; 16];
+    let mut lines = [[0; 4 * PART * MOST_QUAD]; 16];
     while first < from.rows.end {
-        let n = group_rows::<S>(from.all - first);
-        let size = dwords(cols);
+        let n = group_rows(from.all - first, S::ISA.panel().0);
+        let size = dwords(cols, S::ISA.quad());
         // SAFETY: a group belongs to one chunk.
         let group = unsafe { from.to.part(first * size..(first + n) * size) };
         let (codes, extra) = group.split_at_mut(n * (size - EXTRA));
@@ -193,18 +200,19 @@ pub(super) unsafe fn activations<S: Simd>(from: &Activations<'_>) {
                 // SAFETY: as the caller promises, see `isa`.
                 sums[i] += unsafe { row_codes::<S>(values, steps[i], &mut lines[i]) };
             }
-            for part in 0..(end - at).div_ceil(64) {
-                let depth = 16.min((end - at - 64 * part).div_ceil(4));
-                let rows = lines.as_ptr().cast::<u32>().wrapping_add(16 * part);
-                // SAFETY: as the caller promises, see `isa`; sixteen lines are there, and `codes` has `[cols / 4][n]` dwords.
+            let dwords = (end - at).div_ceil(4) * S::ISA.quad();
+            for part in (0..dwords).step_by(16) {
+                let depth = 16.min(dwords - part);
+                let rows = lines.as_ptr().cast::<u32>().wrapping_add(part);
+                // SAFETY: as the caller promises, see `isa`; sixteen lines are there, and `codes` has `[cols / 4][quad][n]` dwords.
                 unsafe {
-                    S::columns((rows, 4 * PART), (n, depth), (to, n));
+                    S::columns((rows, lines[0].len()), (n, depth), (to, n));
                     to = to.add(depth * n);
                 }
             }
         }
         for i in 0..n {
-            extra[i] = (-S::BYTE_BIAS * sums[i]) as u32;
+            extra[i] = (-BIAS * sums[i]) as u32;
             extra[n + i] = (steps[i].zero as i32) as u32;
             extra[2 * n + i] = steps[i].scale.to_bits();
         }
@@ -244,7 +252,7 @@ unsafe fn steps<S: Simd>(row: &[f32]) -> Steps {
     }
 }
 
-/// The codes of values, four in a dword, zeros behind the last, and their sum. `to`: a dword for each four values, at least.
+/// The codes of values, zeros behind the last, and their sum. `to`: [`Isa::quad`] dwords for each four values, at least.
 #[inline(always)]
 unsafe fn row_codes<S: Simd>(values: &[f32], steps: Steps, to: &mut [u32]) -> i32 {
     // A row without steps has codes of 0, whatever its values are.
@@ -252,47 +260,33 @@ unsafe fn row_codes<S: Simd>(values: &[f32], steps: Steps, to: &mut [u32]) -> i3
         to.fill(0);
         return 0;
     }
-    let mut tail = 0;
-    // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and 16 bytes written, at a time.
+    // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and their dwords written, at a time.
     unsafe {
         let (factor, zero) = (S::splat(steps.factor), S::splat(steps.zero));
         let (low, high) = (S::splat(-MOST), S::splat(MOST));
         let mut sum = S::splat(0.0);
-        for (values, to) in values.chunks(16).zip(to.chunks_exact_mut(4)) {
-            let whole = values.len() == 16;
-            let v = if whole {
+        for (values, to) in values
+            .chunks(16)
+            .zip(to.chunks_exact_mut(4 * S::ISA.quad()))
+        {
+            let n = values.len();
+            let v = if n == 16 {
                 S::load(values.as_ptr())
             } else {
-                S::load_part(values.as_ptr(), values.len())
+                S::load_part(values.as_ptr(), n)
             };
             let v = S::round(S::add(S::mul(v, factor), zero));
-            let v = S::min(high, S::max(low, v));
-            S::store_i8(to.as_mut_ptr().cast(), v);
-            if whole {
-                sum = S::add(sum, v);
-            } else {
-                tail = end(to, values.len());
+            let mut v = S::min(high, S::max(low, v));
+            if n < 16 {
+                // Nothing is there, which is not the same as a value of 0.
+                v = S::mul(v, S::load_part([1.0; 16].as_ptr(), n));
             }
+            S::store_quads(to.as_mut_ptr(), v);
+            sum = S::add(sum, v);
         }
         // Whole numbers below 2^24: exact.
-        S::sum(sum) as i32 + tail
+        S::sum(sum) as i32
     }
-}
-
-/// Clears the codes behind the first `lanes` and adds up the others.
-fn end(four: &mut [u32], lanes: usize) -> i32 {
-    let mut sum = 0;
-    for (d, dword) in four.iter_mut().enumerate() {
-        let mut bytes = dword.to_le_bytes();
-        for (b, byte) in bytes.iter_mut().enumerate() {
-            if 4 * d + b >= lanes {
-                *byte = 0;
-            }
-            sum += i32::from(*byte as i8);
-        }
-        *dword = u32::from_le_bytes(bytes);
-    }
-    sum
 }
 
 /// Rows with a pair. `w`: the pair's lines; `a`: the rows' groups; `left`: rows from the first to the last of the product, which
@@ -304,10 +298,10 @@ pub(super) unsafe fn multiply<S: Simd>(
     (a, left): (*const u32, usize),
     sums: &mut [[S::F; 2]],
 ) {
-    let (steps, size) = (cols.div_ceil(4), dwords(cols));
+    let (steps, size) = (cols.div_ceil(4), dwords(cols, S::ISA.quad()));
     let mut row = 0;
     while row < sums.len() {
-        let n = group_rows::<S>(left - row);
+        let n = group_rows(left - row, S::ISA.panel().0);
         // SAFETY: as the caller promises, see `isa`; the group is at `row * size`.
         unsafe {
             let a = a.add(row * size);
@@ -326,20 +320,8 @@ pub(super) unsafe fn multiply<S: Simd>(
     }
 }
 
-/// Calls the body for each row of `R`, with its number as a constant: a loop over registers would go through memory.
-macro_rules! each_row {
-    ($R:ident, $r:ident => $body:expr) => {
-        each_row!(@ $R, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
-    };
-    (@ $R:ident, $r:ident, $body:expr, $($n:literal)*) => {
-        $(if $n < $R {
-            const $r: usize = $n;
-            $body
-        })*
-    };
-}
-
-/// `R` rows with a pair. `a`: `[steps, R]` dwords of codes, then what a row has beside them.
+/// `R` rows with a pair, as many tiles at a time as there are registers for. `a`: `[steps, quad, R]` dwords of codes, then what a
+/// row has beside them.
 #[inline(always)]
 unsafe fn panel<S: Simd, const R: usize>(
     w: *const u8,
@@ -347,38 +329,69 @@ unsafe fn panel<S: Simd, const R: usize>(
     a: *const u32,
     sums: &mut [[S::F; 2]],
 ) {
-    if R > S::ROWS || R > sums.len() {
+    let (rows, tiles) = S::ISA.panel();
+    if R > rows || R > sums.len() {
         return;
     }
     // SAFETY: as the caller promises, see `isa`; `step < steps`, and there are `R` sums.
     unsafe {
-        let extra = a.add(steps * R);
-        let mut c = [[S::isplat(0); 2]; R];
-        each_row!(R, I => c[I] = [S::isplat(*extra.add(I) as i32); 2]);
-        let codes = w.add(64 * HEAD);
-        for step in 0..steps {
-            let (w, a) = (codes.add(step * 128), a.add(step * R));
-            S::prefetch(w.wrapping_add(8192));
-            S::prefetch(w.wrapping_add(8256));
-            let w = [S::load_bytes(w), S::load_bytes(w.add(64))];
+        let extra = a.add(steps * S::ISA.quad() * R);
+        let sums = sums.as_mut_ptr();
+        for tile in (0..2).step_by(tiles) {
+            let mut c = [[S::isplat(0); 2]; R];
+            each_row!(R, I => c[I] = [S::isplat(*extra.add(I) as i32); 2]);
+            let codes = w.add(64 * (HEAD + tile));
+            // One after the other: both at once would be more than the registers hold.
+            for part in 0..S::ISA.quad() {
+                for step in 0..steps {
+                    let (w, a) = (
+                        codes.add(step * 128),
+                        a.add((step * S::ISA.quad() + part) * R),
+                    );
+                    if part == 0 {
+                        S::prefetch(w.wrapping_add(8192));
+                        S::prefetch(w.wrapping_add(8192 + 64));
+                    }
+                    let first = S::load_quads(w, part);
+                    // Where there is no room for a second tile nothing is done with it.
+                    let second = if tiles == 2 {
+                        S::load_quads(w.add(64), part)
+                    } else {
+                        first
+                    };
+                    each_row!(R, I => {
+                        let q = *a.add(I);
+                        c[I][0] = S::dot_quads(c[I][0], first, q);
+                        if tiles == 2 {
+                            c[I][1] = S::dot_quads(c[I][1], second, q);
+                        }
+                    });
+                }
+            }
             each_row!(R, I => {
-                let q = *a.add(I) as i32;
-                c[I] = [S::dot4_bytes(c[I][0], w[0], q), S::dot4_bytes(c[I][1], w[1], q)];
+                let zero = *extra.add(R + I) as i32;
+                let scale = S::splat(f32::from_bits(*extra.add(2 * R + I)));
+                let sums = &mut *sums.add(I);
+                sums[tile] = scaled::<S>((w, tile), c[I][0], (zero, scale));
+                if tiles == 2 {
+                    sums[1] = scaled::<S>((w, 1), c[I][1], (zero, scale));
+                }
             });
         }
-        let scales = [S::load(w.cast()), S::load(w.add(64).cast())];
-        let sums = sums.as_mut_ptr();
-        each_row!(R, I => {
-            let zero = *extra.add(R + I) as i32;
-            let scale = S::splat(f32::from_bits(*extra.add(2 * R + I)));
-            let exact = [
-                S::less(c[I][0], w.add(128).cast(), zero),
-                S::less(c[I][1], w.add(192).cast(), zero),
-            ];
-            *sums.add(I) = [
-                S::mul(S::to_f32(exact[0]), S::mul(scales[0], scale)),
-                S::mul(S::to_f32(exact[1]), S::mul(scales[1], scale)),
-            ];
-        });
+    }
+}
+
+/// What the sums of a row with a tile come to. `w`: the pair's lines.
+#[inline(always)]
+unsafe fn scaled<S: Simd>(
+    (w, tile): (*const u8, usize),
+    sums: S::I,
+    (zero, scale): (i32, S::F),
+) -> S::F {
+    // SAFETY: as the caller promises, see `isa`; a pair begins with its scales and its sums.
+    unsafe {
+        let head = w.add(64 * tile);
+        let exact = S::less(sums, head.add(128).cast(), zero);
+        S::mul(S::to_f32(exact), S::mul(S::load(head.cast()), scale))
     }
 }

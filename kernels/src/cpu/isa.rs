@@ -24,10 +24,12 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     type B: Copy;
 
-    /// Rows that a panel kernel keeps in registers (times 32 outputs).
-    const ROWS: usize;
+    /// Which path this is.
+    const ISA: Isa;
     /// What is added to the signed weights that `dot4` multiplies: stored bytes are weight + 128.
     const BYTE_BIAS: i32;
+    /// The weights of sixteen outputs that one dword of int8's codes is multiplied with.
+    type Q: Copy;
 
     unsafe fn splat(v: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -37,6 +39,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn store_part(p: *mut f32, n: usize, v: Self::F);
     /// bf16, widened.
     unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// Of sixteen pairs of bf16 the lower halves (`part` 0) or the upper ones, widened.
+    unsafe fn load_half(p: *const u8, part: usize) -> Self::F;
     /// f16, widened.
     unsafe fn load_f16(p: *const u16) -> Self::F;
     /// Sixteen e4m3 that are not NaN, divided by 256.
@@ -118,6 +122,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn halves(v: Self::I) -> [Self::I; 2];
     /// Rounds to i8 (ties to even) and adds the lanes up. The values are within -127..=127.
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32;
+    /// Codes of sixteen columns: whole numbers within -127..=127. `to`: four times [`Isa::quad`] dwords.
+    unsafe fn store_quads(to: *mut u32, v: Self::F);
+    /// The weights for dword `part` of [`Isa::quad`], from sixteen times four bytes.
+    unsafe fn load_quads(p: *const u8, part: usize) -> Self::Q;
+    /// `acc` + the products of weights plus 128 with the codes of one dword.
+    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I;
     /// 64 bytes as stored.
     unsafe fn load_bytes(p: *const u8) -> Self::B;
     /// Of each byte, the bits under `mask`, which begins at bit `from`, moved to begin at bit `to`.
@@ -141,6 +151,32 @@ pub(crate) trait Kernel {
     /// Must be `#[inline(always)]`, as must be everything generic over [`Simd`] that it calls: only then is it compiled
     /// with the path's features.
     unsafe fn run<S: Simd>(self);
+}
+
+/// What the kernels of products must know of a path.
+impl Isa {
+    /// Rows, and tiles of sixteen outputs, whose sums a panel kernel keeps in registers beside one row's activations and the
+    /// tiles' weights. One more, and a sum waits for memory at every step.
+    pub(crate) const fn panel(self) -> (usize, usize) {
+        match self {
+            Self::Portable => (3, 2),
+            Self::Avx2 => (6, 1),
+            Self::Avx512 => (12, 2),
+        }
+    }
+
+    /// Whether it multiplies pairs of bf16. Others widen them, and take activations in f32.
+    pub(crate) const fn has_bf16(self) -> bool {
+        matches!(self, Self::Avx512)
+    }
+
+    /// Dwords of a row's int8 codes of four columns: four bytes; or two times 16 bits, the even columns', then the odd ones'.
+    pub(crate) const fn quad(self) -> usize {
+        match self {
+            Self::Avx2 => 2,
+            Self::Portable | Self::Avx512 => 1,
+        }
+    }
 }
 
 /// Runs `kernel` on the path `isa`, which the processor has: an [`Isa`] above what was detected cannot reach a context.

@@ -8,14 +8,13 @@ const AHEAD: usize = 8192;
 /// Steps over K after which a panel's sums are added to the total: a shorter chain loses less.
 const SEGMENT: usize = 256;
 
-const F32: u8 = Format::F32.number();
 const F16: u8 = Format::F16.number();
 const BF16: u8 = Format::Bf16.number();
 
-/// Rows of the group that begins where `left` rows are left.
+/// Rows of the group that begins where `left` rows are left; `most` at most.
 #[inline(always)]
-pub(crate) fn group_rows<S: Simd>(left: usize) -> usize {
-    let fits = |n: &usize| *n <= left && *n <= S::ROWS;
+pub(crate) fn group_rows(left: usize, most: usize) -> usize {
+    let fits = |n: &usize| *n <= left && *n <= most;
     [12, 8, 6, 4, 3, 2].into_iter().find(fits).unwrap_or(1)
 }
 
@@ -30,10 +29,10 @@ pub(crate) unsafe fn panels<S: Simd, const F: u8>(
 ) {
     let mut row = 0;
     while row < sums.len() {
-        let n = group_rows::<S>(left - row);
-        // SAFETY: as the caller promises, see `isa`; the group is at `row * steps`.
+        let n = group_rows(left - row, S::ISA.panel().0);
+        // SAFETY: as the caller promises, see `isa`; the groups before have `row` rows.
         unsafe {
-            let a = a.add(row * steps);
+            let a = a.add(row * steps * parts::<S, F>());
             let sums = &mut sums[row..];
             match n {
                 12 => panel::<S, F, 12>(w, steps, a, sums),
@@ -49,7 +48,31 @@ pub(crate) unsafe fn panels<S: Simd, const F: u8>(
     }
 }
 
-/// `R` rows with a pair, value by value (two by two for bf16). `a`: `[steps, R]` dwords.
+/// Calls the body for each row of `R`, with its number as a constant: a loop over registers would go through memory.
+macro_rules! each_row {
+    ($R:ident, $r:ident => $body:expr) => {
+        each_row!(@ $R, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $R:ident, $r:ident, $body:expr, $($n:literal)*) => {
+        $(if $n < $R {
+            const $r: usize = $n;
+            $body
+        })*
+    };
+}
+pub(super) use each_row;
+
+/// Dwords of a row's activations for a step.
+const fn parts<S: Simd, const F: u8>() -> usize {
+    if F == BF16 && !S::ISA.has_bf16() {
+        2
+    } else {
+        1
+    }
+}
+
+/// `R` rows with a pair, value by value (two by two for bf16), as many tiles at a time as there are registers for. `a`:
+/// `[steps, R]` dwords, or `[steps, 2, R]` where bf16 are widened.
 #[inline(always)]
 unsafe fn panel<S: Simd, const F: u8, const R: usize>(
     w: *const u8,
@@ -57,43 +80,73 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
     a: *const u32,
     sums: &mut [[S::F; 2]],
 ) {
-    let stride = if F == F16 { 64 } else { 128 };
-    if R > S::ROWS {
+    let (rows, tiles) = S::ISA.panel();
+    if R > rows || R > sums.len() {
         return;
     }
-    let mut first = 0;
-    while first < steps {
-        let end = steps.min(first + SEGMENT);
-        // SAFETY: as the caller promises, see `isa`; `step < steps`.
-        unsafe {
-            let mut c = [[S::splat(0.0); 2]; R];
-            for step in first..end {
-                let (w, a) = (w.add(step * stride), a.add(step * R));
-                for line in (0..stride).step_by(64) {
-                    S::prefetch(w.wrapping_add(AHEAD + line));
-                }
-                if F == BF16 {
-                    for (r, c) in c.iter_mut().enumerate() {
-                        c[0] = S::dot2_bf16(c[0], w, *a.add(r));
-                        c[1] = S::dot2_bf16(c[1], w.add(64), *a.add(r));
+    let parts = parts::<S, F>();
+    let stride = if F == F16 { 64 } else { 128 };
+    let sums = sums.as_mut_ptr();
+    for tile in (0..2).step_by(tiles) {
+        let w = w.wrapping_add(stride / 2 * tile);
+        for first in (0..steps).step_by(SEGMENT) {
+            // SAFETY: as the caller promises, see `isa`; `step < steps`, and there are `R` sums.
+            unsafe {
+                let mut c = [[S::splat(0.0); 2]; R];
+                // One after the other: both at once would be more than the registers hold.
+                for part in 0..parts {
+                    for step in first..steps.min(first + SEGMENT) {
+                        let (w, a) = (w.add(step * stride), a.add((step * parts + part) * R));
+                        if part == 0 {
+                            S::prefetch(w.wrapping_add(AHEAD));
+                            S::prefetch(w.wrapping_add(AHEAD + stride / 2));
+                        }
+                        if F == BF16 && parts == 1 {
+                            each_row!(R, I => {
+                                c[I][0] = S::dot2_bf16(c[I][0], w, *a.add(I));
+                                if tiles == 2 {
+                                    c[I][1] = S::dot2_bf16(c[I][1], w.add(64), *a.add(I));
+                                }
+                            });
+                            continue;
+                        }
+                        let one = values::<S, F>(w, part);
+                        // Where there is no room for a second tile nothing is done with it.
+                        let two = if tiles == 2 {
+                            values::<S, F>(w.add(stride / 2), part)
+                        } else {
+                            one
+                        };
+                        each_row!(R, I => {
+                            let a = S::splat(f32::from_bits(*a.add(I)));
+                            c[I][0] = S::fma(one, a, c[I][0]);
+                            if tiles == 2 {
+                                c[I][1] = S::fma(two, a, c[I][1]);
+                            }
+                        });
                     }
-                } else {
-                    let w = if F == F32 {
-                        [S::load(w.cast()), S::load(w.add(64).cast())]
-                    } else {
-                        [S::load_f16(w.cast()), S::load_f16(w.add(32).cast())]
-                    };
-                    for (r, c) in c.iter_mut().enumerate() {
-                        let a = S::splat(f32::from_bits(*a.add(r)));
-                        c[0] = S::fma(w[0], a, c[0]);
-                        c[1] = S::fma(w[1], a, c[1]);
-                    }
                 }
-            }
-            for (sum, c) in sums.iter_mut().zip(c) {
-                *sum = [S::add(sum[0], c[0]), S::add(sum[1], c[1])];
+                each_row!(R, I => {
+                    let sum = &mut *sums.add(I);
+                    sum[tile] = S::add(sum[tile], c[I][0]);
+                    if tiles == 2 {
+                        sum[1] = S::add(sum[1], c[I][1]);
+                    }
+                });
             }
         }
-        first = end;
+    }
+}
+
+/// Sixteen weights, widened.
+#[inline(always)]
+unsafe fn values<S: Simd, const F: u8>(w: *const u8, part: usize) -> S::F {
+    // SAFETY: as the caller promises, see `isa`.
+    unsafe {
+        match F {
+            F16 => S::load_f16(w.cast()),
+            BF16 => S::load_half(w, part),
+            _ => S::load(w.cast()),
+        }
     }
 }

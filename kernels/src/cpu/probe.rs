@@ -63,8 +63,13 @@ struct Line([u8; 64]);
 pub(crate) struct Compute(pub(crate) Probe);
 
 /// Sums that a path keeps in its registers, of those of [`SUMS`].
-const fn sums(rows: usize) -> usize {
-    if 2 * rows < SUMS { 2 * rows } else { SUMS }
+const fn sums(isa: Isa) -> usize {
+    let (rows, tiles) = isa.panel();
+    if rows * tiles < SUMS {
+        rows * tiles
+    } else {
+        SUMS
+    }
 }
 
 impl Compute {
@@ -75,11 +80,7 @@ impl Compute {
             Probe::Int8 => 8,
             _ => 2,
         };
-        let rows = match isa {
-            Isa::Avx512 => 12,
-            Isa::Avx2 | Isa::Portable => 3,
-        };
-        ROUNDS * sums(rows) * 16 * each
+        ROUNDS * sums(isa) * 16 * each
     }
 }
 
@@ -88,7 +89,7 @@ impl Kernel for Compute {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: as the caller promises, see `isa`; 64 bytes lie at `bytes`.
         unsafe {
-            let count = sums(S::ROWS);
+            let count = sums(S::ISA);
             let bytes = black_box(Line([0; 64]));
             let (values, words) = ([0.5_f32; SUMS], [0x0101_0101_i32; SUMS]);
             if self.0 == Probe::Int8 {

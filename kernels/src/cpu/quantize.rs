@@ -6,7 +6,7 @@
 //! the path's bias for int8 weights) times the sum of the int8; for grouped formats that sum; or the f32
 //! `scale * sum`, times the block's minimum.
 //!
-//! Panels (F32, F16, FP8: f32 values; BF16: two bf16): rows in groups, each `[columns][rows of the group]` dwords, so that a
+//! Panels (F32, F16, FP8: f32 values; BF16: two bf16, or f32 values of an even number of columns): rows in groups, each `[columns][rows of the group]` dwords, so that a
 //! kernel reads one ascending stream. INT8: see `int8`.
 //!
 //! A block with a NaN or an infinity gets a NaN as its scale: it must not turn into ordinary numbers.
@@ -16,8 +16,8 @@ use super::int8;
 use super::isa::{Kernel, Simd, Tile};
 use super::panel::group_rows;
 use super::shared::Shared;
-use crate::Format;
 use crate::grouped::Code;
+use crate::{Format, Isa};
 use std::ops::Range;
 
 /// As [`block_dwords`], of integers in a grouped format.
@@ -53,12 +53,13 @@ pub(crate) const fn block_dwords(codes: Codes) -> usize {
     9 + codes.groups()
 }
 
-/// Dwords that the activations of a product take. `x`: `[rows, cols]`.
-pub(crate) fn dwords(format: Format, rows: usize, cols: usize) -> usize {
+/// Dwords that the activations of a product take on a path.
+pub(crate) fn dwords(format: Format, (rows, cols): (usize, usize), isa: Isa) -> usize {
     rows * match (format, Codes::of(format)) {
         (_, Some(codes)) => cols / BLOCK * block_dwords(codes),
-        (Format::Bf16, _) => cols.div_ceil(2),
-        (Format::Int8, _) => int8::dwords(cols),
+        (Format::Bf16, _) if isa.has_bf16() => cols.div_ceil(2),
+        (Format::Bf16, _) => cols.next_multiple_of(2),
+        (Format::Int8, _) => int8::dwords(cols, isa.quad()),
         (Format::Grouped(groups), _) if groups.code != Code::Fp8 => {
             cols.div_ceil(BLOCK) * GROUPED_DWORDS
         }
@@ -96,7 +97,7 @@ impl Kernel for Activations<'_> {
                     self.blocks::<S>(1, Some(1));
                 }
                 (Format::Int8, _) => int8::activations::<S>(&self),
-                (Format::Bf16, _) => self.panels::<S, true>(),
+                (Format::Bf16, _) if S::ISA.has_bf16() => self.panels::<S, true>(),
                 _ => self.panels::<S, false>(),
             }
         }
@@ -110,15 +111,16 @@ impl Activations<'_> {
 
     #[inline(always)]
     unsafe fn panels<S: Simd, const BF16: bool>(&self) {
-        let depth = if BF16 {
-            self.cols.div_ceil(2)
-        } else {
-            self.cols
+        let dwords = |values: usize| match self.format {
+            Format::Bf16 if BF16 => values.div_ceil(2),
+            Format::Bf16 => values.next_multiple_of(2),
+            _ => values,
         };
+        let (depth, round) = (dwords(self.cols), self.format == Format::Bf16 && !BF16);
         let mut tile: Tile = [[0; 16]; 16];
         let (mut first, each) = (self.rows.start, if BF16 { 32 } else { 16 });
         while first < self.rows.end {
-            let n = group_rows::<S>(self.all - first);
+            let n = group_rows(self.all - first, S::ISA.panel().0);
             // SAFETY: a group belongs to one chunk.
             let group = unsafe { self.to.part(first * depth..(first + n) * depth) };
             let mut to = group.as_mut_ptr();
@@ -129,8 +131,11 @@ impl Activations<'_> {
                     for (i, tile) in tile[..n].iter_mut().enumerate() {
                         let row = &self.row(first + i)[at..at + values];
                         line::<S, BF16>(row, tile);
+                        if round {
+                            rounded::<S>(tile);
+                        }
                     }
-                    let columns = if BF16 { values.div_ceil(2) } else { values };
+                    let columns = dwords(values);
                     S::columns((tile.as_ptr().cast(), 16), (n, columns), (to, n));
                     to = to.add(columns * n);
                 }
@@ -177,6 +182,17 @@ impl Activations<'_> {
                 }
             }
         }
+    }
+}
+
+/// Rounds sixteen values to bf16: a product means the same on all paths.
+#[inline(always)]
+unsafe fn rounded<S: Simd>(values: &mut [u32; 16]) {
+    let mut halves = [0; 16];
+    // SAFETY: as the caller promises, see `isa`; 16 values each.
+    unsafe {
+        S::store_bf16(halves.as_mut_ptr(), S::load(values.as_ptr().cast()));
+        S::store(values.as_mut_ptr().cast(), S::load_bf16(halves.as_ptr()));
     }
 }
 

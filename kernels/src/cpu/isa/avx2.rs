@@ -9,7 +9,7 @@
 )]
 
 use super::Simd;
-use half::bf16;
+use crate::Isa;
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -38,6 +38,22 @@ pub(super) unsafe fn e4m3_as_f16(p: *const u8) -> __m256i {
     }
 }
 
+/// Rounded to bf16, nearest even, in the lower half of each dword; a NaN stays one.
+#[inline(always)]
+unsafe fn bf16_of(v: __m256) -> __m256i {
+    // SAFETY: AVX2 is there.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let high = _mm256_srli_epi32::<16>(bits);
+        let odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+        let up = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd);
+        let near = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, up));
+        let quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+        _mm256_blendv_epi8(near, quiet, nan)
+    }
+}
+
 #[inline(always)]
 unsafe fn dot4_half(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
     // SAFETY: AVX2 is there. `w <= 128` and `|a| <= 127`, so a sum of two products fits 16 bits.
@@ -45,6 +61,23 @@ unsafe fn dot4_half(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
         let pairs = _mm256_maddubs_epi16(w, a);
         _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
     }
+}
+
+/// The first `n` of eight lanes: all bits of each.
+#[inline(always)]
+unsafe fn first(n: usize) -> __m256i {
+    // SAFETY: AVX2 is there.
+    unsafe {
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lanes)
+    }
+}
+
+/// Sixteen lanes to the nearest integers that fit 16 bits, in an order of their own: 0 to 3 and 8 to 11, then the others.
+#[inline(always)]
+unsafe fn shorts(v: [__m256; 2]) -> __m256i {
+    // SAFETY: AVX2 is there.
+    unsafe { _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1])) }
 }
 
 macro_rules! lanewise {
@@ -62,8 +95,9 @@ impl Simd for Avx2 {
     type I = [__m256i; 2];
     type B = [__m256i; 2];
 
-    const ROWS: usize = 3;
+    const ISA: Isa = Isa::Avx2;
     const BYTE_BIAS: i32 = 0;
+    type Q = [__m256i; 2];
 
     lanewise!(
         add = _mm256_add_ps,
@@ -94,20 +128,28 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_part(p: *const f32, n: usize) -> Self::F {
-        let mut all = [0.0; 16];
-        // SAFETY: AVX2 is there; the caller's promise: `n <= 16` values.
+        // SAFETY: AVX2 is there; the caller's promise: `n <= 16` values; masked lanes are not touched.
         unsafe {
-            std::ptr::copy_nonoverlapping(p, all.as_mut_ptr(), n);
-            Self::load(all.as_ptr())
+            if n >= 16 {
+                return Self::load(p);
+            }
+            let high = p.wrapping_add(8);
+            [
+                _mm256_maskload_ps(p, first(n)),
+                _mm256_maskload_ps(high, first(n.saturating_sub(8))),
+            ]
         }
     }
     #[inline(always)]
     unsafe fn store_part(p: *mut f32, n: usize, v: Self::F) {
-        let mut all = [0.0; 16];
-        // SAFETY: AVX2 is there; the caller's promise: `n <= 16` values.
+        // SAFETY: AVX2 is there; the caller's promise: `n <= 16` values; masked lanes are not touched.
         unsafe {
-            Self::store(all.as_mut_ptr(), v);
-            std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
+            if n >= 16 {
+                return Self::store(p, v);
+            }
+            let high = p.wrapping_add(8);
+            _mm256_maskstore_ps(p, first(n), v[0]);
+            _mm256_maskstore_ps(high, first(n.saturating_sub(8)), v[1]);
         }
     }
     #[inline(always)]
@@ -120,6 +162,20 @@ impl Simd for Avx2 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[0])),
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[1])),
             ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_half(p: *const u8, part: usize) -> Self::F {
+        // SAFETY: AVX2 is there; the caller's promise: 64 bytes.
+        unsafe {
+            let [a, b] = Self::load_bytes(p);
+            let [a, b] = if part == 0 {
+                [_mm256_slli_epi32::<16>(a), _mm256_slli_epi32::<16>(b)]
+            } else {
+                let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                [_mm256_and_si256(a, high), _mm256_and_si256(b, high)]
+            };
+            [_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)]
         }
     }
     #[inline(always)]
@@ -143,12 +199,11 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::F) {
-        let mut all = [0.0; 16];
         // SAFETY: AVX2 is there; the caller's promise: 16 values.
         unsafe {
-            Self::store(all.as_mut_ptr(), v);
-            p.cast::<[u16; 16]>()
-                .write_unaligned(all.map(|v| bf16::from_f32(v).to_bits()));
+            let halves = [bf16_of(v[0]), bf16_of(v[1])];
+            let all = _mm256_packus_epi32(halves[0], halves[1]);
+            _mm256_storeu_si256(p.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(all));
         }
     }
 
@@ -200,10 +255,14 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn largest(a: Self::F) -> f32 {
-        let mut all = [0.0; 16];
-        // SAFETY: AVX2 is there; 16 values.
-        unsafe { Self::store(all.as_mut_ptr(), a) };
-        all.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+        // SAFETY: AVX2 is there. Of two operands the instruction gives the second if one is no number.
+        unsafe {
+            let least = _mm256_set1_ps(f32::NEG_INFINITY);
+            let v = _mm256_max_ps(a[0], _mm256_max_ps(a[1], least));
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps::<1>(v, v)))
+        }
     }
     #[inline(always)]
     unsafe fn abs_bits(a: Self::F, b: Self::F) -> u32 {
@@ -277,14 +336,58 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32 {
-        let mut all = [0i32; 16];
         // SAFETY: AVX2 is there; the caller's promise: 16 bytes.
         unsafe {
-            _mm256_storeu_si256(all.as_mut_ptr().cast(), _mm256_cvtps_epi32(v[0]));
-            _mm256_storeu_si256(all.as_mut_ptr().add(8).cast(), _mm256_cvtps_epi32(v[1]));
-            p.cast::<[i8; 16]>().write_unaligned(all.map(|q| q as i8));
+            let words = shorts(v);
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let (low, high) = (
+                _mm256_castsi256_si128(ordered),
+                _mm256_extracti128_si256::<1>(ordered),
+            );
+            _mm_storeu_si128(p.cast(), _mm_packs_epi16(low, high));
+            let twos = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
+            let fours = _mm_add_epi32(
+                _mm256_castsi256_si128(twos),
+                _mm256_extracti128_si256::<1>(twos),
+            );
+            let eights = _mm_add_epi32(fours, _mm_shuffle_epi32::<0b01_00_11_10>(fours));
+            _mm_cvtsi128_si32(_mm_add_epi32(eights, _mm_shuffle_epi32::<1>(eights)))
         }
-        all.iter().sum()
+    }
+    #[inline(always)]
+    unsafe fn store_quads(to: *mut u32, v: Self::F) {
+        // SAFETY: AVX2 is there; the caller's promise: 8 dwords.
+        unsafe {
+            let all = _mm256_permute4x64_epi64::<0b11_01_10_00>(shorts(v));
+            // Of four columns the first and the third, then the others.
+            let order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+            let all = _mm256_shuffle_epi8(all, _mm256_broadcastsi128_si256(order));
+            _mm256_storeu_si256(to.cast(), all);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_quads(p: *const u8, part: usize) -> Self::Q {
+        // SAFETY: AVX2 is there; the caller's promise: 64 bytes.
+        unsafe {
+            let [a, b] = Self::load_bytes(p);
+            if part == 0 {
+                let even = _mm256_set1_epi16(0xff);
+                [_mm256_and_si256(a, even), _mm256_and_si256(b, even)]
+            } else {
+                [_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)]
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I {
+        // SAFETY: AVX2 is there. Weights of 0 to 255 in 16 bits each: nothing is cut off, and no sign has to move.
+        unsafe {
+            let a = _mm256_set1_epi32(a as i32);
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(w[0], a)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(w[1], a)),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> Self::B {

@@ -12,6 +12,7 @@ use super::{
     Simd,
     avx2::{e4m3_as_f16, sum8},
 };
+use crate::Isa;
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -79,8 +80,9 @@ impl Simd for Avx512 {
     type I = __m512i;
     type B = __m512i;
 
-    const ROWS: usize = 12;
+    const ISA: Isa = Isa::Avx512;
     const BYTE_BIAS: i32 = 128;
+    type Q = __m512i;
 
     lanewise!(
         add = _mm512_add_ps,
@@ -122,6 +124,18 @@ impl Simd for Avx512 {
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_half(p: *const u8, part: usize) -> Self::F {
+        // SAFETY: AVX-512 is there; the caller's promise: 64 bytes.
+        unsafe {
+            let w = Self::load_bytes(p);
+            _mm512_castsi512_ps(if part == 0 {
+                _mm512_slli_epi32::<16>(w)
+            } else {
+                _mm512_and_si512(w, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+            })
         }
     }
     #[inline(always)]
@@ -279,6 +293,24 @@ impl Simd for Avx512 {
             _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(q));
             _mm512_reduce_add_epi32(q)
         }
+    }
+    #[inline(always)]
+    unsafe fn store_quads(to: *mut u32, v: Self::F) {
+        // SAFETY: AVX-512 is there; the caller's promise: 4 dwords.
+        unsafe {
+            let codes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+            _mm_storeu_si128(to.cast(), codes);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_quads(p: *const u8, _: usize) -> Self::Q {
+        // SAFETY: AVX-512 is there; the caller's promise: 64 bytes.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I {
+        // SAFETY: AVX-512 VNNI is there.
+        unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a as i32)) }
     }
     #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> Self::B {

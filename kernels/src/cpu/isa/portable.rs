@@ -1,6 +1,7 @@
 //! The path of any processor: arrays of sixteen, which the compiler turns into whatever vectors there are.
 
 use super::Simd;
+use crate::Isa;
 use half::{bf16, f16};
 
 #[derive(Clone, Copy)]
@@ -22,8 +23,9 @@ impl Simd for Portable {
     type I = [i32; 16];
     type B = [u8; 64];
 
-    const ROWS: usize = 3;
+    const ISA: Isa = Isa::Portable;
     const BYTE_BIAS: i32 = 0;
+    type Q = [u8; 64];
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self::F {
@@ -56,6 +58,13 @@ impl Simd for Portable {
         // SAFETY: the caller's promise: 16 values.
         let v = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
         v.map(|b| f32::from_bits(u32::from(b) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_half(p: *const u8, part: usize) -> Self::F {
+        // SAFETY: the caller's promise: 64 bytes.
+        let w = unsafe { p.cast::<[u32; 16]>().read_unaligned() };
+        let mask = 0xffff_0000;
+        w.map(|w| f32::from_bits(if part == 0 { w << 16 } else { w & mask }))
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> Self::F {
@@ -168,6 +177,25 @@ impl Simd for Portable {
         // SAFETY: the caller's promise: 16 bytes.
         unsafe { p.cast::<[i8; 16]>().write_unaligned(q) };
         q.iter().copied().map(i32::from).sum()
+    }
+    #[inline(always)]
+    unsafe fn store_quads(to: *mut u32, v: Self::F) {
+        // SAFETY: the caller's promise: 4 dwords.
+        unsafe { Self::store_i8(to.cast(), v) };
+    }
+    #[inline(always)]
+    unsafe fn load_quads(p: *const u8, _: usize) -> Self::Q {
+        // SAFETY: the caller's promise: 64 bytes.
+        unsafe { Self::load_bytes(p) }
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I {
+        let a = bytes(a as i32);
+        std::array::from_fn(|i| {
+            let w: [i32; 4] = std::array::from_fn(|j| i32::from(w[4 * i + j]));
+            let sum = w[0] * a[0] + w[1] * a[1] + w[2] * a[2] + w[3] * a[3];
+            acc[i].wrapping_add(sum)
+        })
     }
     #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> Self::B {
