@@ -26,6 +26,10 @@ pub fn silu(x: f32) -> f32 {
 
 /// Bends each value to `cap * tanh(x / cap)`, in place (the soft cap on Gemma 2's logits, arXiv:2408.00118).
 pub fn soft_cap(cx: &Cx, x: &mut Rows, cap: f32) {
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::soft_cap(stream, x, cap);
+    }
     let (rows, width) = (x.rows(), x.width());
     let x = Shared::new(x.as_mut_slice());
     cx.run_rows(rows, 20 * width, &|range| {

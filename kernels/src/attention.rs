@@ -134,7 +134,6 @@ pub fn paged(
 ) {
     let layout = spec.layout;
     assert_eq!(layout, kv.layout(), "paged: heads");
-    assert_eq!(qkv.width(), layout.qkv_width(), "paged: width");
     assert_eq!(
         meta.cu_seqlens.len(),
         meta.kv_lens.len() + 1,
@@ -145,11 +144,19 @@ pub fn paged(
         meta.cu_seqlens.len(),
         "paged: tables"
     );
-    assert!(ascends(meta.cu_seqlens), "paged: cu_seqlens");
+    check(qkv, spec, meta.cu_seqlens);
     assert!(kv.block_size().is_multiple_of(LANES), "paged: block size");
     let enough = |i: usize| meta.kv_lens[i] >= meta.cu_seqlens[i + 1] - meta.cu_seqlens[i];
     assert!((0..meta.kv_lens.len()).all(enough), "paged: cached tokens");
-    assert!(covers(meta.cu_seqlens, qkv), "paged: rows of nobody");
+    let spec = AttnSpec {
+        causal: true,
+        ..*spec
+    };
+    out.reset(qkv.rows(), layout.out_width());
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::paged(stream, qkv, kv, meta, &spec, out);
+    }
     let sequence = |i: usize| {
         let rows = meta.cu_seqlens[i] as usize..meta.cu_seqlens[i + 1] as usize;
         let len = meta.kv_lens[i] as usize;
@@ -164,12 +171,7 @@ pub fn paged(
             },
         }
     };
-    let spec = AttnSpec {
-        causal: true,
-        ..*spec
-    };
     let requests = (meta.kv_lens.len(), &sequence as &_);
-    out.reset(qkv.rows(), layout.out_width());
     attend(cx, qkv, (&spec, Some(kv.dtype())), requests, out);
 }
 
@@ -180,10 +182,12 @@ pub fn paged(
 /// If the shapes do not agree, or `cu_seqlens` does not ascend from 0.
 #[track_caller]
 pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mut Rows) {
-    let layout = spec.layout;
-    assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
-    assert!(ascends(cu_seqlens), "varlen: cu_seqlens");
-    assert!(covers(cu_seqlens, qkv), "varlen: rows of nobody");
+    check(qkv, spec, cu_seqlens);
+    out.reset(qkv.rows(), spec.layout.out_width());
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::varlen(stream, qkv, (cu_seqlens, None), spec, out);
+    }
     let sequence = |i: usize| {
         let rows = cu_seqlens[i] as usize..cu_seqlens[i + 1] as usize;
         Sequence {
@@ -195,7 +199,6 @@ pub fn varlen(cx: &Cx, qkv: &Rows, cu_seqlens: &[u32], spec: &AttnSpec, out: &mu
         }
     };
     let sequences = cu_seqlens.len().saturating_sub(1);
-    out.reset(qkv.rows(), layout.out_width());
     attend(cx, qkv, (spec, None), (sequences, &sequence), out);
 }
 
@@ -212,15 +215,17 @@ pub fn varlen_one(
     spec: &AttnSpec,
     out: &mut Rows,
 ) {
-    let layout = spec.layout;
-    assert_eq!(qkv.width(), layout.qkv_width(), "varlen: width");
-    assert!(ascends(cu_seqlens), "varlen: cu_seqlens");
-    assert!(covers(cu_seqlens, qkv), "varlen: rows of nobody");
+    check(qkv, spec, cu_seqlens);
     let inside = |(ends, row): (&[u32], &u32)| (ends[0]..ends[1]).contains(row);
     assert!(
         rows.len() + 1 == cu_seqlens.len() && cu_seqlens.windows(2).zip(rows).all(inside),
         "varlen: queries"
     );
+    out.reset(rows.len(), spec.layout.out_width());
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::varlen(stream, qkv, (cu_seqlens, Some(rows)), spec, out);
+    }
     let sequence = |i: usize| {
         let (start, row) = (cu_seqlens[i] as usize, rows[i] as usize);
         Sequence {
@@ -231,19 +236,27 @@ pub fn varlen_one(
             context: Context::Packed { start },
         }
     };
-    out.reset(rows.len(), layout.out_width());
     attend(cx, qkv, (spec, None), (rows.len(), &sequence), out);
-}
-
-/// Whether every row belongs to a sequence.
-fn covers(cu_seqlens: &[u32], qkv: &Rows) -> bool {
-    cu_seqlens.last().map_or(0, |end| *end as usize) == qkv.rows()
 }
 
 /// Whether the lengths start at 0 and never fall. Tasks write the rows of their own sequence without looking at others, so
 /// no two sequences may share a row.
 fn ascends(cu_seqlens: &[u32]) -> bool {
     cu_seqlens.first().is_none_or(|&first| first == 0) && cu_seqlens.is_sorted()
+}
+
+/// Asserts what both paths need.
+#[track_caller]
+fn check(qkv: &Rows, spec: &AttnSpec, cu_seqlens: &[u32]) {
+    let layout = &spec.layout;
+    assert!(
+        layout.kv_heads > 0 && layout.q_heads.is_multiple_of(layout.kv_heads),
+        "attention: heads"
+    );
+    assert_eq!(qkv.width(), layout.qkv_width(), "attention: width");
+    assert!(ascends(cu_seqlens), "attention: cu_seqlens");
+    let covered = cu_seqlens.last().map_or(0, |end| *end as usize);
+    assert_eq!(covered, qkv.rows(), "attention: rows of nobody");
 }
 
 /// Queries of one request, and what they attend to.
@@ -331,10 +344,6 @@ fn attend<'a>(
     out: &mut Rows,
 ) {
     let layout = &spec.layout;
-    assert!(
-        layout.kv_heads > 0 && layout.q_heads.is_multiple_of(layout.kv_heads),
-        "attention: heads"
-    );
     let out = Shared::new(out.as_mut_slice());
     let mut scratch = cx.scratch();
     let Scratch {

@@ -5,8 +5,10 @@
 
 mod layer;
 
+#[cfg(feature = "cuda")]
+use crate::cuda::DeviceBlocks;
 use crate::memory::Zeroed;
-use crate::{Error, HeadLayout};
+use crate::{Cx, Error, HeadLayout};
 use half::bf16;
 pub use layer::{KvLayer, write_kv};
 pub(crate) use layer::{LANES, Numbers, Places, Store, View};
@@ -92,6 +94,9 @@ enum GroupStore {
         block_size: usize,
         layers: usize,
         store: Store,
+        /// The blocks, if a device has them; then there are none in `store`.
+        #[cfg(feature = "cuda")]
+        device: Option<DeviceBlocks>,
     },
     States {
         values: usize,
@@ -117,6 +122,42 @@ impl KvCache {
         block_size: usize,
         dtype: KvDtype,
     ) -> Result<Self, Error> {
+        Self::make(groups, (blocks, block_size), dtype, true)
+    }
+
+    /// As [`KvCache::new`], on the device of `cx` if it has one.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`], and [`Error::Device`].
+    pub fn on(
+        cx: &Cx,
+        groups: &[CacheGroup],
+        blocks: usize,
+        block_size: usize,
+        dtype: KvDtype,
+    ) -> Result<Self, Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(stream) = cx.stream() {
+            let mut cache = Self::make(groups, (blocks, block_size), dtype, false)?;
+            for (store, group) in cache.groups.iter_mut().zip(groups) {
+                if let GroupStore::Blocks { device, .. } = store {
+                    let bytes = group.block_bytes(block_size, dtype).saturating_mul(blocks);
+                    *device = stream.attempt(|| DeviceBlocks::new(stream, bytes));
+                }
+            }
+            cx.check()?;
+            return Ok(cache);
+        }
+        let _ = cx;
+        Self::new(groups, blocks, block_size, dtype)
+    }
+
+    fn make(
+        groups: &[CacheGroup],
+        (blocks, block_size): (usize, usize),
+        dtype: KvDtype,
+        on_host: bool,
+    ) -> Result<Self, Error> {
         let groups = groups
             .iter()
             .map(|group| {
@@ -131,7 +172,10 @@ impl KvCache {
                             layout,
                             block_size,
                             layers: group.layers,
-                            store: Store::new(bytes, dtype).ok_or_else(oom)?,
+                            store: Store::new(if on_host { bytes } else { 0 }, dtype)
+                                .ok_or_else(oom)?,
+                            #[cfg(feature = "cuda")]
+                            device: None,
                         }
                     }
                     GroupKind::Recurrent { values } => GroupStore::States {
@@ -157,7 +201,14 @@ impl KvCache {
                 block_size,
                 layers,
                 store,
-            } => KvLayer::new((*layout, *block_size), (layer, *layers), store),
+                #[cfg(feature = "cuda")]
+                device,
+            } => {
+                let layer = KvLayer::new((*layout, *block_size), (layer, *layers), store);
+                #[cfg(feature = "cuda")]
+                let layer = layer.with(device.as_ref());
+                layer
+            }
             GroupStore::States { .. } => {
                 panic!("cache group {group} holds states, not keys and values")
             }
@@ -190,6 +241,11 @@ impl KvCache {
     pub fn fill(&mut self) {
         for group in &mut self.groups {
             match group {
+                #[cfg(feature = "cuda")]
+                GroupStore::Blocks {
+                    device: Some(device),
+                    ..
+                } => device.fill(),
                 GroupStore::Blocks { store, .. } => match store {
                     Store::F32(values) => values.fill(0.25),
                     Store::Bf16(values) => values.fill(bf16::from_f32(0.25).to_bits()),
@@ -212,9 +268,16 @@ impl KvCache {
                 block_size,
                 layers,
                 store,
+                #[cfg(feature = "cuda")]
+                device,
             } => {
                 let len =
                     Places::new((*layout, *block_size), (0, *layers), store.dtype()).block_len();
+                #[cfg(feature = "cuda")]
+                if let Some(device) = device {
+                    let bytes = len * store.dtype().bytes();
+                    return device.copy(from * bytes, to * bytes, bytes);
+                }
                 match store {
                     Store::F32(v) => copy(v, len, from, to),
                     Store::Bf16(v) => copy(v, len, from, to),

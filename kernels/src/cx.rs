@@ -2,6 +2,8 @@
 
 use crate::attention::Share;
 use crate::cpu::shared::Shared;
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Stream};
 use crate::linear::Group;
 use crate::trace::Trace;
 use crate::{Class, Error, Rows, Team};
@@ -150,6 +152,9 @@ pub struct Cx {
     scratch: Mutex<Scratch>,
     /// Operations are written here instead of done.
     pub(crate) trace: Option<Trace>,
+    /// Where operations are done, if not on the team.
+    #[cfg(feature = "cuda")]
+    stream: Option<Arc<Stream>>,
 }
 
 impl Cx {
@@ -166,7 +171,48 @@ impl Cx {
             apart: OnceLock::new(),
             scratch: Mutex::default(),
             trace: None,
+            #[cfg(feature = "cuda")]
+            stream: None,
         }
+    }
+
+    /// The same, with a stream of its own on a device: operations that have kernels run there.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device has no more.
+    #[cfg(feature = "cuda")]
+    pub fn on(self, gpu: &Arc<Gpu>) -> Result<Self, Error> {
+        Ok(Self {
+            stream: Some(Stream::new(Arc::clone(gpu))?),
+            ..self
+        })
+    }
+
+    /// The stream of its device, if it has one.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn stream(&self) -> Option<&Arc<Stream>> {
+        self.stream.as_ref()
+    }
+
+    /// Whether operations are done on a device.
+    pub fn is_on_device(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        return self.stream.is_some();
+        #[cfg(not(feature = "cuda"))]
+        false
+    }
+
+    /// Whether all that was asked for could be asked of the device; what it computes afterwards is told by the next call, or by
+    /// one after values were read. Without a device all is well.
+    ///
+    /// # Errors
+    /// [`Error::Device`]: the first failure since this was last asked. The values of that step are lost.
+    pub fn check(&self) -> Result<(), Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(stream) = &self.stream {
+            return stream.check();
+        }
+        Ok(())
     }
 
     pub(crate) fn with_trace(self, trace: Trace) -> Self {
@@ -211,13 +257,14 @@ impl Cx {
     /// to that thread while it runs.
     ///
     /// # Panics
-    /// If there are fewer states than threads.
+    /// If there are fewer states than threads, or operations are done on a device, which has one order of work.
     pub fn apart<S: Send, O: Send>(
         &self,
         states: &mut [S],
         outputs: &mut [O],
         body: &EachPart<'_, S, O>,
     ) {
+        assert!(!self.is_on_device(), "apart: on a device");
         let each = || Self {
             alone: true,
             ..Self::new(Arc::clone(&self.team), self.class, self.isa)

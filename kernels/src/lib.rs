@@ -13,6 +13,8 @@ mod activation;
 mod attention;
 mod cache;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod cx;
 mod error;
 mod experts;
@@ -51,7 +53,7 @@ pub use probe::{Probe, ProbeMemory, probe};
 pub use rope::{RopeTable, rope, rope_angles};
 pub use stand_in::StandIns;
 pub use team::{Class, Team, TeamStats};
-pub use tensor::Rows;
+pub use tensor::{Rows, gather_rows, scale_rows};
 pub use trace::Op;
 pub use vectorized::Vectorized;
 pub use weight::{PackedWeight, embed};

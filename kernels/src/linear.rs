@@ -105,6 +105,10 @@ pub(crate) fn grouped(
     if x.rows() == 0 || width == 0 {
         return;
     }
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::grouped(stream, x, (starts, weights), epilogue, out);
+    }
     let mut scratch = cx.scratch();
     let Scratch {
         acts,

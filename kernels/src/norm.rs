@@ -31,6 +31,10 @@ pub fn rms_norm_add(cx: &Cx, x: &Rows, weight: &[f32], eps: f32, out: &mut Rows)
 fn rms<const ADD: bool>(cx: &Cx, x: &Rows, (weight, eps): (&[f32], f32), out: &mut Rows) {
     assert_eq!(x.width(), weight.len(), "rms_norm: width and weight");
     assert!(!weight.is_empty(), "rms_norm: no width");
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::rms_norm(stream, x, (weight, eps), ADD, out);
+    }
     let width = weight.len();
     let (x, rows) = (x.as_slice(), out.rows());
     let out = Shared::new(out.as_mut_slice());
@@ -65,6 +69,10 @@ pub fn rms_norm_heads(
     assert_eq!(query.len(), layout.k_dim, "rms_norm_heads: query");
     assert_eq!(key.len(), layout.k_dim, "rms_norm_heads: key");
     assert!(!key.is_empty(), "rms_norm_heads: no width");
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::rms_norm_heads(stream, qkv, layout, (query, key), eps);
+    }
     let (rows, width) = (qkv.rows(), qkv.width());
     let q = layout.q_heads * layout.k_dim;
     let k = layout.kv_heads * layout.k_dim;
@@ -90,6 +98,10 @@ pub fn layer_norm(cx: &Cx, x: &mut Rows, weight: &[f32], bias: &[f32], eps: f32)
     assert_eq!(x.width(), weight.len(), "layer_norm: width and weight");
     assert_eq!(x.width(), bias.len(), "layer_norm: width and bias");
     assert!(!weight.is_empty(), "layer_norm: no width");
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::layer_norm(stream, x, (weight, bias), eps);
+    }
     let (rows, width) = (x.rows(), weight.len());
     let x = Shared::new(x.as_mut_slice());
     cx.run_rows(rows, 3 * width, &|range| {

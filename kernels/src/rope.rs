@@ -22,6 +22,10 @@ pub struct RopeTable {
 pub fn rope_angles(cx: &Cx, positions: &[u32], table: &RopeTable, out: &mut Rows) {
     let half = table.inv_freq.len();
     out.reset(positions.len(), 2 * half);
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::rope_angles(stream, positions, table, out);
+    }
     let rows = Shared::new(out.as_mut_slice());
     // A sine or cosine counts for twenty simple operations.
     cx.run_rows(positions.len(), 40 * half, &|range| {
@@ -48,6 +52,10 @@ pub fn rope(cx: &Cx, qkv: &mut Rows, layout: &HeadLayout, angles: &Rows, interle
     assert_eq!(qkv.width(), layout.qkv_width(), "rope: width");
     assert_eq!(qkv.rows(), angles.rows(), "rope: tokens");
     assert!(angles.width() <= layout.k_dim, "rope: rotary dim");
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::rope(stream, qkv, layout, angles, interleaved);
+    }
     let half = angles.width() / 2;
     let heads = (layout.q_heads + layout.kv_heads) * layout.k_dim;
     let (rows, width) = (qkv.rows(), qkv.width());

@@ -3,6 +3,8 @@
 mod apart;
 mod attention;
 mod cache;
+#[cfg(feature = "cuda-emu")]
+mod cuda;
 mod experts;
 mod grouped;
 mod int8;

@@ -6,11 +6,15 @@ use crate::cpu::int8;
 use crate::cpu::pack::{self, Line};
 use crate::cpu::shared::Shared;
 use crate::cpu::table;
+#[cfg(feature = "cuda")]
+use crate::cuda::OnDevice;
 use crate::grouped::GroupedRow;
 use crate::memory::Zeroed;
 use crate::stand_in::Values;
 use crate::{Cx, Error, Format, Rows};
 use std::sync::Arc;
+#[cfg(feature = "cuda")]
+use std::sync::OnceLock;
 
 /// A weight matrix `[rows, cols]`, rows being outputs. The product of a row of activations with a row of the weight is a
 /// sum in one fixed order that depends on nothing but `cols` and the format.
@@ -24,6 +28,9 @@ pub struct PackedWeight {
     flat: bool,
     /// The column of the activations that each column of the packed weight belongs to, if they are not in order.
     order: Option<Arc<[u32]>>,
+    /// Its values on a device, once a product there has asked for them.
+    #[cfg(feature = "cuda")]
+    device: OnceLock<OnDevice>,
 }
 
 impl PackedWeight {
@@ -118,6 +125,8 @@ impl PackedWeight {
             lines: Values::Own(lines),
             flat: false,
             order: None,
+            #[cfg(feature = "cuda")]
+            device: OnceLock::new(),
         }
     }
 
@@ -327,6 +336,23 @@ impl PackedWeight {
         lines * size_of::<Line>()
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device(&self) -> &OnceLock<OnDevice> {
+        &self.device
+    }
+
+    /// Whether it is a table, which nothing multiplies.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_table(&self) -> bool {
+        self.flat
+    }
+
+    /// The values in the order of its layout: packed lines, or rows of a table.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn values(&self) -> &[Line] {
+        &self.lines
+    }
+
     /// The packed lines, as `cpu::pack` describes them.
     ///
     /// # Panics
@@ -385,6 +411,15 @@ fn check_cols(cols: usize, format: Format) -> Result<(), Error> {
 pub fn embed(cx: &Cx, ids: &[u32], weight: &PackedWeight, out: &mut Rows) {
     let cols = weight.cols();
     out.reset(ids.len(), cols);
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        let rows = weight.rows();
+        assert!(
+            ids.iter().all(|id| (*id as usize) < rows),
+            "embed: an id beyond {rows} rows"
+        );
+        return crate::cuda::ops::embed(stream, ids, weight, out);
+    }
     let rows = Shared::new(out.as_mut_slice());
     let work = || {
         cx.run_rows(ids.len(), 4 * cols, &|range| {

@@ -15,6 +15,8 @@ use super::KvDtype;
 use crate::cpu::isa::dispatch;
 use crate::cpu::kv::{Number, Write};
 use crate::cpu::shared::Shared;
+#[cfg(feature = "cuda")]
+use crate::cuda::DeviceBlocks;
 use crate::memory::Zeroed;
 use crate::{Cx, HeadLayout, Rows};
 use half::bf16;
@@ -91,7 +93,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(
+    pub(crate) fn new(
         (layout, block_size): (HeadLayout, usize),
         (layer, layers): (usize, usize),
         dtype: KvDtype,
@@ -117,8 +119,20 @@ impl Places {
         }
     }
 
-    pub(super) fn block_len(&self) -> usize {
+    pub(crate) fn block_len(&self) -> usize {
         self.block
+    }
+
+    /// Numbers of a block, where the layer begins in it, where values and scales begin in a head, numbers of a head.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn sizes(&self) -> [usize; 5] {
+        [self.block, self.layer, self.keys, self.scales, self.head]
+    }
+
+    /// Values of a key and of a value, rounded up.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn rounded(&self) -> (usize, usize) {
+        (self.k, self.v)
     }
 
     /// Block and offset of token `t` of a request with this table.
@@ -210,6 +224,9 @@ pub struct KvLayer<'a> {
     layout: HeadLayout,
     places: Places,
     store: &'a mut Store,
+    /// Its numbers, where a device has them.
+    #[cfg(feature = "cuda")]
+    device: Option<&'a DeviceBlocks>,
 }
 
 impl<'a> KvLayer<'a> {
@@ -225,6 +242,8 @@ impl<'a> KvLayer<'a> {
             layout: shape.0,
             places: Places::new(shape, (layer, layers), store.dtype()),
             store,
+            #[cfg(feature = "cuda")]
+            device: None,
         }
     }
 
@@ -269,6 +288,14 @@ impl<'a> KvLayer<'a> {
     }
 
     fn read(&self, at: usize) -> f32 {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = self.device {
+            return match self.dtype() {
+                KvDtype::F32 => f32::from_le_bytes(device.read(4 * at)),
+                KvDtype::Bf16 => bf16::from_le_bytes(device.read(2 * at)).to_f32(),
+                KvDtype::Int8 => f32::from(i16::from(device.read::<1>(at)[0]) - 128),
+            };
+        }
         match &*self.store {
             Store::F32(v) => v[at],
             Store::Bf16(v) => bf16::from_bits(v[at]).to_f32(),
@@ -278,10 +305,27 @@ impl<'a> KvLayer<'a> {
 
     /// The scale at a place; 1 where there are none.
     fn scale(&self, at: usize) -> f32 {
+        #[cfg(feature = "cuda")]
+        if let (Some(device), KvDtype::Int8) = (self.device, self.dtype()) {
+            return f32::from_le_bytes(device.read(at));
+        }
         match &*self.store {
             Store::F32(_) | Store::Bf16(_) => 1.0,
             Store::Int8(v) => f32::from_ne_bytes([v[at], v[at + 1], v[at + 2], v[at + 3]]),
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl<'a> KvLayer<'a> {
+    /// The same, of blocks that a device has.
+    pub(super) fn with(self, device: Option<&'a DeviceBlocks>) -> Self {
+        Self { device, ..self }
+    }
+
+    /// The blocks on its device.
+    pub(crate) fn device(&self) -> Option<&DeviceBlocks> {
+        self.device
     }
 }
 
@@ -295,6 +339,10 @@ pub fn write_kv(cx: &Cx, qkv: &Rows, layer: &mut KvLayer<'_>, slots: &[u32]) {
     let (layout, places) = (layer.layout, layer.places);
     assert_eq!(qkv.width(), layout.qkv_width(), "write_kv: width");
     assert_eq!(qkv.rows(), slots.len(), "write_kv: slots");
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::write_kv(stream, qkv, layer, slots);
+    }
     match layer.store {
         Store::F32(store) => write(cx, (qkv, slots), (&layout, &places), store),
         Store::Bf16(store) => write(cx, (qkv, slots), (&layout, &places), store),

@@ -8,7 +8,7 @@ use crate::{
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Query heads, key heads, values of a key, values of a value.
-const LAYOUTS: [(usize, usize, usize, usize); 7] = [
+pub(super) const LAYOUTS: [(usize, usize, usize, usize); 7] = [
     (1, 1, 1, 1),
     (3, 1, 5, 7),
     (4, 2, 16, 16),
@@ -18,7 +18,9 @@ const LAYOUTS: [(usize, usize, usize, usize); 7] = [
     (60, 1, 8, 24),
 ];
 
-fn layout((q_heads, kv_heads, k_dim, v_dim): (usize, usize, usize, usize)) -> HeadLayout {
+pub(super) fn layout(
+    (q_heads, kv_heads, k_dim, v_dim): (usize, usize, usize, usize),
+) -> HeadLayout {
     HeadLayout {
         q_heads,
         kv_heads,
@@ -27,7 +29,7 @@ fn layout((q_heads, kv_heads, k_dim, v_dim): (usize, usize, usize, usize)) -> He
     }
 }
 
-fn spec(layout: HeadLayout, causal: bool, window: Option<usize>) -> AttnSpec {
+pub(super) fn spec(layout: HeadLayout, causal: bool, window: Option<usize>) -> AttnSpec {
     AttnSpec {
         layout,
         scale: (layout.k_dim as f32).sqrt().recip(),
@@ -39,7 +41,7 @@ fn spec(layout: HeadLayout, causal: bool, window: Option<usize>) -> AttnSpec {
 }
 
 /// The same with the products capped.
-fn capped(spec: AttnSpec) -> AttnSpec {
+pub(super) fn capped(spec: AttnSpec) -> AttnSpec {
     AttnSpec {
         cap: Some(0.75),
         ..spec
@@ -47,32 +49,41 @@ fn capped(spec: AttnSpec) -> AttnSpec {
 }
 
 /// A cache with whole requests in it, at scattered blocks, and everything else NaN.
-struct World {
+pub(super) struct World {
     kv: KvCache,
-    requests: Vec<Request>,
+    pub(super) requests: Vec<Request>,
     size: usize,
 }
 
-struct Request {
+pub(super) struct Request {
     /// All its tokens.
     qkv: Rows,
-    table: Vec<u32>,
+    pub(super) table: Vec<u32>,
 }
 
 impl World {
     fn new(layout: HeadLayout, lens: &[usize], size: usize, dtype: KvDtype) -> Self {
+        Self::on(&cx(Isa::Portable, 2), layout, lens, (size, dtype))
+    }
+
+    /// The same, where `cx` keeps caches.
+    pub(super) fn on(
+        cx: &Cx,
+        layout: HeadLayout,
+        lens: &[usize],
+        (size, dtype): (usize, KvDtype),
+    ) -> Self {
         let mut random = Random::new((layout.k_dim * 7 + size) as u64);
         let used: usize = lens.iter().map(|len| len.div_ceil(size)).sum();
         let group = CacheGroup {
             kind: GroupKind::Full(layout),
             layers: 1,
         };
-        let mut kv = KvCache::new(&[group], used + 3, size, dtype).expect("a small cache");
+        let mut kv = KvCache::on(cx, &[group], used + 3, size, dtype).expect("a small cache");
         let all: Vec<u32> = (0..((used + 3) * size) as u32).collect();
         let width = layout.qkv_width();
         let nan = Rows::from_vec(width, vec![f32::NAN; all.len() * width]);
-        let cx = cx(Isa::Portable, 2);
-        write_kv(&cx, &nan, &mut kv.layer(0, 0), &all);
+        write_kv(cx, &nan, &mut kv.layer(0, 0), &all);
         let mut free: Vec<u32> = (0..used as u32 + 3).collect();
         let requests = lens.iter().map(|&len| {
             let blocks = len.div_ceil(size);
@@ -83,7 +94,7 @@ impl World {
             let slots: Vec<u32> = (0..len)
                 .map(|t| table[t / size] * size as u32 + (t % size) as u32)
                 .collect();
-            write_kv(&cx, &qkv, &mut kv.layer(0, 0), &slots);
+            write_kv(cx, &qkv, &mut kv.layer(0, 0), &slots);
             Request { qkv, table }
         });
         let requests = requests.collect();
@@ -91,7 +102,7 @@ impl World {
     }
 
     /// Attention of `rows` of each request, as one step that has computed up to the end of these.
-    fn step(
+    pub(super) fn step(
         &mut self,
         cx: Option<&Cx>,
         spec: &AttnSpec,
@@ -136,7 +147,7 @@ impl World {
     }
 }
 
-const WINDOWS: [Option<usize>; 4] = [None, Some(1), Some(7), Some(100)];
+pub(super) const WINDOWS: [Option<usize>; 4] = [None, Some(1), Some(7), Some(100)];
 
 #[test]
 fn paged_agrees_with_the_naive_body() {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Epilogue, Error, Then, embed, linear};
 
-const THENS: [Then; 9] = [
+pub(super) const THENS: [Then; 9] = [
     Then::Store,
     Then::Add,
     Then::GeluErf,
@@ -30,7 +30,7 @@ const SHAPES: [(usize, usize, usize); 11] = [
     (200, 128, 33),
 ];
 
-fn shapes(format: Format) -> impl Iterator<Item = (usize, usize, usize)> {
+pub(super) fn shapes(format: Format) -> impl Iterator<Item = (usize, usize, usize)> {
     let cols = move |k: usize| match format.block_len() {
         1 => k,
         32 => k.div_ceil(16) * 32,

@@ -76,9 +76,10 @@ pub(crate) fn forward(
     work: &mut Workspace,
     each: &(dyn Fn(&Cx, &Batch, &mut Workspace) + Sync),
 ) {
-    // What is traced or recorded is the batch's. And others who want the team get it between two operations, not after a part of
+    // What is traced or recorded is the batch's; a device has no threads of ours. And others who want the team get it between two operations, not after a part of
     // milliseconds.
-    let whole = work.trace.is_some() || cx.is_traced() || cx.team().is_shared();
+    let whole =
+        work.trace.is_some() || cx.is_traced() || cx.is_on_device() || cx.team().is_shared();
     if whole || !work.apart.cut(&batch.cu_seqlens, cx.threads()) {
         return each(cx, batch, work);
     }

@@ -1,0 +1,117 @@
+//! Device code: with the feature `cuda` and a toolkit (`CUDA_HOME`), nvcc makes one fatbin of `cuda/*.cu`; with `cuda-emu`, g++ makes
+//! the stand-ins of the driver and of cuBLASLt, which hold the same sources. Without either, nothing is compiled.
+
+use std::env::var_os;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Architectures that the fatbin has machine code for.
+const ARCHITECTURES: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
+/// Those whose PTX it has, for architectures that it has no code for.
+const PTX: [u32; 2] = [75, 80];
+
+type Failure = String;
+
+fn main() {
+    println!("cargo:rustc-check-cfg=cfg(koma_fatbin)");
+    for folder in ["cuda", "emu"] {
+        println!("cargo:rerun-if-changed={folder}");
+    }
+    println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    let run = || -> Result<(), Failure> {
+        let out = PathBuf::from(var_os("OUT_DIR").ok_or("no OUT_DIR")?);
+        let home = var_os("CUDA_HOME").map(PathBuf::from);
+        if let (Some(_), Some(home)) = (var_os("CARGO_FEATURE_CUDA"), home) {
+            fatbin(&home, &out)?;
+        }
+        if var_os("CARGO_FEATURE_CUDA_EMU").is_some() {
+            stand_ins(&out)?;
+        }
+        Ok(())
+    };
+    if let Err(failure) = run() {
+        println!("cargo::error={failure}");
+    }
+}
+
+/// The sources of the device, in the order of their names.
+fn sources() -> Result<Vec<PathBuf>, Failure> {
+    let entries = std::fs::read_dir("cuda").map_err(|e| format!("cuda: {e}"))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut sources: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "cu"))
+        .collect();
+    sources.sort();
+    Ok(sources)
+}
+
+fn run(command: &mut Command, needed: &str) -> Result<(), Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .map_err(|e| format!("{name}: {e}; {needed}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    // Cargo shows one line of an error.
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "{name} failed: {}",
+        said.trim().replace('\n', " | ")
+    ))
+}
+
+/// One fatbin of each source, and the list of them.
+fn fatbin(home: &Path, out: &Path) -> Result<(), Failure> {
+    let mut list = Vec::new();
+    for source in sources()? {
+        let to = out
+            .join(source.file_stem().unwrap_or_default())
+            .with_extension("fatbin");
+        let mut nvcc = Command::new(home.join("bin/nvcc"));
+        nvcc.args(["-std=c++17", "-O3", "-fatbin", "-Icuda", "-o"]);
+        nvcc.arg(&to).arg(&source);
+        for sm in ARCHITECTURES {
+            nvcc.arg(format!("-gencode=arch=compute_{sm},code=sm_{sm}"));
+        }
+        for sm in PTX {
+            nvcc.arg(format!("-gencode=arch=compute_{sm},code=compute_{sm}"));
+        }
+        run(
+            &mut nvcc,
+            "CUDA_HOME must name a CUDA toolkit 13.0 (scripts/cuda-toolkit installs one)",
+        )?;
+        list.push(format!("include_bytes!({:?})", to.display().to_string()));
+    }
+    std::fs::write(out.join("fatbins.rs"), format!("&[{}]", list.join(",")))
+        .map_err(|e| e.to_string())?;
+    println!("cargo:rustc-cfg=koma_fatbin");
+    Ok(())
+}
+
+/// `libcuda.so` and `libcublasLt.so`, under the names that their users open.
+fn stand_ins(out: &Path) -> Result<(), Failure> {
+    let compile = |sources: &[PathBuf], library: &str| {
+        let mut gcc = Command::new("g++");
+        gcc.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off"]);
+        gcc.args([
+            "-fno-strict-aliasing",
+            "-fvisibility=hidden",
+            "-Icuda",
+            "-Wall",
+        ]);
+        gcc.arg(format!("-Wl,-soname,{library}"));
+        gcc.args(["-x", "c++"]).args(sources);
+        gcc.arg("-o").arg(out.join(library));
+        run(
+            &mut gcc,
+            "the feature `cuda-emu` is for tests and needs g++",
+        )
+    };
+    let mut driver = sources()?;
+    driver.extend(["emu/emu.cpp", "emu/driver.cpp", "emu/broken.cpp"].map(PathBuf::from));
+    compile(&driver, "libcuda.so")?;
+    compile(&["emu/blas.cpp".into()], "libcublasLt.so")?;
+    println!("cargo:rustc-env=KOMA_EMU={}", out.display());
+    Ok(())
+}

@@ -1,0 +1,61 @@
+// What follows a product, and other operations on values by themselves: one thread for each output, a loop over the grid.
+#include "elementwise.cuh"
+
+constexpr int threads = 256;
+
+#define EACH(i, count) for (size_t i = size_t(blockIdx.x) * threads + threadIdx.x; i < (count); i += size_t(gridDim.x) * threads)
+
+// `out = then(product + bias)`, or `then(gate + its bias) * (up + its bias)` of the rows' halves. `product`: `[rows, n]`;
+// `out`: `[rows, n]`, gated half as wide; `bias`: `[n]` or null. `out` may be `product` where they are as wide.
+extern "C" __global__ void __launch_bounds__(threads)
+finish(const float *product, const float *bias, int then, int n, size_t rows, float *out) {
+  const bool gated = then >= silu_mul;
+  const size_t width = gated ? n / 2 : n;
+  EACH(i, rows * width) {
+    const size_t row = i / width, col = i % width;
+    float value = product[row * n + col];
+    if (bias) value += bias[col];
+    if (then == add) value += out[i];
+    value = apply(then, value);
+    if (gated) {
+      float up = product[row * n + width + col];
+      if (bias) up += bias[width + col];
+      value *= up;
+    }
+    out[i] = value;
+  }
+}
+EXPORT(finish)
+
+// Activations as a product reads them: `out[r][c] = x[r][order ? order[c] : c]`, rounded to nearest even.
+template <class T> __device__ __forceinline__ void take(const float *x, const unsigned *order, int cols, size_t count, T *out) {
+  EACH(i, count) out[i] = from_float<T>(order ? x[i / cols * cols + order[i % cols]] : x[i]);
+}
+extern "C" __global__ void __launch_bounds__(threads)
+take_f32(const float *x, const unsigned *order, int cols, size_t count, float *out) { take(x, order, cols, count, out); }
+extern "C" __global__ void __launch_bounds__(threads)
+take_bf16(const float *x, const unsigned *order, int cols, size_t count, __nv_bfloat16 *out) { take(x, order, cols, count, out); }
+extern "C" __global__ void __launch_bounds__(threads)
+take_f16(const float *x, const unsigned *order, int cols, size_t count, __half *out) { take(x, order, cols, count, out); }
+EXPORT(take_f32)
+EXPORT(take_bf16)
+EXPORT(take_f16)
+
+// `x = cap * tanh(x / cap)`.
+extern "C" __global__ void __launch_bounds__(threads) soft_cap(float *x, float cap, size_t count) {
+  EACH(i, count) x[i] = cap * tanhf(x[i] / cap);
+}
+EXPORT(soft_cap)
+
+// `x *= factor`.
+extern "C" __global__ void __launch_bounds__(threads) scale(float *x, float factor, size_t count) {
+  EACH(i, count) x[i] *= factor;
+}
+EXPORT(scale)
+
+// Row `i` of `out` is row `rows[i]` of `from`; both `width` wide.
+extern "C" __global__ void __launch_bounds__(threads)
+gather_rows(const float *from, const unsigned *rows, size_t width, size_t count, float *out) {
+  EACH(i, count) out[i] = from[rows[i / width] * width + i % width];
+}
+EXPORT(gather_rows)

@@ -1,0 +1,47 @@
+//! The launchers: one for each public operation that has a kernel. Shapes were checked by the operation.
+
+mod attention;
+mod linear;
+mod rows;
+
+pub(crate) use attention::{paged, varlen, write_kv};
+pub(crate) use linear::{embed, grouped};
+#[cfg(all(test, feature = "cuda-emu"))]
+pub(crate) use rows::rms_norm_without_barrier;
+pub(crate) use rows::{
+    gather, layer_norm, rms_norm, rms_norm_heads, rope, rope_angles, scale, soft_cap,
+};
+
+use super::Stream;
+use crate::{Error, Rows};
+use std::sync::Arc;
+
+/// Threads of a block in kernels that take values one by one.
+const EACH: u32 = 256;
+/// Blocks of such a kernel at most; the rest is a loop.
+const MOST_BLOCKS: usize = 4096;
+
+/// The grid of such a kernel for `count` values.
+fn each(count: usize) -> super::stream::Grid {
+    super::stream::Grid::of(count.div_ceil(EACH as usize).min(MOST_BLOCKS), EACH)
+}
+
+impl Rows {
+    /// Where the values are on the device.
+    fn on(&self, stream: &Arc<Stream>) -> Result<u64, Error> {
+        self.mirror().on(stream, self.host())
+    }
+
+    /// Where an operation writes them all.
+    fn write_on(&mut self, stream: &Arc<Stream>) -> Result<u64, Error> {
+        let len = self.rows() * self.width();
+        self.mirror_mut().0.write_on(stream, len)
+    }
+
+    /// Where an operation changes them.
+    fn change_on(&mut self, stream: &Arc<Stream>) -> Result<u64, Error> {
+        let len = self.rows() * self.width();
+        let (mirror, data) = self.mirror_mut();
+        mirror.change_on(stream, &data[..len])
+    }
+}

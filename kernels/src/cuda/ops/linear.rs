@@ -1,0 +1,228 @@
+//! Products: cuBLASLt for plain weights; for packed ones a kernel of few rows, and unpacking for cuBLASLt of more.
+
+use super::each;
+use crate::cuda::blas::{Kind, Product};
+use crate::cuda::pool::Buffer;
+use crate::cuda::stream::{Grid, Stream, launch};
+use crate::cuda::weight::{Form, Kernels, OnDevice, Packed, halves};
+use crate::{Epilogue, Error, PackedWeight, Rows, Then};
+use std::sync::Arc;
+
+/// Rows of activations up to which a packed weight is read once, by the kernel that unpacks as it multiplies. To be measured on a
+/// device; as many as one pass serves.
+const FEW_ROWS: usize = 8;
+/// Values that are unpacked at a time.
+const UNPACKED: usize = if cfg!(test) { 1 << 12 } else { 1 << 25 };
+
+/// The number by which kernels know what follows a product: `Then` in `cuda/elementwise.cuh`.
+fn number(then: Then) -> i32 {
+    match then {
+        Then::Store => 0,
+        Then::Add => 1,
+        Then::GeluErf => 2,
+        Then::GeluTanh => 3,
+        Then::Relu => 4,
+        Then::Tanh => 5,
+        Then::SiluMul => 6,
+        Then::GeluErfMul => 7,
+        Then::GeluTanhMul => 8,
+    }
+}
+
+/// Rows of activations on the device, and where their products go: `[rows, outputs]`, added to what is there if `add`.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    x: u64,
+    rows: usize,
+    cols: usize,
+    outputs: usize,
+    out: u64,
+    add: bool,
+}
+
+pub(crate) fn grouped(
+    stream: &Arc<Stream>,
+    x: &Rows,
+    (starts, weights): (&[usize], &[PackedWeight]),
+    epilogue: Epilogue<'_>,
+    out: &mut Rows,
+) {
+    let table = weights.iter().any(PackedWeight::is_table);
+    assert!(!table, "a table is not multiplied");
+    stream.attempt(|| {
+        let (cols, width) = (x.width(), out.width());
+        let add = epilogue.then == Then::Add;
+        let x = x.on(stream)?;
+        let to = if add {
+            out.change_on(stream)?
+        } else {
+            out.write_on(stream)?
+        };
+        for (ends, weight) in starts.windows(2).zip(weights) {
+            let (start, rows) = (ends[0], ends[1] - ends[0]);
+            if rows > 0 {
+                let task = Task {
+                    x: x + 4 * (start * cols) as u64,
+                    rows,
+                    cols,
+                    outputs: weight.rows(),
+                    out: to + 4 * (start * width) as u64,
+                    add,
+                };
+                product(stream, weight.on(stream)?, epilogue, task)?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// A product and what follows it.
+fn product(
+    stream: &Arc<Stream>,
+    weight: &OnDevice,
+    epilogue: Epilogue<'_>,
+    task: Task,
+) -> Result<(), Error> {
+    let plain = matches!(weight.form, Form::Rows(_)) && epilogue.bias.is_none();
+    let last = match epilogue.then {
+        Then::Store => epilogue.bias.is_some(),
+        // cuBLASLt adds by itself.
+        Then::Add => !plain,
+        _ => true,
+    };
+    if !last {
+        return multiply(stream, weight, task);
+    }
+    // The product takes the output's own memory where it fits.
+    let apart = epilogue.then == Then::Add || epilogue.then.is_gated();
+    let bytes = 4 * task.rows * task.outputs;
+    let memory = apart.then(|| stream.take(bytes)).transpose()?;
+    let product = memory.as_ref().map_or(task.out, Buffer::at);
+    let inner = Task {
+        out: product,
+        add: false,
+        ..task
+    };
+    multiply(stream, weight, inner)?;
+    let bias = epilogue
+        .bias
+        .map(|bias| stream.constant(bias))
+        .transpose()?;
+    let (then, n) = (number(epilogue.then), task.outputs as i32);
+    let width = if epilogue.then.is_gated() {
+        task.outputs / 2
+    } else {
+        task.outputs
+    };
+    let grid = each(task.rows * width);
+    launch!(stream, "finish", grid; product, bias.unwrap_or(0), then, n, task.rows, task.out)
+}
+
+/// The product alone.
+fn multiply(stream: &Arc<Stream>, weight: &OnDevice, task: Task) -> Result<(), Error> {
+    match &weight.form {
+        Form::Rows(kind) => {
+            let (x, _memory) = activations(stream, weight, *kind, task)?;
+            let whole = Product {
+                kind: *kind,
+                rows: task.rows,
+                outputs: task.outputs,
+                cols: task.cols,
+                width: task.outputs,
+                add: task.add,
+                x,
+                weight: weight.values(),
+                out: task.out,
+            };
+            stream.blas().multiply(stream, &whole)
+        }
+        Form::Packed(packed, kernels) if task.rows <= FEW_ROWS => {
+            let (x, _memory) = activations(stream, weight, Kind::F32, task)?;
+            gemv(stream, (weight, packed, kernels), x, task)
+        }
+        Form::Packed(..) => unpacked(stream, weight, task),
+    }
+}
+
+/// The rows in `kind` numbers and in the order of the weight's columns; as they are, if that is what they are.
+fn activations(
+    stream: &Arc<Stream>,
+    weight: &OnDevice,
+    kind: Kind,
+    task: Task,
+) -> Result<(u64, Option<Buffer>), Error> {
+    let order = weight.order();
+    if kind == Kind::F32 && order == 0 {
+        return Ok((task.x, None));
+    }
+    let count = task.rows * task.cols;
+    let memory = stream.take(count * kind.bytes())?;
+    let name = match kind {
+        Kind::F32 => "take_f32",
+        Kind::F16 => "take_f16",
+        Kind::Bf16 => "take_bf16",
+    };
+    launch!(stream, name, each(count); task.x, order, task.cols as i32, count, memory.at())?;
+    Ok((memory.at(), Some(memory)))
+}
+
+/// A packed weight and a few rows.
+fn gemv(
+    stream: &Arc<Stream>,
+    (weight, packed, kernels): (&OnDevice, &Packed, &Kernels),
+    x: u64,
+    task: Task,
+) -> Result<(), Error> {
+    let grid = Grid::of(task.outputs.div_ceil(32), 256);
+    let name = &kernels.gemv[usize::from(task.rows > 1)];
+    launch!(stream, name, grid; weight.values(), *packed, x, task.rows as i32, task.out)
+}
+
+/// A packed weight and many rows: some of its rows at a time are unpacked and multiplied.
+fn unpacked(stream: &Arc<Stream>, weight: &OnDevice, task: Task) -> Result<(), Error> {
+    let kind = halves(stream);
+    let (x, _memory) = activations(stream, weight, kind, task)?;
+    let pairs = (UNPACKED / (32 * task.cols)).max(1);
+    let all = task.outputs.div_ceil(32);
+    let memory = stream.take(pairs.min(all) * 32 * task.cols * kind.bytes())?;
+    for first in (0..all).step_by(pairs) {
+        let count = pairs.min(all - first);
+        weight.unpack(stream, (first, count), (kind, memory.at()))?;
+        let part = Product {
+            kind,
+            rows: task.rows,
+            outputs: (count * 32).min(task.outputs - first * 32),
+            cols: task.cols,
+            width: task.outputs,
+            add: false,
+            x,
+            weight: memory.at(),
+            out: task.out + 4 * (first * 32) as u64,
+        };
+        stream.blas().multiply(stream, &part)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn embed(stream: &Arc<Stream>, ids: &[u32], weight: &PackedWeight, out: &mut Rows) {
+    stream.attempt(|| {
+        let on = weight.on(stream)?;
+        let grid = Grid::of(ids.len(), 128);
+        let ids = stream.constant(ids)?;
+        let out = out.write_on(stream)?;
+        let (values, order) = (on.values(), on.order());
+        match &on.form {
+            Form::Rows(kind) => {
+                let name = match kind {
+                    Kind::F32 => "look_up_f32",
+                    Kind::F16 => "look_up_f16",
+                    Kind::Bf16 => "look_up_bf16",
+                };
+                launch!(stream, name, grid; values, weight.cols() as i32, ids, order, out)
+            }
+            Form::Packed(packed, kernels) => {
+                launch!(stream, &kernels.look_up, grid; values, *packed, ids, order, out)
+            }
+        }
+    });
+}

@@ -1,0 +1,177 @@
+//! Products, what follows them, and rows looked up.
+
+use super::super::linear::{THENS, all, shapes};
+use super::*;
+use crate::{Epilogue, Then, embed, linear};
+
+/// `then(x * weight^T + bias)` in f64, of factors rounded by `round`.
+fn expected(
+    x: &Rows,
+    weight: &PackedWeight,
+    epilogue: Epilogue<'_>,
+    round: fn(f32) -> f32,
+    out: &mut Rows,
+) {
+    let n = weight.rows();
+    let mut row = vec![0.0; weight.cols()];
+    let mut full = vec![0.0f64; x.rows() * n];
+    for o in 0..n {
+        weight.dequantize_row(o, &mut row);
+        for r in 0..x.rows() {
+            let products = x.row(r).iter().zip(&row);
+            let sum: f64 = products
+                .map(|(a, b)| f64::from(round(*a)) * f64::from(round(*b)))
+                .sum();
+            full[r * n + o] = sum + epilogue.bias.map_or(0.0, |b| f64::from(b[o]));
+        }
+    }
+    let width = out.width();
+    for (r, y) in full.chunks_exact(n).enumerate() {
+        for (o, out) in out.row_mut(r).iter_mut().enumerate() {
+            let gated = |act: fn(f64) -> f64| act(y[o]) * y[o + width];
+            *out = match epilogue.then {
+                Then::Store => y[o],
+                Then::Add => f64::from(*out) + y[o],
+                Then::GeluErf => reference::gelu_erf(y[o]),
+                Then::GeluTanh => reference::gelu_tanh(y[o]),
+                Then::Relu => y[o].max(0.0),
+                Then::Tanh => y[o].tanh(),
+                Then::SiluMul => gated(reference::silu),
+                Then::GeluErfMul => gated(reference::gelu_erf),
+                Then::GeluTanhMul => gated(reference::gelu_tanh),
+            } as f32;
+        }
+    }
+}
+
+fn same(v: f32) -> f32 {
+    v
+}
+
+fn bf16(v: f32) -> f32 {
+    half::bf16::from_f32(v).to_f32()
+}
+
+fn half(v: f32) -> f32 {
+    f16::from_f32(v).to_f32()
+}
+
+/// How the factors of a product are rounded.
+fn rounding(format: Format, rows: usize) -> fn(f32) -> f32 {
+    match format {
+        Format::F32 => same,
+        Format::F16 => half,
+        Format::Bf16 => bf16,
+        _ if rows <= 8 => same,
+        _ => bf16,
+    }
+}
+
+#[test]
+fn products_agree_with_the_naive_body() {
+    for format in all() {
+        let world = World::new();
+        for (i, (m, n, k)) in shapes(format).enumerate() {
+            let mut random = Random::new((m * 1000 + n * 10 + k) as u64);
+            let (x, weight) = (random.rows(m, k), random.weight(n, k, format));
+            let bias = random.values(n);
+            for (j, then) in THENS.into_iter().enumerate() {
+                if then.is_gated() && n % 2 == 1 {
+                    continue;
+                }
+                world.device.set("seed", ((i + j) % 6) as i64 - 1);
+                let bias = (j % 2 == 0).then_some(bias.as_slice());
+                let width = if then.is_gated() { n / 2 } else { n };
+                let mut got = random.rows(m, width);
+                let mut right = got.clone();
+                let epilogue = Epilogue::bias(bias, then);
+                linear(&world.cx, &x, &weight, epilogue, &mut got);
+                expected(&x, &weight, epilogue, rounding(format, m), &mut right);
+                let what = format!("{format:?} {m} x {n} x {k} {then:?}");
+                let bound = if then.is_gated() { 1e-4 } else { 2e-5 };
+                assert_close(&what, got.as_slice(), right.as_slice(), bound);
+                world.good();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_few_has_the_same_bits_in_any_company_and_order() {
+    let mut random = Random::new(7);
+    for format in all().filter(|f| !matches!(f, Format::F32 | Format::F16 | Format::Bf16)) {
+        let world = World::new();
+        let cols = if format.block_len() == 256 { 512 } else { 224 };
+        let weight = random.weight(70, cols, format);
+        let x = random.rows(8, cols);
+        let run = |cx: &Cx, x: &Rows| {
+            let mut out = Rows::new();
+            linear(cx, x, &weight, Epilogue::then(Then::SiluMul), &mut out);
+            out
+        };
+        let whole = world.in_all_orders(|cx| run(cx, &x));
+        for rows in [0..1, 7..8, 3..6] {
+            let some: Vec<f32> = rows.clone().flat_map(|r| x.row(r).to_vec()).collect();
+            let got = run(&world.cx, &Rows::from_vec(cols, some));
+            for (i, r) in rows.enumerate() {
+                assert_bits(&format!("{format:?} row {r}"), got.row(i), whole.row(r));
+            }
+        }
+        world.good();
+    }
+}
+
+#[test]
+fn rows_are_looked_up_bit_for_bit_in_any_order_of_columns() {
+    let mut random = Random::new(3);
+    for format in all() {
+        let world = World::new();
+        let cols = format.block_len().max(96);
+        let mut order: Vec<u32> = (0..cols as u32).collect();
+        order.rotate_left(37);
+        for ordered in [false, true] {
+            let mut weight = random.weight(67, cols, format);
+            if ordered {
+                weight = weight.with_order(order.clone().into());
+            }
+            let ids = [66, 0, 31, 32, 5, 5];
+            let (mut got, mut right) = (Rows::new(), vec![0.0; cols]);
+            embed(&world.cx, &ids, &weight, &mut got);
+            for (i, id) in ids.iter().enumerate() {
+                weight.dequantize_row(*id as usize, &mut right);
+                assert_bits(&format!("{format:?} {id}"), got.row(i), &right);
+            }
+            for m in [2, 20] {
+                let x = random.rows(m, cols);
+                let (mut got, mut right) = (Rows::new(), Rows::new());
+                linear(&world.cx, &x, &weight, Epilogue::default(), &mut got);
+                right.reset(m, 67);
+                expected(
+                    &x,
+                    &weight,
+                    Epilogue::default(),
+                    rounding(format, m),
+                    &mut right,
+                );
+                let what = format!("{format:?} {ordered} {m}");
+                assert_close(&what, got.as_slice(), right.as_slice(), 2e-5);
+            }
+            world.good();
+        }
+    }
+}
+
+/// Where a device has no bf16, bf16 weights become f16.
+#[test]
+fn an_older_device_multiplies_in_f16() {
+    let world = World::with(&[("capability", 75)]);
+    let mut random = Random::new(8);
+    let weight = random.weight(40, 96, Format::Bf16);
+    let x = random.rows(5, 96);
+    let (mut got, mut right) = (Rows::new(), Rows::new());
+    linear(&world.cx, &x, &weight, Epilogue::default(), &mut got);
+    right.reset(5, 40);
+    expected(&x, &weight, Epilogue::default(), half, &mut right);
+    assert_close("f16", got.as_slice(), right.as_slice(), 2e-5);
+    world.good();
+}
