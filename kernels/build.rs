@@ -17,7 +17,9 @@ fn main() {
     for folder in ["cuda", "emu"] {
         println!("cargo:rerun-if-changed={folder}");
     }
-    println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    for variable in ["CUDA_HOME", "KOMA_EMU_SANITIZE"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
     let run = || -> Result<(), Failure> {
         let out = PathBuf::from(var_os("OUT_DIR").ok_or("no OUT_DIR")?);
         let home = var_os("CUDA_HOME").map(PathBuf::from);
@@ -101,6 +103,15 @@ fn stand_ins(out: &Path) -> Result<(), Failure> {
             "-Wall",
         ]);
         gcc.arg(format!("-Wl,-soname,{library}"));
+        if let Some(which) = var_os("KOMA_EMU_SANITIZE") {
+            let which = which.to_string_lossy();
+            gcc.arg(format!("-fsanitize={which}"));
+            gcc.args([
+                "-fno-sanitize-recover=all",
+                "-fno-omit-frame-pointer",
+                "-g1",
+            ]);
+        }
         gcc.args(["-x", "c++"]).args(sources);
         gcc.arg("-o").arg(out.join(library));
         run(

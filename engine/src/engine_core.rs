@@ -77,7 +77,7 @@ impl CoreParts {
             },
         });
         let runner = ModelRunner {
-            cache: KvCache::new(groups, blocks, config.block_size, config.kv_dtype)?,
+            cache: KvCache::on(&cx, groups, blocks, config.block_size, config.kv_dtype)?,
             kinds: groups.iter().map(|group| group.kind).collect(),
             block_size: config.block_size,
             model: loaded.model,

@@ -146,6 +146,11 @@ impl EngineHandle {
         };
         let tokenizer = Arc::clone(&loaded.tokenizer);
         let cx = Cx::new(team, info.config.class, isa);
+        #[cfg(feature = "cuda")]
+        let cx = match &loaded.device {
+            Device::Cuda(gpu) => cx.on(gpu)?,
+            _ => cx,
+        };
         let core = CoreParts::new(loaded, &info.config, &groups, blocks, cx)?;
         let (commands, received) = channel();
         let monitor = engine_core::spawn(core, &info, received)?;

@@ -117,6 +117,7 @@ impl ModelRunner {
                 model.forward(&self.cx, batch, work)?;
             }
         }
+        self.cx.settle(&mut work.output)?;
         let (got, width) = (work.output.rows(), work.output.width());
         if got != expected || (width == 0 && expected > 0) {
             return Err(StepError::Output {

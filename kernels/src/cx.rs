@@ -197,13 +197,27 @@ impl Cx {
     /// Whether operations are done on a device.
     pub fn is_on_device(&self) -> bool {
         #[cfg(feature = "cuda")]
-        return self.stream.is_some();
+        let there = self.stream.is_some();
         #[cfg(not(feature = "cuda"))]
-        false
+        let there = false;
+        there
     }
 
-    /// Whether all that was asked for could be asked of the device; what it computes afterwards is told by the next call, or by
-    /// one after values were read. Without a device all is well.
+    /// Brings the values of a step home and says whether they can be trusted: everything that they depend on has been done.
+    ///
+    /// # Errors
+    /// As [`Cx::check`].
+    pub fn settle(&self, rows: &mut Rows) -> Result<(), Error> {
+        #[cfg(feature = "cuda")]
+        if self.stream.is_some() {
+            rows.as_mut_slice();
+        }
+        let _ = rows;
+        self.check()
+    }
+
+    /// Whether the device has refused or failed anything, as far as it has told: what it still computes is known once values
+    /// that depend on it were read. Without a device all is well.
     ///
     /// # Errors
     /// [`Error::Device`]: the first failure since this was last asked. The values of that step are lost.

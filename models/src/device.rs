@@ -14,6 +14,9 @@ pub enum Device {
     Cpu,
     /// AWS Neuron cores.
     Neuron(Arc<NeuronCounters>),
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<koma_kernels::cuda::Gpu>),
 }
 
 impl Device {
@@ -22,6 +25,8 @@ impl Device {
         match self {
             Self::Cpu => "cpu",
             Self::Neuron(_) => "neuron",
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => "cuda",
         }
     }
 }

@@ -59,12 +59,20 @@ impl<'a> Sequence<'a> {
     /// # Panics
     /// If there is no memory.
     pub fn new(decoder: &'a dyn Decoder, kv: KvDtype, capacity: usize) -> Self {
+        Self::on(context(2), decoder, kv, capacity)
+    }
+
+    /// The same, computed by `cx`.
+    ///
+    /// # Panics
+    /// If there is no memory.
+    pub fn on(cx: Cx, decoder: &'a dyn Decoder, kv: KvDtype, capacity: usize) -> Self {
         let blocks = capacity.div_ceil(BLOCK);
         let groups = decoder.cache_groups();
         Self {
             decoder,
-            cx: context(2),
-            cache: KvCache::new(&groups, blocks, BLOCK, kv).expect("memory"),
+            cache: KvCache::on(&cx, &groups, blocks, BLOCK, kv).expect("memory"),
+            cx,
             batch: Batch::default(),
             work: Workspace::default(),
             windows: groups.iter().map(window).collect(),

@@ -137,13 +137,33 @@ impl Drop for Desc {
 /// How algorithms are looked for.
 struct Preference(sys::cublasLtMatmulPreference_t);
 
+/// The largest power of two, 256 at most, that rows of `bytes` bytes begin at, wherever the first is a multiple of it: what an
+/// algorithm may count on whichever rows of a matrix it is given.
+fn alignment(bytes: usize) -> u32 {
+    1 << bytes.trailing_zeros().min(8)
+}
+
 impl Preference {
-    fn new() -> Result<Self, Error> {
+    fn new(product: &Product) -> Result<Self, Error> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Name;
         let preference = result::create_matmul_pref()
             .map(Self)
             .map_err(failed("a preference"))?;
-        let name =
-            sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        let x = alignment(product.cols * product.kind.bytes());
+        // Products of a part of the weight's rows begin at every 32nd.
+        let out = alignment(product.width * size_of::<f32>()).min(128);
+        for (name, bytes) in [
+            (Name::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, x),
+            (Name::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out),
+            (Name::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out),
+        ] {
+            // SAFETY: the attribute is 4 bytes.
+            unsafe {
+                result::set_matmul_pref_attribute(preference.0, name, (&raw const bytes).cast(), 4)
+            }
+            .map_err(failed("a preference"))?;
+        }
+        let name = Name::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
         // SAFETY: the attribute is 8 bytes.
         unsafe {
             result::set_matmul_pref_attribute(
@@ -240,7 +260,7 @@ impl Blas {
         let weight = Layout::new(p.kind, p.cols, p.outputs, p.cols)?;
         let x = Layout::new(p.kind, p.cols, key.rows, p.cols)?;
         let out = Layout::new(Kind::F32, p.outputs, key.rows, p.width)?;
-        let preference = Preference::new()?;
+        let preference = Preference::new(p)?;
         // SAFETY: handles of the library, made above.
         let found = unsafe {
             result::get_matmul_algo_heuristic(

@@ -5,17 +5,17 @@
 use super::tops::{self, Heads};
 use crate::config::Json;
 use crate::config::rope::{Rope, Scaling};
+use crate::layers::apart;
 use crate::layers::encoder::{Norm, activation, attention};
 use crate::layers::linear::Linear;
 use crate::layers::pooling::Pooling;
 use crate::layers::top::{Stage, StageSpec, Top};
-use crate::layers::{apart, gather};
 use crate::registry::{Built, Checkpoint, MAX, collect_layers};
 use crate::weights::Weights;
 use crate::{Batch, Encoder, Limits, LoadError, Model, Workspace};
 use koma_kernels::{
-    AttnSpec, Cx, Error, PackedWeight, RopeTable, Rows, Then, embed, rope, rope_angles, varlen,
-    varlen_one,
+    AttnSpec, Cx, Error, PackedWeight, RopeTable, Rows, Then, embed, gather_rows, rope,
+    rope_angles, varlen, varlen_one,
 };
 use serde_json::Value;
 
@@ -322,7 +322,7 @@ impl ModernBert {
         let seqs = &batch.cu_seqlens;
         if pick {
             varlen_one(cx, &w.qkv, (seqs, &w.picked), spec, &mut w.attended);
-            gather(&w.hidden, w.picked.iter().copied(), &mut w.normed);
+            gather_rows(cx, &w.hidden, &w.picked, &mut w.normed);
             std::mem::swap(&mut w.hidden, &mut w.normed);
         } else {
             varlen(cx, &w.qkv, seqs, spec, &mut w.attended);

@@ -4,14 +4,13 @@
 //! Invariant: each kind of attention is one cache group, in the order of the kinds; a layer finds its cache by the number
 //! that it has in its kind.
 
-use super::gather;
 use super::linear::Linear;
 use super::mlp::Mlp;
 use crate::{Batch, Decoder, Workspace};
 use koma_kernels::{
     AttnMeta, AttnSpec, CacheGroup, Cx, Error, GroupKind, KvCache, PackedWeight, RopeTable, Rows,
-    Then, embed, paged, rms_norm, rms_norm_add, rms_norm_heads, rope, rope_angles, soft_cap,
-    write_kv,
+    Then, embed, gather_rows, paged, rms_norm, rms_norm_add, rms_norm_heads, rope, rope_angles,
+    scale_rows, soft_cap, write_kv,
 };
 use std::sync::Arc;
 
@@ -82,7 +81,9 @@ impl Decoder for LayeredDecoder {
     ) -> Result<(), Error> {
         // [tokens, hidden]
         embed(cx, &batch.ids, &self.embedding, &mut work.hidden);
-        scale(&mut work.hidden, self.embedding_scale);
+        if self.embedding_scale != 1.0 {
+            scale_rows(cx, &mut work.hidden, self.embedding_scale);
+        }
         work.record();
         work.angles.resize_with(self.kinds.len(), Rows::new);
         for (kind, angles) in self.kinds.iter().zip(&mut work.angles) {
@@ -95,7 +96,7 @@ impl Decoder for LayeredDecoder {
         }
         let w = work;
         // [logit_rows, hidden]
-        gather(&w.hidden, batch.logit_rows.iter().copied(), &mut w.attended);
+        gather_rows(cx, &w.hidden, &batch.logit_rows, &mut w.attended);
         rms_norm(cx, &w.attended, &self.norm, self.eps, &mut w.normed);
         self.head
             .forward(cx, &w.normed, Then::Store, &mut w.side, &mut w.output);
@@ -158,13 +159,5 @@ impl LayeredDecoder {
                 rms_norm_add(cx, &work.attended, norm, self.eps, &mut work.hidden);
             }
         }
-    }
-}
-
-/// Multiplies all values, unless by 1.
-#[expect(clippy::float_cmp, reason = "exactly 1 is no scaling at all")]
-fn scale(rows: &mut Rows, factor: f32) {
-    if factor != 1.0 {
-        rows.as_mut_slice().iter_mut().for_each(|v| *v *= factor);
     }
 }

@@ -4,14 +4,14 @@
 
 use super::linear::{Linear, Parts};
 use super::top::{Select, StageSpec, Top};
-use super::{apart, embedding, gather};
+use super::{apart, embedding};
 use crate::config::Json;
 use crate::registry::collect_layers;
 use crate::weights::{Precision, Weights};
 use crate::{Batch, LoadError, Workspace};
 use koma_kernels::{
-    AttnSpec, Cx, Error, HeadLayout, PackedWeight, Rows, Then, embed, layer_norm, varlen,
-    varlen_one,
+    AttnSpec, Cx, Error, HeadLayout, PackedWeight, Rows, Then, embed, gather_rows, layer_norm,
+    varlen, varlen_one,
 };
 
 /// Weight, bias and epsilon of a layer norm.
@@ -325,7 +325,7 @@ impl PostNormEncoder {
         if pick {
             let one = (&seqs[..], &w.picked[..]);
             varlen_one(cx, &w.qkv, one, &self.attention, &mut w.attended);
-            gather(&w.hidden, w.picked.iter().copied(), &mut w.normed);
+            gather_rows(cx, &w.hidden, &w.picked, &mut w.normed);
             std::mem::swap(&mut w.hidden, &mut w.normed);
         } else {
             varlen(cx, &w.qkv, seqs, &self.attention, &mut w.attended);

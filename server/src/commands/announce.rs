@@ -99,6 +99,8 @@ fn device(device: &Device) -> String {
     match device {
         Device::Cpu => name.to_owned(),
         Device::Neuron(counters) => format!("{name} x {}", counters.cores()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => format!("{name}:{} ({})", gpu.info().number, gpu.info().name),
     }
 }
 

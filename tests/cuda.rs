@@ -1,0 +1,292 @@
+//! Whole models on the stand-ins of a GPU: the device code runs on the processor, below the same models and the same engine. They
+//! give what the references and the CPU give; and what fails on a device fails the requests that it computed, and no others.
+
+use koma_engine::{
+    EngineConfig, EngineHandle, Event, EventStream, NewRequest, PoolingParams, RequestError,
+    SamplingOptions, SamplingParams, Task,
+};
+use koma_kernels::cuda::Gpu;
+use koma_kernels::cuda::stand_in::Device as StandIn;
+use koma_kernels::{Class, Cx, Isa, KvDtype, Team};
+use koma_models::{Device, Dtype, LoadOptions, Loaded, Source, load};
+use koma_tests::forward::{Sequence, context, decoder};
+use koma_tests::golden::{self, Case, ids, worst};
+use std::sync::{Arc, Mutex};
+
+const DECODERS: [&str; 4] = ["llama", "qwen3", "mistral", "gemma2"];
+/// Of the largest logit.
+const LOGITS: f32 = 1e-4;
+
+fn open(case: &str, dtype: Dtype) -> Loaded {
+    let options = LoadOptions {
+        name: case.to_owned(),
+        dtype,
+        ..LoadOptions::default()
+    };
+    let path = golden::root().join(case);
+    let source = match path.extension() {
+        Some(_) => Source::Gguf(path),
+        None => Source::Folder(path.join("model")),
+    };
+    load(&source, &options).expect("a golden model loads")
+}
+
+/// A device that nobody else uses.
+fn device() -> (StandIn, Arc<Gpu>) {
+    let device = StandIn::new();
+    let gpu = Gpu::open(device.number(), 0.9).expect("a device of the stand-in");
+    (device, gpu)
+}
+
+fn on(gpu: &Arc<Gpu>) -> Cx {
+    context(1).on(gpu).expect("a stream")
+}
+
+#[test]
+fn decoders_agree_with_their_references() {
+    for name in DECODERS {
+        let (case, loaded) = (Case::read(name), open(name, Dtype::F32));
+        let (stand_in, gpu) = device();
+        let prompts = case.json["prompts"].as_array().expect("prompts");
+        for (i, prompt) in prompts.iter().enumerate() {
+            stand_in.set("seed", i as i64);
+            let (prompt, greedy) = (ids(&prompt["ids"]), ids(&prompt["greedy"]));
+            let expected = &case.tensor(&format!("logits.{i}")).values;
+            let run = |chunk: usize| {
+                let room = prompt.len() + 64;
+                let mut sequence = Sequence::on(on(&gpu), decoder(&loaded), KvDtype::F32, room);
+                let logits = sequence.feed_chunks(&prompt, chunk);
+                (logits, sequence)
+            };
+            let (logits, mut whole) = run(prompt.len());
+            let off = worst(&logits, expected);
+            assert!(off <= LOGITS, "{name} {i}: logits are off by {off:e}");
+            let few = greedy.len().min(8);
+            assert_eq!(whole.greedy(few), greedy[..few], "{name} {i}: tokens");
+            let off = worst(&run(5).0, expected);
+            assert!(off <= LOGITS, "{name} {i}: in chunks, off by {off:e}");
+        }
+        assert!(stand_in.count("launch:rms_norm") > 0, "it ran there");
+    }
+}
+
+/// Block formats and groups: few rows see the weights as they are, more see them rounded to bf16, as their own values are.
+#[test]
+fn packed_weights_agree_with_the_same_values_in_f32() {
+    // What is not quantized in a folder is f16 or bf16, and so are activations before it.
+    for (case, bound) in [
+        ("gguf_blocks/llama-q4_1.gguf", LOGITS),
+        ("gguf_blocks/llama-q8_0.gguf", LOGITS),
+        ("gguf_types/llama-mixed.gguf", LOGITS),
+        ("quant_gptq", 1e-3),
+        ("quant_awq", 1e-3),
+        ("quant_fp8", 1e-2),
+    ] {
+        let (packed, exact) = (open(case, Dtype::Auto), open(case, Dtype::F32));
+        let (_stand_in, gpu) = device();
+        let prompt: Vec<u32> = (0..30).map(|t| (t * 13) % 200 + 5).collect();
+        let run = |cx: Cx, loaded: &Loaded, chunk: usize| {
+            Sequence::on(cx, decoder(loaded), KvDtype::F32, 64).feed_chunks(&prompt, chunk)
+        };
+        let expected = run(context(1), &exact, 30);
+        let off = worst(&run(on(&gpu), &packed, 6), &expected);
+        assert!(off <= bound, "{case}: off by {off:e}");
+        let off = worst(&run(on(&gpu), &packed, 30), &expected);
+        // The other way was taken, where few rows are exact.
+        assert!(off > LOGITS, "{case}: rounded to bf16, {off:e}");
+        assert!(off <= 3e-2, "{case}: rounded to bf16, off by {off:e}");
+    }
+}
+
+/// An engine and the team that it computes on.
+struct Engine {
+    handle: EngineHandle,
+    team: Arc<Team>,
+}
+
+fn start(case: &str, gpu: Option<&Arc<Gpu>>, config: EngineConfig) -> Engine {
+    let mut loaded = open(case, Dtype::F32);
+    loaded.limits.max_len = loaded.limits.max_len.min(11 * 16);
+    if let Some(gpu) = gpu {
+        loaded.device = Device::Cuda(Arc::clone(gpu));
+    }
+    let team = Arc::new(Team::new(1));
+    let handle = EngineHandle::start(loaded, config, Arc::clone(&team), Isa::detect());
+    let handle = handle.expect("the engine starts");
+    Engine { handle, team }
+}
+
+fn config() -> EngineConfig {
+    EngineConfig {
+        cache_bytes: 8 << 20,
+        kv_dtype: KvDtype::F32,
+        class: Class::Throughput,
+        ..EngineConfig::default()
+    }
+}
+
+/// Greedy requests of many lengths, some with shared prefixes.
+fn prompt(i: usize) -> NewRequest {
+    let shared: Vec<u32> = (0..(i % 3) * 24)
+        .map(|t| (t as u32 * 7) % 200 + 5)
+        .collect();
+    let own = (0..=(i * 11) % 40).map(|t| ((t * 13 + i * 29) as u32) % 200 + 5);
+    let options = SamplingOptions {
+        max_tokens: Some(18 + i as i64 % 5),
+        temperature: Some(0.0),
+        ignore_eos: true,
+        logprobs: Some(1),
+        ..SamplingOptions::default()
+    };
+    let task = Task::Generate(SamplingParams::new(&options, 256).expect("valid options"));
+    request(shared.into_iter().chain(own).collect(), task)
+}
+
+fn request(prompt: Vec<u32>, task: Task) -> NewRequest {
+    NewRequest {
+        prompt,
+        type_ids: Vec::new(),
+        task,
+        priority: 0,
+        queue_deadline: None,
+        deadline: None,
+        cache_salt: [0; 32],
+    }
+}
+
+/// What a request heard: its tokens with their log-probabilities, or its values; or why it failed.
+fn outcome(mut events: EventStream) -> Result<(Vec<u32>, Vec<f32>), RequestError> {
+    let (mut tokens, mut values) = (Vec::new(), Vec::new());
+    while let Some(event) = events.blocking_next() {
+        match event {
+            Event::Token { id, logprob, .. } => {
+                tokens.push(id);
+                values.extend(logprob.map(|logprob| logprob.logprob));
+            }
+            Event::Pooled { values: all, .. } => values = all,
+            Event::Finished { .. } => {}
+            Event::Failed(error) => return Err(error),
+        }
+    }
+    Ok((tokens, values))
+}
+
+/// Submits all while the team is held, so that they share steps.
+fn together(engine: &Engine, requests: &[NewRequest]) -> Vec<EventStream> {
+    let streams = Mutex::new(Vec::new());
+    engine.team.run(Class::Latency, 1, &|_| {
+        let submit = |r: &NewRequest| engine.handle.submit(r.clone()).expect("admitted");
+        *streams.lock().expect("one chunk") = requests.iter().map(submit).collect();
+    });
+    streams.into_inner().expect("one chunk")
+}
+
+#[track_caller]
+fn same(what: &str, got: EventStream, expected: &(Vec<u32>, Vec<f32>)) {
+    let (tokens, values) = outcome(got).expect("no failure");
+    assert_eq!(tokens, expected.0, "{what}");
+    for (got, expected) in values.iter().zip(&expected.1) {
+        assert!((got - expected).abs() <= 1e-3, "{what}: {got} {expected}");
+    }
+    assert_eq!(values.len(), expected.1.len(), "{what}");
+}
+
+/// The same tokens as the CPU's, alone, in a batch with prefix hits, with a cache so small that requests give way, and beside
+/// requests that are given up.
+#[test]
+fn an_engine_gives_the_tokens_of_the_cpu() {
+    for case in ["llama", "qwen3", "mistral"] {
+        let requests: Vec<NewRequest> = (0..7).map(prompt).collect();
+        let cpu = start(case, None, config());
+        let expected: Vec<_> = requests
+            .iter()
+            .map(|r| outcome(cpu.handle.submit(r.clone()).expect("admitted")).expect("tokens"))
+            .collect();
+        let (_stand_in, gpu) = device();
+        let engine = start(case, Some(&gpu), config());
+        for round in ["in a batch", "after prefix hits"] {
+            let streams = together(&engine, &requests);
+            for (stream, expected) in streams.into_iter().zip(&expected) {
+                same(&format!("{case} {round}"), stream, expected);
+            }
+        }
+        assert!(engine.handle.stats().prefix_hits > 0, "{case}");
+        // Some clients leave at once.
+        let mut streams = together(&engine, &requests);
+        streams.truncate(3);
+        for (stream, expected) in streams.into_iter().zip(&expected) {
+            same(&format!("{case}, others left"), stream, expected);
+        }
+        let blocks = cpu.handle.info().blocks;
+        let tight = EngineConfig {
+            cache_bytes: (8 << 20) / blocks * 12,
+            prefix_cache: false,
+            ..config()
+        };
+        let engine = start(case, Some(&gpu), tight);
+        let streams = together(&engine, &requests);
+        for (stream, expected) in streams.into_iter().zip(&expected) {
+            same(&format!("{case}, tight"), stream, expected);
+        }
+        assert!(engine.handle.stats().preemptions > 0, "{case}");
+    }
+}
+
+#[test]
+fn encoders_give_the_values_of_the_cpu() {
+    for case in ["distilbert_classify", "bert_classify", "bert_embed_mean"] {
+        let texts: Vec<NewRequest> = [3, 40, 1, 17]
+            .iter()
+            .map(|len| {
+                let ids = (0..*len).map(|t| (t * 7) % 90 + 5).collect();
+                request(ids, Task::Pool(PoolingParams::default()))
+            })
+            .collect();
+        let cpu = start(case, None, config());
+        let (stand_in, gpu) = device();
+        let engine = start(case, Some(&gpu), config());
+        let expected = together(&cpu, &texts);
+        for (got, expected) in together(&engine, &texts).into_iter().zip(expected) {
+            same(case, got, &outcome(expected).expect("values"));
+        }
+        assert!(stand_in.count("launch:layer_norm") > 0, "it ran there");
+    }
+}
+
+/// No memory: the requests of that step fail, later ones do not. A launch that fails, or a device that is gone: all fail, and the
+/// engine says that its device is broken; another engine on another device does not notice.
+#[test]
+fn what_fails_on_a_device_fails_its_requests_only() {
+    for (what, value, broken) in [
+        ("memory", 1, false),
+        ("fail_launch", 1, true),
+        ("lose", 1, true),
+    ] {
+        let (_other_device, other_gpu) = device();
+        let other = start("llama", Some(&other_gpu), config());
+        let (stand_in, gpu) = device();
+        let engine = start("llama", Some(&gpu), config());
+        let good = outcome(engine.handle.submit(prompt(1)).expect("admitted")).expect("tokens");
+        stand_in.set(what, value);
+        // Long enough that no memory of the step before fits.
+        let options = SamplingOptions {
+            max_tokens: Some(1),
+            ..SamplingOptions::default()
+        };
+        let task = Task::Generate(SamplingParams::new(&options, 256).expect("valid options"));
+        let long = request((0..150).map(|t| t % 200 + 5).collect(), task);
+        let failed = outcome(engine.handle.submit(long).expect("admitted"));
+        let failed = failed.expect_err("the device failed");
+        let expected = if broken { "broken" } else { "busy" };
+        assert!(failed.to_string().contains(expected), "{what}: {failed}");
+        assert_eq!(engine.handle.health().broken_device, broken, "{what}");
+        if !broken {
+            stand_in.set("memory", 1 << 30);
+            let again = engine.handle.submit(prompt(1)).expect("admitted");
+            same("after a failure", again, &good);
+        }
+        let there = other.handle.submit(prompt(1)).expect("admitted");
+        same("on another device", there, &good);
+        assert!(!other.handle.health().broken_device);
+    }
+}
