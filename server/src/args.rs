@@ -214,7 +214,7 @@ pub(crate) const MODEL_KEYS: [&str; 8] = [
     "neuron",
 ];
 /// All other keys.
-pub(crate) const PROCESS_KEYS: [&str; 9] = [
+pub(crate) const PROCESS_KEYS: [&str; 10] = [
     "host",
     "port",
     "data-dir",
@@ -223,6 +223,7 @@ pub(crate) const PROCESS_KEYS: [&str; 9] = [
     "isa",
     "log-format",
     "log",
+    "gpu-memory-utilization",
     "neuron-library",
 ];
 

@@ -6,9 +6,12 @@ use clap::Args;
 /// What computes; as flags and variables for all models, in the file also for one.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DeviceArgs {
-    /// What computes: cpu, neuron (AWS Inferentia and Trainium, for encoders), auto (neuron where there is a device and an export, else cpu) [default: cpu]
-    #[arg(long, value_name = "cpu|neuron|auto")]
+    /// What computes: cpu, neuron (AWS Inferentia and Trainium, for encoders), cuda:N (an NVIDIA GPU), auto (a GPU, else neuron where there is a device and an export, else cpu) [default: cpu]
+    #[arg(long, value_name = "cpu|neuron|cuda:N|auto")]
     device: Option<String>,
+    /// Part of a GPU's free memory that all models on it may use together [default: 0.9]
+    #[arg(long, value_name = "SHARE")]
+    gpu_memory_utilization: Option<String>,
     /// Export of the one model that is loaded, compiled for a Neuron device [default: the folder `neuron` in the model's folder]
     #[arg(long, value_name = "DIR")]
     neuron: Option<String>,
@@ -21,6 +24,7 @@ impl DeviceArgs {
     pub(crate) fn layer(&self) -> Layer {
         layer([
             ("device", &self.device),
+            ("gpu-memory-utilization", &self.gpu_memory_utilization),
             ("neuron", &self.neuron),
             ("neuron-library", &self.neuron_library),
         ])

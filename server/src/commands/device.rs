@@ -1,12 +1,15 @@
-//! [`Devices`]: a loaded model comes to what shall compute it: the processors of this machine, where it is already, or Neuron cores.
+//! [`Devices`]: a loaded model comes to what shall compute it: the processors of this machine, where it is already, Neuron cores, or
+//! a GPU.
 //!
 //! Owns: the one start of the Neuron runtime, when the CPU may take over. Must not know: how a device computes. The only place that
-//! depends on the feature `neuron`.
+//! depends on the features `neuron` and `cuda`.
 
 use crate::config::{DeviceChoice, ModelConfig};
 use anyhow::Context;
 use koma_engine::models::{LoadOptions, Loaded, Model};
 
+#[cfg(feature = "cuda")]
+use koma_engine::models::{Device, kernels::cuda::Gpu};
 #[cfg(feature = "neuron")]
 use koma_engine::models::{LoadError, folder};
 #[cfg(feature = "neuron")]
@@ -31,11 +34,30 @@ impl Devices {
         &self,
         model: &ModelConfig,
         options: &LoadOptions,
-        loaded: Loaded,
+        mut loaded: Loaded,
     ) -> anyhow::Result<Loaded> {
         let auto = match model.device.choice {
             DeviceChoice::Cpu => return Ok(loaded),
             DeviceChoice::Neuron => false,
+            DeviceChoice::Cuda(number) => {
+                let name = &model.name;
+                let failed = || format!("model `{name}` cannot be served by a GPU");
+                return place_on_cuda(model, loaded, number)
+                    .map_err(|(error, _)| error)
+                    .with_context(failed);
+            }
+            DeviceChoice::Auto if cfg!(feature = "cuda") => match place_on_cuda(model, loaded, 0) {
+                Ok(placed) => return Ok(placed),
+                Err((error, back)) => {
+                    let reason = error.to_string();
+                    tracing::warn!(model = model.name, reason, "no GPU for this model");
+                    loaded = *back;
+                    if matches!(loaded.model, Model::Decoder(_)) {
+                        return Ok(loaded);
+                    }
+                    true
+                }
+            },
             DeviceChoice::Auto if matches!(loaded.model, Model::Decoder(_)) => return Ok(loaded),
             DeviceChoice::Auto => true,
         };
@@ -123,6 +145,44 @@ impl Devices {
         );
         Ok(loaded)
     }
+}
+
+/// A model that no GPU will compute, and why.
+type NotOnGpu = (anyhow::Error, Box<Loaded>);
+
+/// `loaded`, computed by GPU `number`.
+#[cfg(feature = "cuda")]
+fn place_on_cuda(
+    model: &ModelConfig,
+    mut loaded: Loaded,
+    number: usize,
+) -> Result<Loaded, NotOnGpu> {
+    match Gpu::open(number, f64::from(model.device.gpu_memory) / 1000.0) {
+        Ok(gpu) => {
+            let (used, limit) = gpu.memory();
+            let info = gpu.info();
+            tracing::info!(
+                model = model.name,
+                device = format!("cuda:{number}"),
+                name = info.name,
+                memory = info.memory,
+                used,
+                limit,
+                "a GPU computes this model"
+            );
+            loaded.device = Device::Cuda(gpu);
+            Ok(loaded)
+        }
+        Err(error) => Err((error.into(), Box::new(loaded))),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn place_on_cuda(_: &ModelConfig, loaded: Loaded, number: usize) -> Result<Loaded, NotOnGpu> {
+    let error = anyhow::anyhow!(
+        "cuda:{number}: this koma was built without the feature `cuda`; scripts/build-cuda builds one with it"
+    );
+    Err((error, Box::new(loaded)))
 }
 
 /// Why a model is not prepared.

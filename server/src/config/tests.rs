@@ -411,12 +411,14 @@ fn what_computes_is_told_for_all_models_or_for_one() {
     };
     let none = DeviceConfig {
         choice: DeviceChoice::Cpu,
+        gpu_memory: 900,
         artifact: None,
         library: None,
     };
     assert_eq!(device("@a.gguf", &[], None), none);
     let given = DeviceConfig {
         choice: DeviceChoice::Neuron,
+        gpu_memory: 900,
         artifact: Some(world.path("export").into()),
         library: Some(world.path("libnrt.so.1").into()),
     };
@@ -441,6 +443,14 @@ fn what_computes_is_told_for_all_models_or_for_one() {
     let auto = device("@a.gguf --device auto", &variables, None);
     assert_eq!(auto.choice, DeviceChoice::Auto);
 
+    for (name, number) in [("cuda", 0), ("cuda:3", 3)] {
+        let line = format!("@a.gguf --device {name} --gpu-memory-utilization 0.5");
+        let cuda = device(&line, &[], None);
+        let chosen = (cuda.choice, cuda.gpu_memory);
+        assert_eq!(chosen, (DeviceChoice::Cuda(number), 500));
+    }
+    let error = world.error("@a.gguf --gpu-memory-utilization 1.1", &[], None);
+    assert!(error.contains("from 0.001 to 1"), "{error}");
     let error = world.error("@a.gguf --device gpu", &[], None);
     assert!(
         error.contains("--device") && error.contains("cpu, neuron, auto"),

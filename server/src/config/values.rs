@@ -88,7 +88,7 @@ impl<'a> Values<'a> {
         })
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         key: &str,
         read: impl Fn(&str) -> Option<T>,
