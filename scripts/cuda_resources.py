@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,36 +20,38 @@ TABLE = SOURCES / "resources.txt"
 # As in kernels/build.rs.
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 # Kernels that run in every step of a decoder, a row or a few rows for each request.
-DECODE = re.compile(r"attention_\w+_q1_|merge_splits|write_kv|gemv|look_up|rms_norm|rope|finish|take_|soft_cap|scale|gather_rows")
+DECODE = re.compile(r"attention_\w+_q1_|merge_splits|write_kv|gemv|look_up|rms_norm|rope|finish|take_|soft_cap|scale|gather_rows|choose_tokens|look_at_rows")
 
-COMPILED = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")
+COMPILED = re.compile(r"Compiling entry function '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
 
 
+def compile_one(nvcc: Path, source: Path, sm: int) -> list[str]:
+    """The lines of one source on one architecture."""
+    command = [nvcc, "-std=c++17", "-O3", "-cubin", "-I", SOURCES, "-Xptxas", "-v", "-o", os.devnull, source, f"-arch=sm_{sm}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{source.name} for sm_{sm}: nvcc failed\n{done.stderr}")
+    lines, kernel, stack = [], None, (0, 0, 0)
+    for line in done.stderr.splitlines():
+        if found := COMPILED.search(line):
+            kernel, stack = found[1], (0, 0, 0)
+        elif found := STACK.search(line):
+            stack = tuple(map(int, found.groups()))
+        elif kernel and (found := USED.search(line)):
+            shared = SHARED.search(line)
+            lines.append(f"{kernel} {sm} {found[1]} {shared[1] if shared else 0} {stack[0]} {stack[1] + stack[2]}")
+            kernel = None
+    return lines
+
+
 def compile_all(nvcc: Path) -> list[str]:
     """The table's lines: kernel, architecture, registers, shared bytes, stack, bytes of spills."""
-    lines = []
-    for source in sorted(SOURCES.glob("*.cu")):
-        command = [nvcc, "-std=c++17", "-O3", "-fatbin", "-I", SOURCES, "-Xptxas", "-v", "-o", os.devnull, source]
-        command += [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in ARCHITECTURES]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"{source.name}: nvcc failed\n{done.stderr}")
-        kernel, stack = None, (0, 0, 0)
-        for line in done.stderr.splitlines():
-            if found := COMPILED.search(line):
-                kernel, stack = found.groups(), (0, 0, 0)
-            elif found := STACK.search(line):
-                stack = tuple(map(int, found.groups()))
-            elif kernel and (found := USED.search(line)):
-                shared = SHARED.search(line)
-                name, sm = kernel
-                spills = stack[1] + stack[2]
-                lines.append(f"{name} {sm} {found[1]} {shared[1] if shared else 0} {stack[0]} {spills}")
-                kernel = None
-    return sorted(lines)
+    tasks = [(source, sm) for source in sorted(SOURCES.glob("*.cu")) for sm in ARCHITECTURES]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sorted(line for lines in pool.map(lambda task: compile_one(nvcc, *task), tasks) for line in lines)
 
 
 def main() -> None:

@@ -44,15 +44,23 @@ pub(super) fn start() -> Result<(), Error> {
     // SAFETY: the one argument is written.
     let result = unsafe { sys::cuDriverGetVersion(&raw mut version) };
     check(result, "the driver's version")?;
-    if version < NEEDED {
-        return fail(format!(
-            "the NVIDIA driver is for CUDA {}.{}; one for CUDA 13.0, version 580 or later, is needed",
-            version / 1000,
-            version % 1000 / 10
-        ));
-    }
+    fits(version)?;
     // SAFETY: it takes no pointer.
     check(unsafe { sys::cuInit(0) }, "starting the NVIDIA driver")
+}
+
+/// Whether a driver for this version of CUDA will do.
+fn fits(version: i32) -> Result<(), Error> {
+    if version >= NEEDED {
+        return Ok(());
+    }
+    let (major, minor) = (version / 1000, version % 1000 / 10);
+    Err(Error::Device(
+        Fault::Broken,
+        format!(
+            "the NVIDIA driver is for CUDA {major}.{minor}; one for CUDA 13.0, version 580 or later, is needed"
+        ),
+    ))
 }
 
 /// An attribute of a device.
@@ -65,4 +73,19 @@ pub(super) fn attribute(
     let result = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) };
     check(result, "an attribute of the device")?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_is_too_old_is_named() {
+        let message = fits(12_080).expect_err("too old").to_string();
+        assert!(
+            message.contains("is for CUDA 12.8; one for CUDA 13.0, version 580 or later"),
+            "{message}"
+        );
+        assert!(fits(13_000).is_ok() && fits(13_010).is_ok());
+    }
 }

@@ -173,13 +173,20 @@ impl Gpu {
             check(result, "loading the device code")?;
             gpu.modules.push(module);
         }
+        let (free, _) = gpu.free_memory()?;
+        let limit = (free as f64 * share) as usize;
+        gpu.memory = Mutex::new(Budget { used: 0, limit });
+        Ok(gpu)
+    }
+
+    /// Bytes of the device that nobody uses, and all of them.
+    fn free_memory(&self) -> Result<(usize, usize), Error> {
+        self.enter()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: both arguments are written.
         let result = unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) };
         check(result, "the device's free memory")?;
-        let limit = (free as f64 * share) as usize;
-        gpu.memory = Mutex::new(Budget { used: 0, limit });
-        Ok(gpu)
+        Ok((free, total))
     }
 
     /// Makes it the device of this thread's calls.
@@ -250,10 +257,17 @@ impl Gpu {
         let mut at = 0;
         // SAFETY: the first argument is written.
         let result = unsafe { sys::cuMemAlloc_v2(&raw mut at, bytes) };
-        check(
-            result,
-            &format!("cuda:{}: {bytes} bytes of memory", self.info.number),
-        )?;
+        if result != sys::CUresult::CUDA_SUCCESS {
+            let free = self.free_memory().map_or_else(
+                |_| "an unknown number".to_owned(),
+                |(free, total)| format!("{free} of {total}"),
+            );
+            let what = format!(
+                "cuda:{}: {bytes} bytes of memory, {free} are free on the device",
+                self.info.number
+            );
+            check(result, &what)?;
+        }
         budget.used += bytes;
         Ok(at)
     }

@@ -20,6 +20,12 @@ fn far(got: &[f32], expected: &[f32]) -> usize {
 /// The order in which threads are numbered, and five others.
 const SEEDS: [i64; 6] = [-1, 1, 2, 3, 4, 5];
 
+/// Whether the device code is built with sanitizers, which are slow: then tables are looked at in steps.
+const SANITIZED: bool = option_env!("KOMA_EMU_SANITIZE").is_some();
+
+/// How far it is from one row of a table to the next.
+const STEP: usize = if SANITIZED { 3 } else { 1 };
+
 /// A context on a device of its own.
 struct World {
     device: Device,

@@ -71,7 +71,7 @@ fn rounding(format: Format, rows: usize) -> fn(f32) -> f32 {
 fn products_agree_with_the_naive_body() {
     for format in all() {
         let world = World::new();
-        for (i, (m, n, k)) in shapes(format).enumerate() {
+        for (i, (m, n, k)) in shapes(format).enumerate().step_by(STEP) {
             let mut random = Random::new((m * 1000 + n * 10 + k) as u64);
             let (x, weight) = (random.rows(m, k), random.weight(n, k, format));
             let bias = random.values(n);
@@ -158,6 +158,32 @@ fn rows_are_looked_up_bit_for_bit_in_any_order_of_columns() {
             }
             world.good();
         }
+    }
+}
+
+/// A table goes to the device as it is in the file: half the bytes, and no rounding where a device has no bf16.
+#[test]
+fn a_table_gives_the_rows_of_its_file() {
+    for (capability, format) in [(80, Format::F32), (80, Format::F16), (75, Format::Bf16)] {
+        let world = World::with(&[("capability", capability)]);
+        let (rows, cols) = (67, 45);
+        let values = Random::new(21).values(rows * cols);
+        let fetch =
+            |row: usize, to: &mut [u8]| format.write(&values[row * cols..(row + 1) * cols], to);
+        let table = PackedWeight::table(rows, cols, format, fetch).expect("a table");
+        let ids = [66, 0, 31, 32, 5, 5];
+        let (mut right, mut got) = (vec![0.0; cols], Rows::new());
+        embed(&world.cx, &ids, &table, &mut got);
+        for (i, id) in ids.iter().enumerate() {
+            table.dequantize_row(*id as usize, &mut right);
+            assert_bits(&format!("{format:?} {id}"), got.row(i), &right);
+        }
+        world.good();
+        let product = std::panic::AssertUnwindSafe(|| {
+            let x = Rows::from_vec(cols, vec![0.0; cols]);
+            linear(&world.cx, &x, &table, Epilogue::default(), &mut Rows::new());
+        });
+        assert!(std::panic::catch_unwind(product).is_err(), "a product");
     }
 }
 

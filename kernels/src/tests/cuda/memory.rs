@@ -115,7 +115,9 @@ fn a_step_that_finds_no_memory_fails_and_the_next_does_not() {
     assert_eq!(launches(), before, "nothing runs after a failure");
     match world.cx.check() {
         Err(Error::Device(Fault::Busy, message)) => {
-            assert!(message.contains("bytes of memory"), "{message}");
+            assert!(message.contains("512 bytes of memory, "), "{message}");
+            assert!(message.contains(" of 1073741824 are free"), "{message}");
+            assert!(message.contains("OUT_OF_MEMORY"), "{message}");
         }
         other => panic!("{other:?}"),
     }
