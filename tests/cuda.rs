@@ -125,7 +125,7 @@ fn config() -> EngineConfig {
     }
 }
 
-/// Greedy requests of many lengths, some with shared prefixes.
+/// Requests of many lengths, some with shared prefixes, some greedy and some drawn.
 fn prompt(i: usize) -> NewRequest {
     let shared: Vec<u32> = (0..(i % 3) * 24)
         .map(|t| (t as u32 * 7) % 200 + 5)
@@ -133,8 +133,12 @@ fn prompt(i: usize) -> NewRequest {
     let own = (0..=(i * 11) % 40).map(|t| ((t * 13 + i * 29) as u32) % 200 + 5);
     let options = SamplingOptions {
         max_tokens: Some(18 + i as i64 % 5),
-        temperature: Some(0.0),
-        ignore_eos: true,
+        temperature: Some(if i % 2 == 1 { 0.8 } else { 0.0 }),
+        top_p: Some(0.95),
+        top_k: Some(if i % 4 == 1 { 40 } else { 0 }),
+        seed: Some(i as i64),
+        min_tokens: Some(if i == 3 { 4 } else { 0 }),
+        ignore_eos: i != 3,
         logprobs: Some(1),
         ..SamplingOptions::default()
     };
@@ -202,7 +206,7 @@ fn an_engine_gives_the_tokens_of_the_cpu() {
             .iter()
             .map(|r| outcome(cpu.handle.submit(r.clone()).expect("admitted")).expect("tokens"))
             .collect();
-        let (_stand_in, gpu) = device();
+        let (stand_in, gpu) = device();
         let engine = start(case, Some(&gpu), config());
         for round in ["in a batch", "after prefix hits"] {
             let streams = together(&engine, &requests);
@@ -211,6 +215,12 @@ fn an_engine_gives_the_tokens_of_the_cpu() {
             }
         }
         assert!(engine.handle.stats().prefix_hits > 0, "{case}");
+        // In a step the host waits for ids, and for nothing else.
+        let (waits, steps) = (
+            stand_in.count("cuMemcpyDtoH"),
+            stand_in.count("launch:choose_tokens"),
+        );
+        assert_eq!(waits, steps, "{case}");
         // Some clients leave at once.
         let mut streams = together(&engine, &requests);
         streams.truncate(3);

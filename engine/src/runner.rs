@@ -12,6 +12,9 @@ use crate::{RequestError, SamplingParams, TokenLogprob, logits};
 use koma_models::kernels::{self, Cx, GroupKind, KvCache};
 use koma_models::{Batch, GroupSlots, Head, Model, Workspace};
 
+#[cfg(feature = "cuda")]
+mod on_device;
+
 /// Why a step gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
@@ -61,6 +64,8 @@ pub(crate) struct Buffers {
     sampled: Vec<usize>,
     starts: Vec<usize>,
     output: StepOutput,
+    #[cfg(feature = "cuda")]
+    chooser: koma_models::kernels::cuda::Chooser,
 }
 
 impl Buffers {
@@ -117,7 +122,18 @@ impl ModelRunner {
                 model.forward(&self.cx, batch, work)?;
             }
         }
-        self.cx.settle(&mut work.output)?;
+        #[cfg(feature = "cuda")]
+        if self.chooses_there() {
+            self.expect_rows(expected)?;
+            return Ok(self.choose(plan, requests)?);
+        }
+        self.cx.settle(&mut self.buffers.work.output)?;
+        self.expect_rows(expected)
+    }
+
+    /// Whether the model gave that many rows.
+    fn expect_rows(&self, expected: usize) -> Result<(), StepError> {
+        let work = &self.buffers.work;
         let (got, width) = (work.output.rows(), work.output.width());
         if got != expected || (width == 0 && expected > 0) {
             return Err(StepError::Output {
@@ -138,6 +154,10 @@ impl ModelRunner {
     pub(crate) fn sample(&mut self, plan: &StepPlan, requests: &Requests) -> &mut StepOutput {
         if self.is_per_token() {
             return self.token_rows(plan, requests);
+        }
+        #[cfg(feature = "cuda")]
+        if self.chooses_there() {
+            return self.chosen(plan, requests);
         }
         let Buffers {
             work,

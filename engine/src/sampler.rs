@@ -25,7 +25,7 @@ pub(crate) struct Noise {
 
 impl Noise {
     /// A number from 0 to below 1.
-    fn uniform(self) -> f64 {
+    pub(crate) fn uniform(self) -> f64 {
         // The finaliser of SplitMix64 (Steele, Lea, Flood 2014), once per part.
         fn mix(z: u64) -> u64 {
             let z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -47,6 +47,13 @@ pub(crate) struct RawLogprobs {
 }
 
 impl RawLogprobs {
+    /// Of a row whose exponentials' sum has this logarithm; `top`: its best tokens and their logits.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn new(log_sum: f32, top: impl Iterator<Item = (u32, f32)>) -> Self {
+        let top = top.map(|(id, x)| (id, x - log_sum)).collect();
+        Self { log_sum, top }
+    }
+
     /// Log-probability of a token with this logit.
     pub(crate) fn of(&self, logit: f32) -> f32 {
         logit - self.log_sum
@@ -189,10 +196,10 @@ impl Sampler {
                 count *= 8;
             }
         }
-        let kept = self
-            .best
-            .partition_point(|c| scale.weight(c.0) >= params.min_p);
-        self.best.truncate(kept.max(1));
+        let low = |c: &(f32, u32)| scale.weight(c.0) < params.min_p;
+        if let Some(kept) = self.best.iter().position(low) {
+            self.best.truncate(kept.max(1));
+        }
     }
 
     /// Cuts `self.best` after the token that makes it hold `top_p` of `mass`. False: it does not hold as much.

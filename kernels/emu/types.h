@@ -52,6 +52,14 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return sqrtf(a); }
+inline double __dmul_rn(double a, double b) { return a * b; }
+
+// Threads run one after another.
+template <class T> T atomicAdd(T *at, T value) {
+  const T before = *at;
+  *at = before + value;
+  return before;
+}
 
 template <class T> T __ldg(const T *at) { return *at; }
 using std::max;

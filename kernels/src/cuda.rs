@@ -21,6 +21,7 @@
 
 mod blas;
 mod cache;
+mod chooser;
 mod constants;
 mod driver;
 mod gpu;
@@ -34,6 +35,7 @@ mod stream;
 mod weight;
 
 pub(crate) use cache::DeviceBlocks;
+pub use chooser::{Choice, Chooser};
 pub use gpu::{Gpu, GpuInfo};
 pub(crate) use mirror::Mirror;
 pub(crate) use stream::Stream;

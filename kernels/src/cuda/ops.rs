@@ -28,18 +28,18 @@ fn each(count: usize) -> super::stream::Grid {
 
 impl Rows {
     /// Where the values are on the device.
-    fn on(&self, stream: &Arc<Stream>) -> Result<u64, Error> {
+    pub(super) fn on(&self, stream: &Arc<Stream>) -> Result<u64, Error> {
         self.mirror().on(stream, self.host())
     }
 
     /// Where an operation writes them all.
-    fn write_on(&mut self, stream: &Arc<Stream>) -> Result<u64, Error> {
+    pub(super) fn write_on(&mut self, stream: &Arc<Stream>) -> Result<u64, Error> {
         let len = self.rows() * self.width();
         self.mirror_mut().0.write_on(stream, len)
     }
 
     /// Where an operation changes them.
-    fn change_on(&mut self, stream: &Arc<Stream>) -> Result<u64, Error> {
+    pub(super) fn change_on(&mut self, stream: &Arc<Stream>) -> Result<u64, Error> {
         let len = self.rows() * self.width();
         let (mirror, data) = self.mirror_mut();
         mirror.change_on(stream, &data[..len])

@@ -1,0 +1,128 @@
+//! Sampling where the logits are: a device chooses, and ids come back.
+//!
+//! Invariant: the same tokens as [`super::logits_to_tokens`] gives for the same rows.
+
+use super::{Buffers, ModelRunner, list_samples};
+use crate::plan::{Row, StepOutput, StepPlan};
+use crate::request::{Request, Requests, Work};
+use crate::sampler::{Noise, RawLogprobs, Sampler};
+use crate::{RequestError, SamplingParams, TokenLogprob, logits};
+use koma_models::Model;
+use koma_models::kernels::Error;
+use koma_models::kernels::cuda::{Choice, Chooser};
+
+impl ModelRunner {
+    /// Whether logits stay on a device.
+    pub(super) fn chooses_there(&self) -> bool {
+        self.cx.is_on_device() && matches!(self.model, Model::Decoder(_))
+    }
+
+    /// Asks the device for the tokens of the plan. Logits come home only where the processor has to choose.
+    ///
+    /// # Errors
+    /// What failed on the device, here or before in this step.
+    pub(super) fn choose(&mut self, plan: &StepPlan, requests: &Requests) -> Result<(), Error> {
+        let Buffers {
+            work,
+            chooser,
+            sampled,
+            starts,
+            ..
+        } = &mut self.buffers;
+        list_samples(plan, (sampled, starts));
+        chooser.clear();
+        for &index in &*sampled {
+            let entry = &plan.entries[index];
+            let request = &requests[entry.id];
+            if let Work::Generate(params) = &request.work {
+                ask(chooser, request, (params, &self.eos_ids), entry.samples);
+            }
+        }
+        chooser.run(&self.cx, &mut work.output)?;
+        if chooser.leaves_some() {
+            self.cx.settle(&mut work.output)?;
+        }
+        Ok(())
+    }
+
+    /// What [`ModelRunner::choose`] was told.
+    pub(super) fn chosen(&mut self, plan: &StepPlan, requests: &Requests) -> &mut StepOutput {
+        let Buffers {
+            work,
+            chooser,
+            samplers,
+            sampled,
+            output,
+            ..
+        } = &mut self.buffers;
+        samplers.resize_with(samplers.len().max(1), || Sampler::on(self.cx.isa()));
+        output.rows.clear();
+        for (row, &index) in sampled.iter().enumerate() {
+            let entry = &plan.entries[index];
+            let request = &requests[entry.id];
+            let Work::Generate(params) = &request.work else {
+                continue;
+            };
+            let failed = !chooser.is_finite(row);
+            let raw = params.logprobs.filter(|_| !failed).map(|_| {
+                let (log_sum, top) = chooser.logprobs(row);
+                RawLogprobs::new(log_sum, top)
+            });
+            for i in 0..entry.samples {
+                if failed {
+                    output.rows.push(Row::Failed(RequestError::NotFinite));
+                    continue;
+                }
+                let (id, logit) = chooser.chosen(output.rows.len()).unwrap_or_else(|| {
+                    let row = work.output.row(row);
+                    let id = samplers[0].sample(row, params, noise(request, params, i));
+                    (id, row[id as usize])
+                });
+                let logprob = raw.as_ref().map(|raw| TokenLogprob {
+                    logprob: raw.of(logit),
+                    top: raw.top.clone(),
+                });
+                output.rows.push(Row::Token { id, logprob });
+            }
+        }
+        output
+    }
+}
+
+/// The noise of continuation `i` of those that start here.
+fn noise(request: &Request, params: &SamplingParams, i: u32) -> Noise {
+    Noise {
+        seed: params.seed,
+        child: request.order.child + i,
+        position: request.outputs() as u64,
+    }
+}
+
+/// Tells `chooser` what is asked of a request's row.
+fn ask(
+    chooser: &mut Chooser,
+    request: &Request,
+    (params, eos_ids): (&SamplingParams, &[u32]),
+    samples: u32,
+) {
+    chooser.row(params.logprobs);
+    for id in logits::masked(params, eos_ids, request.outputs()) {
+        chooser.take_away(id);
+    }
+    for i in 0..samples {
+        chooser.choose(choice(params, noise(request, params, i)));
+    }
+}
+
+fn choice(params: &SamplingParams, noise: Noise) -> Choice {
+    Choice {
+        uniform: noise.uniform(),
+        temperature: params.temperature,
+        top_k: params.top_k,
+        top_p: params.top_p,
+        min_p: params.min_p,
+    }
+}
+
+#[cfg(all(test, feature = "cuda-emu"))]
+mod tests;
