@@ -24,6 +24,7 @@ const SMOLLM2: HeadLayout = HeadLayout {
 fn main() {
     let mut meter = Meter::new();
     products(&mut meter);
+    encoder_products(&mut meter);
     paths(&mut meter);
     experts(&mut meter);
     attention(&mut meter);
@@ -90,9 +91,40 @@ fn products(meter: &mut Meter) {
     }
 }
 
+/// Matrices of MiniLM-L6 and `DistilBERT`-base.
+const ENCODERS: [Shape; 5] = [
+    Shape("minilm q, k, v", 1152, 384, Then::Store),
+    Shape("minilm up", 1536, 384, Then::GeluErf),
+    Shape("minilm down", 384, 1536, Then::Add),
+    Shape("distilbert up", 3072, 768, Then::GeluErf),
+    Shape("distilbert down", 768, 3072, Then::Add),
+];
+
+/// Products of encoders: a text of 20 tokens, a part of a batch, a batch of 32 x 32.
+fn encoder_products(meter: &mut Meter) {
+    for format in [Format::Bf16, Format::Int8] {
+        for Shape(name, n, k, then) in ENCODERS {
+            for rows in [20, 96, 1024] {
+                let name = format!("linear {} {name} {n}x{k}, {rows} rows", format.name());
+                if meter.wants(&name) {
+                    // One of it: a model's few layers stay in the caches.
+                    let weights = [Random::new(1).weight(n, k, format)];
+                    product(meter, &name, Isa::detect(), (&weights, then), rows);
+                }
+            }
+        }
+    }
+}
+
 /// The same product on every path.
 fn paths(meter: &mut Meter) {
-    for format in [Format::Q4_1, Format::Q4K, Format::F32] {
+    for format in [
+        Format::Q4_1,
+        Format::Q4K,
+        Format::F32,
+        Format::Bf16,
+        Format::Int8,
+    ] {
         for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
             for rows in [1, 64] {
                 let name = format!(
@@ -111,14 +143,16 @@ fn paths(meter: &mut Meter) {
 
 /// The same matrix as often as it takes to be read from memory each time.
 fn weights(meter: &Meter, n: usize, k: usize, format: Format) -> Vec<PackedWeight> {
-    let bytes = Random::new(1).bytes(n, k, format);
+    let one = || Random::new(1).weight(n, k, format);
+    let first = one();
     let copies = if meter.measures() {
-        TURNS / bytes.len() + 1
+        TURNS / first.bytes()
     } else {
-        1
+        0
     };
-    let pack = || PackedWeight::from_bytes(n, k, format, &bytes).expect("a shape of the format");
-    (0..copies).map(|_| pack()).collect()
+    std::iter::once(first)
+        .chain((0..copies).map(|_| one()))
+        .collect()
 }
 
 fn product(

@@ -57,6 +57,11 @@ impl Random {
     /// # Panics
     /// If `cols` does not suit the format.
     pub fn weight(&mut self, rows: usize, cols: usize, format: Format) -> PackedWeight {
+        if format == Format::Int8 {
+            // No file has it: it is made of values.
+            let values: Vec<f32> = (0..rows * cols).map(|_| self.value()).collect();
+            return PackedWeight::from_f32(rows, cols, format, &values).expect("rows that fit");
+        }
         let bytes = self.bytes(rows, cols, format);
         PackedWeight::from_bytes(rows, cols, format, &bytes).expect("a shape of the format")
     }

@@ -25,8 +25,8 @@ use std::time::Instant;
 
 /// What clients ask of the thread.
 pub(crate) enum Command {
-    /// Queue this.
-    Submit(Box<Submission>),
+    /// Queue these, before the next step.
+    Submit(Vec<Submission>),
     /// End when all is done, or then.
     Shutdown(Instant),
 }
@@ -235,14 +235,21 @@ impl EngineCore {
     }
 
     fn take(&mut self, command: Command) {
-        let submission = match command {
+        match command {
             Command::Shutdown(deadline) => {
                 let earlier = self.shutdown.map_or(deadline, |old| old.min(deadline));
                 self.shutdown = Some(earlier);
-                return;
             }
-            Command::Submit(submission) => *submission,
-        };
+            Command::Submit(submissions) => {
+                for submission in submissions {
+                    self.add(submission);
+                }
+                self.monitor.steps.set_stats(self.scheduler.stats());
+            }
+        }
+    }
+
+    fn add(&mut self, submission: Submission) {
         let unused = self.clients.iter().position(Option::is_none);
         let at = unused.unwrap_or_else(|| {
             self.clients.push(None);
@@ -251,7 +258,6 @@ impl EngineCore {
         let (client, request) = into_request(submission, at as ClientId);
         self.clients[at] = Some(client);
         self.scheduler.add(request);
-        self.monitor.steps.set_stats(self.scheduler.stats());
     }
 
     /// Ends what clients have cancelled, and all of those who left.

@@ -179,12 +179,49 @@ impl EngineHandle {
     /// # Errors
     /// If the request can never be served, or not now; nothing of it is queued then.
     pub fn submit(&self, request: NewRequest) -> Result<EventStream, SubmitError> {
-        let Shared {
-            info,
-            commands,
-            monitor,
-            ..
-        } = &*self.shared;
+        let (mut streams, refused) = self.submit_all([request]);
+        match (streams.pop(), refused) {
+            (Some(stream), None) => Ok(stream),
+            (_, refused) => Err(refused.unwrap_or(SubmitError::EngineDead)),
+        }
+    }
+
+    /// Queues requests that belong together: the next step finds all of them. Returns at once, with the events of those that
+    /// were queued, in order, and why the first one that was not queued was refused; none behind that one is looked at.
+    pub fn submit_all(
+        &self,
+        requests: impl IntoIterator<Item = NewRequest>,
+    ) -> (Vec<EventStream>, Option<SubmitError>) {
+        let (mut submissions, mut streams, mut refused) = (Vec::new(), Vec::new(), None);
+        for request in requests {
+            match self.admit(request) {
+                Ok((submission, stream)) => {
+                    submissions.push(submission);
+                    streams.push(stream);
+                }
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        // Refused only by a thread that has ended; the submissions come back and are dropped.
+        let queued = streams.is_empty()
+            || self
+                .shared
+                .commands
+                .send(Command::Submit(submissions))
+                .is_ok();
+        if !queued {
+            let closed = self.shared.monitor.check_open().err();
+            return (Vec::new(), closed.or(Some(SubmitError::EngineDead)));
+        }
+        (streams, refused)
+    }
+
+    /// A request that can be served, and its events.
+    fn admit(&self, request: NewRequest) -> Result<(Submission, EventStream), SubmitError> {
+        let Shared { info, monitor, .. } = &*self.shared;
         monitor.check_open()?;
         let max_total = admission::check(&request, info)?;
         let children = match &request.task {
@@ -198,14 +235,7 @@ impl EngineHandle {
             client,
             submitted: Instant::now(),
         };
-        // Refused only by a thread that has ended; the submission comes back and is dropped.
-        match commands.send(Command::Submit(Box::new(submission))) {
-            Ok(()) => Ok(stream),
-            Err(_) => Err(monitor
-                .check_open()
-                .err()
-                .unwrap_or(SubmitError::EngineDead)),
-        }
+        Ok((submission, stream))
     }
 
     /// Numbers of now. Never waits for the engine thread.

@@ -3,7 +3,6 @@
 use crate::files::file_ref;
 use crate::manifest::Manifest;
 use crate::manifest::tests::sample;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -27,8 +26,13 @@ impl Bench {
     /// A program `name` among the tools, which runs this shell script; in it HERE is the folder of tools.
     pub(crate) fn program(&self, name: &str, script: &str) -> PathBuf {
         let (path, here) = (self.tools.path().join(name), self.tools.path().display());
-        std::fs::write(&path, format!("#!/bin/sh\nHERE='{here}'\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, format!("#!/bin/sh\nHERE='{here}'\n{script}\n")).unwrap();
+        // Another process writes the program: a test beside this one that starts a process meanwhile would hold it open, and a file
+        // that is open for writing cannot be executed.
+        let mut install = std::process::Command::new("install");
+        let made = install.arg("-m755").args([&draft, &path]).status();
+        assert!(made.unwrap().success(), "{}", path.display());
         path
     }
 

@@ -7,7 +7,8 @@ use crate::wire::{Admission, UsageReply};
 use crate::{ApiError, AppState, Finished, Observer, ServedModel};
 use koma_engine::models::tokenizer::Encoded;
 use koma_engine::{
-    Event, EventStream, FinishReason, PoolingParams, RequestError, SubmitError, Task, TaskKind,
+    Event, EventStream, FinishReason, NewRequest, PoolingParams, RequestError, SubmitError, Task,
+    TaskKind,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,19 +51,29 @@ impl<'a> Pool<'a> {
         let mut rows = Vec::with_capacity(encoded.len());
         let mut usage = UsageReply::default();
         let mut pending: VecDeque<EventStream> = VecDeque::new();
-        for (name, encoded) in encoded {
-            let task = Task::Pool(self.params);
-            let request = self
-                .call
-                .request(encoded.ids, encoded.type_ids, task, &self.admission);
-            loop {
-                match self.model.handle.submit(request.clone()) {
-                    Ok(stream) => break pending.push_back(stream),
-                    // The queue is full of this job's own inputs: it goes on as they end.
-                    Err(SubmitError::QueueFull { .. }) if !pending.is_empty() => {
-                        self.take_first(&mut pending, &mut rows, &mut usage).await?;
-                    }
-                    Err(error) => return Err(self.refused(self.model.refusal(error)).about(name)),
+        let (names, requests): (Vec<String>, Vec<NewRequest>) = encoded
+            .into_iter()
+            .map(|(name, encoded)| {
+                let task = Task::Pool(self.params);
+                let (ids, types) = (encoded.ids, encoded.type_ids);
+                (name, self.call.request(ids, types, task, &self.admission))
+            })
+            .unzip();
+        let mut next = 0;
+        while next < requests.len() {
+            let all = requests[next..].iter().cloned();
+            let (streams, refused) = self.model.handle.submit_all(all);
+            next += streams.len();
+            pending.extend(streams);
+            match refused {
+                None => {}
+                // The queue is full of this job's own inputs: it goes on as they end.
+                Some(SubmitError::QueueFull { .. }) if !pending.is_empty() => {
+                    self.take_first(&mut pending, &mut rows, &mut usage).await?;
+                }
+                Some(error) => {
+                    let error = self.refused(self.model.refusal(error));
+                    return Err(error.about(names[next].clone()));
                 }
             }
         }

@@ -8,7 +8,6 @@
 
 use koma_neuron_export::manifest::{Manifest, Parity, Spread, Status, Weights};
 use koma_tests::artifact::{golden, make};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -58,8 +57,15 @@ impl World {
              work || exit $?\ncp '{here}'/\"$module\".neff \"$out\"\n"
         );
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, script).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, script).unwrap();
+        // Another process writes the program: a test beside this one that starts a process meanwhile would hold it open, and a file
+        // that is open for writing cannot be executed.
+        let made = Command::new("install")
+            .arg("-m755")
+            .args([&draft, &path])
+            .status();
+        assert!(made.unwrap().success(), "{}", path.display());
         path
     }
 

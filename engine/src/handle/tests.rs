@@ -287,6 +287,31 @@ fn a_client_that_leaves_frees_its_blocks_within_a_step() {
 }
 
 #[test]
+fn requests_that_belong_together_share_their_first_step() {
+    let (hook, seen, open) = gate();
+    let engine = start(toy::decoder_with(hook), config());
+    let requests = |n: u32| (1..=n).map(|id| generate(&[id; 10], endless(1)));
+    let (streams, refused) = engine.submit_all(requests(3));
+    assert!(streams.len() == 3 && refused.is_none());
+    assert_eq!(seen.recv(), Ok(3));
+    open.send(Ok(())).unwrap();
+    // One that can never be served ends the list; those before it go on.
+    let bad = generate(&[], endless(1));
+    let list = requests(2).chain([bad]).chain(requests(1));
+    let (some, refused) = engine.submit_all(list);
+    assert_eq!(some.len(), 2);
+    assert!(
+        matches!(refused, Some(SubmitError::Param(_))),
+        "{refused:?}"
+    );
+    assert_eq!(seen.recv(), Ok(2));
+    drop(open);
+    for stream in streams.into_iter().chain(some) {
+        assert_eq!(ids(&all(stream)).len(), 1);
+    }
+}
+
+#[test]
 fn one_continuation_can_be_cancelled() {
     let (hook, seen, open) = gate();
     let engine = start(toy::decoder_with(hook), config());

@@ -90,10 +90,10 @@ impl Load {
             .map(|place| self.request(index, place as u64))
             .collect::<anyhow::Result<_>>()?;
         let started = Instant::now();
-        let streams: Vec<EventStream> = requests
-            .into_iter()
-            .map(|request| engine.submit(request))
-            .collect::<Result<_, _>>()?;
+        let (streams, refused) = engine.submit_all(requests);
+        if let Some(refused) = refused {
+            return Err(refused.into());
+        }
         let expected = self.output_len.unwrap_or(1);
         let all = streams
             .into_iter()
