@@ -5,10 +5,10 @@ use koma_engine::{
     EngineConfig, EngineHandle, Event, EventStream, NewRequest, PoolingParams, RequestError,
     SamplingOptions, SamplingParams, Task,
 };
-use koma_kernels::cuda::Gpu;
 use koma_kernels::cuda::stand_in::Device as StandIn;
+use koma_kernels::cuda::{Gpu, Upload};
 use koma_kernels::{Class, Cx, Isa, KvDtype, Team};
-use koma_models::{Device, Dtype, LoadOptions, Loaded, Source, load};
+use koma_models::{Dtype, LoadError, LoadOptions, Loaded, Source, load};
 use koma_tests::forward::{Sequence, context, decoder};
 use koma_tests::golden::{self, Case, ids, worst};
 use std::sync::{Arc, Mutex};
@@ -18,9 +18,15 @@ const DECODERS: [&str; 4] = ["llama", "qwen3", "mistral", "gemma2"];
 const LOGITS: f32 = 1e-4;
 
 fn open(case: &str, dtype: Dtype) -> Loaded {
+    open_on(case, dtype, None).expect("a golden model loads")
+}
+
+/// The model, its weights on `gpu` as they are read.
+fn open_on(case: &str, dtype: Dtype, gpu: Option<&Arc<Gpu>>) -> Result<Loaded, LoadError> {
     let options = LoadOptions {
         name: case.to_owned(),
         dtype,
+        upload: gpu.map(|gpu| Upload::new(gpu).expect("a stream")),
         ..LoadOptions::default()
     };
     let path = golden::root().join(case);
@@ -28,7 +34,7 @@ fn open(case: &str, dtype: Dtype) -> Loaded {
         Some(_) => Source::Gguf(path),
         None => Source::Folder(path.join("model")),
     };
-    load(&source, &options).expect("a golden model loads")
+    load(&source, &options)
 }
 
 /// A device that nobody else uses.
@@ -105,11 +111,8 @@ struct Engine {
 }
 
 fn start(case: &str, gpu: Option<&Arc<Gpu>>, config: EngineConfig) -> Engine {
-    let mut loaded = open(case, Dtype::F32);
+    let mut loaded = open_on(case, Dtype::F32, gpu).expect("a golden model loads");
     loaded.limits.max_len = loaded.limits.max_len.min(11 * 16);
-    if let Some(gpu) = gpu {
-        loaded.device = Device::Cuda(Arc::clone(gpu));
-    }
     let team = Arc::new(Team::new(1));
     let handle = EngineHandle::start(loaded, config, Arc::clone(&team), Isa::detect());
     let handle = handle.expect("the engine starts");
@@ -240,6 +243,74 @@ fn an_engine_gives_the_tokens_of_the_cpu() {
         }
         assert!(engine.handle.stats().preemptions > 0, "{case}");
     }
+}
+
+/// Models share what a device has: each keeps its weights and the memory of its largest step, and caches get what is left.
+#[test]
+fn caches_take_what_is_left_of_a_device() {
+    let (stand_in, _) = device();
+    stand_in.set("memory", 256 << 20);
+    let gpu = Gpu::open(stand_in.number(), 0.75).expect("a device of the stand-in");
+    let limit = gpu.memory().1;
+    assert_eq!(limit, 192 << 20);
+    let parts = |parts| EngineConfig {
+        cache_parts: Some(parts),
+        max_batch_tokens: 256,
+        max_running: 16,
+        ..config()
+    };
+    let encoder = start("bert_classify", Some(&gpu), parts(1));
+    let first = start("llama", Some(&gpu), parts(2));
+    let second = start("qwen3", Some(&gpu), parts(1));
+    let (used, _) = gpu.memory();
+    assert!(used < limit && used > limit / 8 * 7, "{used} of {limit}");
+    for (engine, case) in [(&first, "llama"), (&second, "qwen3")] {
+        // More than the 8 MiB that the configuration names.
+        assert!(engine.handle.info().config.cache_bytes > 16 << 20, "{case}");
+        let cpu = start(case, None, config());
+        let requests: Vec<NewRequest> = (0..7).map(prompt).collect();
+        let expected = together(&cpu, &requests);
+        for (got, expected) in together(engine, &requests).into_iter().zip(expected) {
+            same(case, got, &outcome(expected).expect("tokens"));
+        }
+    }
+    let text = request(vec![5; 60], Task::Pool(PoolingParams::default()));
+    outcome(encoder.handle.submit(text).expect("admitted")).expect("values");
+    assert!(gpu.memory().0 <= limit);
+}
+
+#[test]
+fn weights_on_a_device_are_on_no_host() {
+    let (stand_in, gpu) = device();
+    let loaded = open_on("llama", Dtype::F32, Some(&gpu)).expect("it loads");
+    let copies = stand_in.count("cuMemcpyHtoD");
+    let prompt = [5, 9, 13, 70];
+    let expected = Sequence::on(
+        context(1),
+        decoder(&open("llama", Dtype::F32)),
+        KvDtype::F32,
+        64,
+    )
+    .feed_chunks(&prompt, 4);
+    let got = Sequence::on(on(&gpu), decoder(&loaded), KvDtype::F32, 64).feed_chunks(&prompt, 4);
+    assert!(worst(&got, &expected) <= LOGITS);
+    assert!(copies > 5, "weights went while they were read");
+    let here = std::panic::AssertUnwindSafe(|| {
+        Sequence::on(context(1), decoder(&loaded), KvDtype::F32, 64).feed_chunks(&prompt, 4)
+    });
+    assert!(std::panic::catch_unwind(here).is_err(), "the host has them");
+    // No room: the error says how much there is.
+    let (small, _) = device();
+    small.set("memory", 1 << 16);
+    let gpu = Gpu::open(small.number(), 0.9).expect("a device of the stand-in");
+    let error = open_on("llama", Dtype::F32, Some(&gpu))
+        .err()
+        .expect("no room");
+    let error = error.to_string();
+    assert!(
+        error.contains("no memory for") && error.contains("of 58982 are left"),
+        "{error}"
+    );
 }
 
 #[test]

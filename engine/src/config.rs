@@ -18,6 +18,9 @@ pub struct EngineConfig {
     pub block_size: usize,
     /// Bytes of the cache; rounded down to whole blocks. Ignored for models without cache groups.
     pub cache_bytes: usize,
+    /// On a GPU: the cache gets one of so many equal parts of what is free of the device's memory then, and `cache_bytes` does
+    /// not count.
+    pub cache_parts: Option<usize>,
     /// How keys and values are stored.
     pub kv_dtype: KvDtype,
     /// Whether equal prefixes share blocks.
@@ -40,6 +43,7 @@ impl Default for EngineConfig {
             max_batch_tokens: 2048,
             block_size: 16,
             cache_bytes: 1 << 30,
+            cache_parts: None,
             kv_dtype: KvDtype::Bf16,
             prefix_cache: true,
             watermark: 0.01,

@@ -2,6 +2,8 @@
 
 use crate::engine_core::{self, Command, CoreParts, Submission};
 use crate::monitor::Monitor;
+#[cfg(feature = "cuda")]
+use crate::on_gpu;
 use crate::{
     EngineConfig, EventStream, PoolingParams, SamplingParams, StartError, Stats, StepRecord,
     SubmitError, admission, budget,
@@ -132,6 +134,16 @@ impl EngineHandle {
         config.validate()?;
         let groups = loaded.model.cache_groups();
         let name = &loaded.identity.name;
+        let cx = Cx::new(team, config.class, isa);
+        #[cfg(feature = "cuda")]
+        let (cx, config) = match &loaded.device {
+            Device::Cuda(gpu) => {
+                let cx = cx.on(gpu)?;
+                let config = on_gpu::measured(&loaded, config, (gpu, &cx))?;
+                (cx, config)
+            }
+            _ => (cx, config),
+        };
         let blocks = budget::blocks(&groups, &config, loaded.limits.max_len, name)?;
         let info = ModelInfo {
             tasks: tasks(&loaded),
@@ -145,12 +157,6 @@ impl EngineHandle {
             device: loaded.device.clone(),
         };
         let tokenizer = Arc::clone(&loaded.tokenizer);
-        let cx = Cx::new(team, info.config.class, isa);
-        #[cfg(feature = "cuda")]
-        let cx = match &loaded.device {
-            Device::Cuda(gpu) => cx.on(gpu)?,
-            _ => cx,
-        };
         let core = CoreParts::new(loaded, &info.config, &groups, blocks, cx)?;
         let (commands, received) = channel();
         let monitor = engine_core::spawn(core, &info, received)?;

@@ -22,6 +22,8 @@ mod forecast;
 mod handle;
 mod logits;
 mod monitor;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod params;
 mod plan;
 mod request;

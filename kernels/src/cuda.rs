@@ -32,6 +32,7 @@ mod pool;
 #[cfg(feature = "cuda-emu")]
 pub mod stand_in;
 mod stream;
+mod upload;
 mod weight;
 
 pub(crate) use cache::DeviceBlocks;
@@ -39,4 +40,5 @@ pub use chooser::{Choice, Chooser};
 pub use gpu::{Gpu, GpuInfo};
 pub(crate) use mirror::Mirror;
 pub(crate) use stream::Stream;
+pub use upload::Upload;
 pub(crate) use weight::OnDevice;

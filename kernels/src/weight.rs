@@ -240,6 +240,9 @@ impl PackedWeight {
     ///
     /// # Errors
     /// [`Error::Stack`] if columns, their order or formats differ, or there is no part.
+    ///
+    /// # Panics
+    /// If only a device has one of them.
     pub fn stack(parts: Vec<Self>) -> Result<Self, Error> {
         // One part is not copied.
         let parts = match <[Self; 1]>::try_from(parts) {
@@ -258,6 +261,7 @@ impl PackedWeight {
                 part.format.name()
             )));
         }
+        parts.iter().for_each(Self::at_home);
         let whole = || Self::hollow(parts.iter().map(|p| p.rows).sum(), cols, format);
         if parts.iter().any(|p| p.rows > 0 && p.lines.is_empty()) {
             return whole();
@@ -336,6 +340,34 @@ impl PackedWeight {
         lines * size_of::<Line>()
     }
 
+    /// The same weight on a device and no longer on the host: only operations on that device can use it. One without values of its own
+    /// (hollow, or a stand-in) stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Device`], if the device has no room for it.
+    #[cfg(feature = "cuda")]
+    pub fn settled(self, upload: &crate::cuda::Upload) -> Result<Self, Error> {
+        if self.lines.is_empty() || !matches!(self.lines, Values::Own(_)) {
+            return Ok(self);
+        }
+        let device = OnceLock::from(upload.bring(&self)?);
+        Ok(Self {
+            device,
+            lines: Values::Own(Zeroed::default()),
+            ..self
+        })
+    }
+
+    /// Asserts that the host has its values.
+    #[track_caller]
+    fn at_home(&self) {
+        #[cfg(feature = "cuda")]
+        assert!(
+            self.device.get().is_none() || !self.lines.is_empty(),
+            "a weight that only a device has"
+        );
+    }
+
     #[cfg(feature = "cuda")]
     pub(crate) fn device(&self) -> &OnceLock<OnDevice> {
         &self.device
@@ -359,6 +391,7 @@ impl PackedWeight {
     /// If it is a table: nothing multiplies one.
     pub(crate) fn lines(&self) -> &[Line] {
         assert!(!self.flat, "a table is not multiplied");
+        self.at_home();
         &self.lines
     }
 
@@ -370,6 +403,7 @@ impl PackedWeight {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         assert_eq!(out.len(), self.cols, "dequantize_row: length");
+        self.at_home();
         match self.format {
             format if self.flat => table::row(&self.lines, row, format, out),
             Format::Grouped(groups) => grouped::dequantize_row(&self.lines, groups, row, out),

@@ -31,6 +31,17 @@ impl Device {
     }
 }
 
+impl Device {
+    /// The number of the GPU that it is, if it is one.
+    pub fn number(&self) -> Option<usize> {
+        #[cfg(feature = "cuda")]
+        if let Self::Cuda(gpu) = self {
+            return Some(gpu.info().number);
+        }
+        None
+    }
+}
+
 /// A shape that a Neuron device executes a model in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeuronBucket {

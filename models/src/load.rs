@@ -395,6 +395,16 @@ fn gguf_chat(meta: &GgufMeta, tokens: &[String]) -> Result<ChatAssets, LoadError
     })
 }
 
+/// What computes a model that was loaded with these.
+fn device(options: &LoadOptions) -> Device {
+    #[cfg(feature = "cuda")]
+    if let Some(upload) = &options.upload {
+        return Device::Cuda(Arc::clone(upload.gpu()));
+    }
+    let _ = options;
+    Device::Cpu
+}
+
 fn assemble(
     built: Built,
     architecture: &str,
@@ -417,7 +427,7 @@ fn assemble(
         chat,
         head: built.head,
         weight_bytes: weights.memory(),
-        device: Device::Cpu,
+        device: device(options),
     })
 }
 

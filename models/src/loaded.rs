@@ -85,6 +85,9 @@ pub struct LoadOptions {
     /// Tokens that a request will have at most, if the caller limits them: what a model can only choose once, when it is loaded
     /// (`LongRoPE`'s factors), it chooses by this. [`Limits`] are not cut to it.
     pub max_len: Option<usize>,
+    /// Where weights go as they are read, if a device shall compute the model.
+    #[cfg(feature = "cuda")]
+    pub upload: Option<koma_kernels::cuda::Upload>,
     /// How to get at models that are not folders on this machine.
     pub fetch: FetchOptions,
     /// Called now and then, from any thread.
@@ -92,6 +95,15 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// Whether a GPU shall compute the model.
+    pub fn on_gpu(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        let there = self.upload.is_some();
+        #[cfg(not(feature = "cuda"))]
+        let there = false;
+        there
+    }
+
     /// Tells how far it is, if anybody wants to know.
     pub(crate) fn report(&self, phase: Phase, done: u64, total: u64) {
         if let Some(progress) = &self.progress {

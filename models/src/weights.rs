@@ -291,7 +291,7 @@ impl Weights {
         let format = self.wanted(found, &entry.stored, Precision::Fine)?;
         if self.scheme.is_some() || format.block_len() > 1 {
             // Quantized values have their own layouts.
-            return self.fine(name, rows, cols);
+            return self.settled(self.fine(name, rows, cols)?);
         }
         let (name, entry) = self.entry(name, &[rows, cols])?;
         let bytes = self.files.map(entry.file, entry.range.clone())?;
@@ -314,7 +314,7 @@ impl Weights {
             format: Some(format.name()),
         };
         self.account(entry, made.bytes(), used);
-        Ok(made)
+        self.settled(made)
     }
 
     fn read(
@@ -422,6 +422,29 @@ impl Weights {
         let bytes = packed.iter().map(PackedWeight::bytes).sum();
         self.account(entry, bytes, used);
         Ok(packed)
+    }
+
+    /// The weight where it will be used, if that is a device; nothing is stacked any more then.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub(crate) fn settled(&self, weight: PackedWeight) -> Result<PackedWeight, LoadError> {
+        #[cfg(feature = "cuda")]
+        if let (Some(upload), Contents::Own) = (&self.options.upload, &self.contents) {
+            return weight.settled(upload).map_err(|e| LoadError::File {
+                path: self.path.clone(),
+                reason: e.to_string(),
+            });
+        }
+        Ok(weight)
+    }
+
+    /// As [`Weights::settled`], of each.
+    pub(crate) fn all_settled(
+        &self,
+        weights: Vec<PackedWeight>,
+    ) -> Result<Vec<PackedWeight>, LoadError> {
+        weights.into_iter().map(|w| self.settled(w)).collect()
     }
 
     /// One matrix of the bytes `bytes`, in the precision that was asked for.

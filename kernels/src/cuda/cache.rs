@@ -16,7 +16,7 @@ pub(crate) struct DeviceBlocks {
 impl DeviceBlocks {
     /// `bytes` zeros.
     pub(crate) fn new(stream: &Arc<Stream>, bytes: usize) -> Result<Self, Error> {
-        let buffer = stream.take(bytes)?;
+        let buffer = stream.take_apart(bytes)?;
         stream.clear(buffer.at(), bytes)?;
         Ok(Self {
             stream: Arc::clone(stream),

@@ -13,12 +13,14 @@ pub(super) struct Pool {
     free: Mutex<BTreeMap<usize, Vec<u64>>>,
 }
 
-/// Device memory. It goes back to its pool.
+/// Device memory. It goes back to its pool, or to the device.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pool: Arc<Pool>,
     at: u64,
     bytes: usize,
+    /// Whether it goes to its pool, and not back to the device.
+    kept: bool,
 }
 
 /// Bytes that are taken for a request of `bytes`: few sizes, so that what is given back fits others.
@@ -40,21 +42,31 @@ impl Pool {
             pool: Arc::clone(self),
             at,
             bytes,
+            kept: true,
         };
         if let Some(found) = self.find(bytes) {
             return Ok(buffer(found));
         }
-        let at = match self.gpu.allocate(bytes) {
-            Ok(at) => at,
-            // Free memory of other sizes may be what it lacks.
-            Err(error) => {
-                if self.trim() == 0 {
-                    return Err(error);
-                }
-                self.gpu.allocate(bytes)?
-            }
-        };
-        Ok(buffer((at, bytes)))
+        Ok(buffer((self.allocate(bytes)?, bytes)))
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
+        let first = self.gpu.allocate(bytes);
+        // Free memory of other sizes may be what it lacks.
+        if first.is_err() && self.trim() > 0 {
+            return self.gpu.allocate(bytes);
+        }
+        first
+    }
+
+    /// As [`Pool::take`], of memory that goes back to the device when it is dropped: for what is large and taken once.
+    pub(super) fn take_apart(self: &Arc<Self>, bytes: usize) -> Result<Buffer, Error> {
+        Ok(Buffer {
+            pool: Arc::clone(self),
+            at: self.allocate(bytes.max(1))?,
+            bytes: bytes.max(1),
+            kept: false,
+        })
     }
 
     /// Free memory of at least this size and less than twice that.
@@ -107,6 +119,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if !self.kept {
+            return self.pool.gpu.free(self.at, self.bytes);
+        }
         let mut free = self
             .pool
             .free

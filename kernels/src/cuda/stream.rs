@@ -180,6 +180,11 @@ impl Stream {
         self.pool.take(bytes)
     }
 
+    /// As [`Stream::take`], of memory that goes back to the device when it is dropped.
+    pub(super) fn take_apart(&self, bytes: usize) -> Result<Buffer, Error> {
+        self.pool.take_apart(bytes)
+    }
+
     /// Whether `buffer` is memory of this stream.
     pub(super) fn owns(&self, buffer: &Buffer) -> bool {
         buffer.of(&self.pool)

@@ -124,7 +124,8 @@ pub(super) fn build_with(
         Some(_) => names::gguf,
     });
     let weights = &checkpoint.weights;
-    let embedding = Arc::new(weights.matrix(EMBEDDING, spec.vocab, spec.hidden)?);
+    let embedding = weights.matrix(EMBEDDING, spec.vocab, spec.hidden)?;
+    let embedding = Arc::new(weights.settled(embedding)?);
     let tied = match spec.tied {
         Some(tied) => tied && !has_another_head(weights)?,
         None => !weights.has(HEAD),

@@ -44,7 +44,7 @@ impl Linear {
         } else {
             None
         };
-        Ok(Self::new(matrices, biases))
+        Ok(Self::new(weights.all_settled(matrices)?, biases))
     }
 
     /// `biases`: of the parts that the checkpoint keeps apart, whether they are stacked or not.

@@ -73,7 +73,8 @@ fn measured<T>(
         config.model.max_running
     );
     let model = start::fetched(&config.model, &config.process)?;
-    let mut loaded = start::load_model(&model, &config.process, &Devices::default())?;
+    let gpu = Devices::gpu(&model)?;
+    let mut loaded = start::load_model(&model, &config.process, (&Devices::default(), &gpu))?;
     let load = fit(config, &mut loaded)?;
     let engine_config = engine_config(config, &loaded, &load);
     let team = Arc::new(Team::new(config.process.threads));

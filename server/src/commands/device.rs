@@ -9,7 +9,7 @@ use anyhow::Context;
 use koma_engine::models::{LoadOptions, Loaded, Model};
 
 #[cfg(feature = "cuda")]
-use koma_engine::models::{Device, kernels::cuda::Gpu};
+use koma_engine::models::kernels::cuda::{Gpu, Upload};
 #[cfg(feature = "neuron")]
 use koma_engine::models::{LoadError, folder};
 #[cfg(feature = "neuron")]
@@ -26,6 +26,27 @@ pub(super) struct Devices {
 }
 
 impl Devices {
+    /// The way to the GPU that shall compute `model`, if one shall. With `auto` a missing one is only logged.
+    ///
+    /// # Errors
+    /// If there is no such GPU, with what was found and what is needed.
+    pub(super) fn gpu(model: &ModelConfig) -> anyhow::Result<OnGpu> {
+        let name = &model.name;
+        let failed = || format!("model `{name}` cannot be served by a GPU");
+        match model.device.choice {
+            DeviceChoice::Cuda(number) => Ok(Some(open(model, number).with_context(failed)?)),
+            DeviceChoice::Auto if cfg!(feature = "cuda") => match open(model, 0) {
+                Ok(gpu) => Ok(Some(gpu)),
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    tracing::warn!(model = name, reason, "no GPU for this model");
+                    Ok(None)
+                }
+            },
+            _ => Ok(None),
+        }
+    }
+
     /// `loaded`, computed by what `model` asks for. With `auto` a missing device is only logged.
     ///
     /// # Errors
@@ -34,30 +55,14 @@ impl Devices {
         &self,
         model: &ModelConfig,
         options: &LoadOptions,
-        mut loaded: Loaded,
+        loaded: Loaded,
     ) -> anyhow::Result<Loaded> {
+        if options.on_gpu() {
+            return Ok(loaded);
+        }
         let auto = match model.device.choice {
-            DeviceChoice::Cpu => return Ok(loaded),
+            DeviceChoice::Cpu | DeviceChoice::Cuda(_) => return Ok(loaded),
             DeviceChoice::Neuron => false,
-            DeviceChoice::Cuda(number) => {
-                let name = &model.name;
-                let failed = || format!("model `{name}` cannot be served by a GPU");
-                return place_on_cuda(model, loaded, number)
-                    .map_err(|(error, _)| error)
-                    .with_context(failed);
-            }
-            DeviceChoice::Auto if cfg!(feature = "cuda") => match place_on_cuda(model, loaded, 0) {
-                Ok(placed) => return Ok(placed),
-                Err((error, back)) => {
-                    let reason = error.to_string();
-                    tracing::warn!(model = model.name, reason, "no GPU for this model");
-                    loaded = *back;
-                    if matches!(loaded.model, Model::Decoder(_)) {
-                        return Ok(loaded);
-                    }
-                    true
-                }
-            },
             DeviceChoice::Auto if matches!(loaded.model, Model::Decoder(_)) => return Ok(loaded),
             DeviceChoice::Auto => true,
         };
@@ -147,42 +152,35 @@ impl Devices {
     }
 }
 
-/// A model that no GPU will compute, and why.
-type NotOnGpu = (anyhow::Error, Box<Loaded>);
-
-/// `loaded`, computed by GPU `number`.
+/// A way to a GPU for a model's weights, if one shall compute it.
 #[cfg(feature = "cuda")]
-fn place_on_cuda(
-    model: &ModelConfig,
-    mut loaded: Loaded,
-    number: usize,
-) -> Result<Loaded, NotOnGpu> {
-    match Gpu::open(number, f64::from(model.device.gpu_memory) / 1000.0) {
-        Ok(gpu) => {
-            let (used, limit) = gpu.memory();
-            let info = gpu.info();
-            tracing::info!(
-                model = model.name,
-                device = format!("cuda:{number}"),
-                name = info.name,
-                memory = info.memory,
-                used,
-                limit,
-                "a GPU computes this model"
-            );
-            loaded.device = Device::Cuda(gpu);
-            Ok(loaded)
-        }
-        Err(error) => Err((error.into(), Box::new(loaded))),
-    }
+pub(super) type OnGpu = Option<Upload>;
+/// There is none in this build.
+#[cfg(not(feature = "cuda"))]
+pub(super) type OnGpu = Option<std::convert::Infallible>;
+
+/// The way to GPU `number`.
+#[cfg(feature = "cuda")]
+fn open(model: &ModelConfig, number: usize) -> anyhow::Result<Upload> {
+    let gpu = Gpu::open(number, f64::from(model.device.gpu_memory) / 1000.0)?;
+    let ((used, limit), info) = (gpu.memory(), gpu.info());
+    tracing::info!(
+        model = model.name,
+        device = format!("cuda:{number}"),
+        name = info.name,
+        memory = info.memory,
+        used,
+        limit,
+        "a GPU computes this model"
+    );
+    Ok(Upload::new(&gpu)?)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn place_on_cuda(_: &ModelConfig, loaded: Loaded, number: usize) -> Result<Loaded, NotOnGpu> {
-    let error = anyhow::anyhow!(
+fn open(_: &ModelConfig, number: usize) -> anyhow::Result<std::convert::Infallible> {
+    anyhow::bail!(
         "cuda:{number}: this koma was built without the feature `cuda`; scripts/build-cuda builds one with it"
-    );
-    Err((error, Box::new(loaded)))
+    )
 }
 
 /// Why a model is not prepared.

@@ -39,6 +39,10 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
         "--device neuron: only the processors' work can be forecast, because a forecast is a rehearsal on the machine itself. What a Neuron \
          device does is measured on one: `koma serve --device neuron`, then `koma bench serve` (see neuron-export/README.md)"
     );
+    ensure!(
+        !matches!(config.model.device.choice, DeviceChoice::Cuda(_)),
+        "--device cuda: only the processors' work can be forecast, because a forecast is a rehearsal on the machine itself"
+    );
     let process = resident();
     let source = start::fetched(&config.model, &config.process)?.source;
     let options = start::options(&config.model, &config.process);
@@ -57,7 +61,7 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
         cores: config.process.threads,
         ..Machine::detect()
     };
-    let budget = plan_budget(&machine, &[start::need(&config.model, &outline)])?;
+    let budget = plan_budget(&machine, &[start::need(&config.model, &None, &outline)])?;
     let share = &budget.models[0];
     let generates = !outline.cache_groups.is_empty();
     let engine = start::engine_config(&config.model, generates, share.cache_bytes);

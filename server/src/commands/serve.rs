@@ -4,12 +4,13 @@
 //! before it loads anything, and is ready only when every model is; a configuration that cannot be served whole is not
 //! served at all.
 
-use super::device::Devices;
+use super::device::{Devices, OnGpu};
 use super::{announce, start};
 use crate::config::{ModelConfig, ServeConfig};
 use crate::shutdown::{self, Signals};
 use anyhow::{Context, anyhow};
 use axum::serve::ListenerExt;
+use koma_engine::models::Loaded;
 use koma_engine::models::kernels::Team;
 use koma_engine::{EngineHandle, Machine, ModelNeed, plan_budget};
 use koma_server::metrics::Build;
@@ -165,25 +166,50 @@ fn load_all(config: &ServeConfig, state: &AppState, team: &Arc<Team>) -> anyhow:
     let fetched = |model| start::fetched(model, &config.process).inspect_err(|_| failed(model));
     let models = config.models.iter().map(fetched);
     let models: Vec<ModelConfig> = models.collect::<Result<_, _>>()?;
-    let expected =
-        |model| start::expected_need(model, &config.process).inspect_err(|_| failed(model));
-    let needs = models.iter().map(expected);
+    let gpus = models
+        .iter()
+        .map(|model| Devices::gpu(model).inspect_err(|_| failed(model)));
+    let gpus: Vec<OnGpu> = gpus.collect::<Result<_, _>>()?;
+    let expected = |(model, gpu)| {
+        start::expected_need(model, &config.process, gpu).inspect_err(|_| failed(model))
+    };
+    let needs = models.iter().zip(&gpus).map(expected);
     let mut needs: Vec<ModelNeed> = needs.collect::<Result<_, _>>()?;
     plan_budget(&machine, &needs)?;
     let data_dir = config.data_dir.as_deref();
     let devices = Devices::default();
     let mut all_loaded = Vec::with_capacity(needs.len());
     for (index, model) in models.iter().enumerate() {
-        let loaded = start::load_model(model, &config.process, &devices);
+        let gpu = &gpus[index];
+        let loaded = start::load_model(model, &config.process, (&devices, gpu));
         let loaded = loaded.inspect_err(|_| failed(model))?;
-        needs[index] = start::need(model, &loaded.outline());
+        needs[index] = start::need(model, gpu, &loaded.outline());
         plan_budget(&machine, &needs)?;
         all_loaded.push(loaded);
     }
     let budget = plan_budget(&machine, &needs)?;
     announce::memory(config, &budget);
-    for ((model, loaded), share) in models.iter().zip(all_loaded).zip(&budget.models) {
+    let mut starting: Vec<_> = models.iter().zip(all_loaded).zip(&budget.models).collect();
+    // Caches of a GPU share what everything else leaves, so encoders come first.
+    starting.sort_by_key(|((_, loaded), _)| start::generates(loaded));
+    let measured = |((model, loaded), _): &((&ModelConfig, Loaded), _)| {
+        let device = loaded.device.number();
+        device.filter(|_| start::generates(loaded) && model.kv_cache_bytes.is_none())
+    };
+    let mut waiting: Vec<_> = starting.iter().map(measured).collect();
+    for (index, ((model, loaded), share)) in starting.into_iter().enumerate() {
         let mut engine = start::engine_config(model, start::generates(&loaded), share.cache_bytes);
+        let device = waiting[index];
+        let parts = waiting
+            .iter()
+            .filter(|other| device.is_some() && **other == device)
+            .count();
+        waiting[index] = None;
+        engine.cache_parts = loaded
+            .device
+            .number()
+            .filter(|_| model.kv_cache_bytes.is_none())
+            .map(|_| parts.max(1));
         engine.dump_dir = Some(start::dump_dir(data_dir));
         let handle = EngineHandle::start(loaded, engine, Arc::clone(team), config.process.isa)?;
         let served = ServedModel::new(handle, model.root.clone())

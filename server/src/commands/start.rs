@@ -1,6 +1,6 @@
 //! From a [`ModelConfig`] to a loaded model and the settings of its engine: what all commands do alike.
 
-use super::device::Devices;
+use super::device::{Devices, OnGpu};
 use crate::config::{LocalConfig, LogFormat, ModelConfig, ProcessConfig};
 use crate::progress::{Progress, Unit};
 use anyhow::{Context, anyhow, ensure};
@@ -34,9 +34,9 @@ pub(super) fn fetched(model: &ModelConfig, process: &ProcessConfig) -> anyhow::R
 pub(super) fn load_model(
     model: &ModelConfig,
     process: &ProcessConfig,
-    devices: &Devices,
+    (devices, gpu): (&Devices, &OnGpu),
 ) -> anyhow::Result<Loaded> {
-    let options = options(model, process);
+    let options = on(gpu, options(model, process));
     let loaded = load(&model.source, &options).with_context(|| cannot_load(model))?;
     let mut loaded = devices.place(model, &options, loaded)?;
     limit(model, &mut loaded.limits)?;
@@ -71,9 +71,22 @@ pub(super) fn options(model: &ModelConfig, process: &ProcessConfig) -> LoadOptio
         dtype: model.dtype,
         isa: Some(process.isa),
         max_len: model.max_model_len,
+        #[cfg(feature = "cuda")]
+        upload: None,
         fetch: process.fetch.clone(),
         progress: Some(Arc::new(progress)),
     }
+}
+
+/// `options` of a model that `gpu` computes, if there is one.
+fn on(gpu: &OnGpu, options: LoadOptions) -> LoadOptions {
+    #[cfg(feature = "cuda")]
+    let options = LoadOptions {
+        upload: gpu.clone(),
+        ..options
+    };
+    let _ = gpu;
+    options
 }
 
 /// Settings of the engine of a model that generates or not, with a cache of `cache_bytes`.
@@ -106,17 +119,26 @@ pub(super) fn dump_dir(data_dir: Option<&Path>) -> PathBuf {
     folder.join("dumps")
 }
 
-/// What a model needs as `model` configures it. `outline`: of the loaded model, or from the heads of its files.
-pub(super) fn need(model: &ModelConfig, outline: &Outline) -> ModelNeed {
+/// What a model needs of this machine's memory as `model` configures it: nothing, if a GPU computes it. `outline`: of the loaded
+/// model, or from the heads of its files.
+pub(super) fn need(model: &ModelConfig, gpu: &OnGpu, outline: &Outline) -> ModelNeed {
     let block_size = EngineConfig::default().block_size;
     let cache_bytes = model.kv_cache_bytes;
-    ModelNeed::of(
+    let need = ModelNeed::of(
         &model.name,
         outline,
         block_size,
         model.kv_dtype,
         cache_bytes,
-    )
+    );
+    match gpu {
+        None => need,
+        Some(_) => ModelNeed {
+            weight_bytes: 0,
+            request_bytes: 0,
+            ..need
+        },
+    }
 }
 
 /// What `model` needs, before it is loaded.
@@ -126,6 +148,7 @@ pub(super) fn need(model: &ModelConfig, outline: &Outline) -> ModelNeed {
 pub(super) fn expected_need(
     model: &ModelConfig,
     process: &ProcessConfig,
+    gpu: &OnGpu,
 ) -> anyhow::Result<ModelNeed> {
     let options = options(model, process);
     let mut known = outline(&model.source, &options).with_context(|| cannot_load(model))?;
@@ -133,7 +156,7 @@ pub(super) fn expected_need(
     if !known.cache_groups.is_empty() {
         limit(model, &mut known.limits)?;
     }
-    Ok(need(model, &known))
+    Ok(need(model, gpu, &known))
 }
 
 pub(super) fn cannot_load(model: &ModelConfig) -> String {
@@ -171,12 +194,14 @@ pub(super) fn single(config: &LocalConfig) -> anyhow::Result<ServedModel> {
         cores: process.threads,
         ..Machine::detect()
     };
-    plan_budget(&machine, &[expected_need(model, process)?])?;
-    let loaded = load_model(model, process, &Devices::default())?;
-    let need = need(model, &loaded.outline());
+    let gpu = Devices::gpu(model)?;
+    plan_budget(&machine, &[expected_need(model, process, &gpu)?])?;
+    let loaded = load_model(model, process, (&Devices::default(), &gpu))?;
+    let need = need(model, &gpu, &loaded.outline());
     plan_budget(&machine, std::slice::from_ref(&need))?;
     let cache_bytes = need.cache_bytes.unwrap_or(need.request_bytes);
     let mut engine = engine_config(model, generates(&loaded), cache_bytes);
+    engine.cache_parts = (gpu.is_some() && need.cache_bytes.is_none()).then_some(1);
     engine.dump_dir = Some(dump_dir(data_dir.as_deref()));
     let team = Arc::new(Team::new(process.threads));
     let handle = EngineHandle::start(loaded, engine, team, process.isa)?;

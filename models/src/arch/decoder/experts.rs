@@ -133,11 +133,9 @@ impl ExpertsSpec {
             let gate_up = stacked(weights, &plain("experts"), gates, ups)?;
             (gate_up, "experts.down_proj.weight")
         };
-        Ok(self.mlp(
-            Linear::load_one(weights, &plain("gate"), (count, hidden), false)?,
-            gate_up,
-            weights.matrices(&plain(down), (count, hidden, inner))?,
-        ))
+        let router = Linear::load_one(weights, &plain("gate"), (count, hidden), false)?;
+        let down = weights.matrices(&plain(down), (count, hidden, inner))?;
+        self.mlp(weights, router, gate_up, down)
     }
 
     /// Reads the experts of layer `i` one by one.
@@ -152,17 +150,27 @@ impl ExpertsSpec {
         };
         let (gates, ups) = (all(gate, inner, hidden)?, all(up, inner, hidden)?);
         let gate_up = stacked(weights, &name("experts"), gates, ups)?;
-        Ok(self.mlp(router, gate_up, all(down, hidden, inner)?))
+        self.mlp(weights, router, gate_up, all(down, hidden, inner)?)
     }
 
-    fn mlp(&self, router: Linear, gate_up: GateUp, down: Vec<PackedWeight>) -> Mlp {
-        Mlp::Experts(Experts {
+    fn mlp(
+        &self,
+        weights: &Weights,
+        router: Linear,
+        gate_up: GateUp,
+        down: Vec<PackedWeight>,
+    ) -> Result<Mlp, LoadError> {
+        let settled = |all| weights.all_settled(all);
+        Ok(Mlp::Experts(Experts {
             router,
-            gate_up,
-            down,
+            gate_up: match gate_up {
+                GateUp::Stacked(all) => GateUp::Stacked(settled(all)?),
+                GateUp::Apart(gates, ups) => GateUp::Apart(settled(gates)?, settled(ups)?),
+            },
+            down: settled(down)?,
             top_k: self.top_k,
             renormalise: self.renormalise,
-        })
+        }))
     }
 }
 

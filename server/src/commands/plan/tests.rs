@@ -52,7 +52,8 @@ fn memory_is_what_loading_reports() {
         let generates = !report.outline.cache_groups.is_empty();
         let engine = start::engine_config(&config.model, generates, report.memory.cache);
         let loaded =
-            start::load_model(&config.model, &config.process, &Devices::default()).unwrap();
+            start::load_model(&config.model, &config.process, (&Devices::default(), &None))
+                .unwrap();
         assert_eq!(report.memory.weights, loaded.weight_bytes, "{name}");
         assert_eq!(report.outline, loaded.outline(), "{name}");
         let team = Arc::new(Team::new(1));
