@@ -203,6 +203,18 @@ impl Cx {
         there
     }
 
+    /// Waits until the device has done all that it was asked for; then [`Cx::check`]. For who measures.
+    ///
+    /// # Errors
+    /// As [`Cx::check`].
+    pub fn wait(&self) -> Result<(), Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(stream) = &self.stream {
+            stream.attempt(|| stream.wait());
+        }
+        self.check()
+    }
+
     /// Brings the values of a step home and says whether they can be trusted: everything that they depend on has been done.
     ///
     /// # Errors

@@ -310,7 +310,7 @@ impl Stream {
     }
 
     /// Waits for all work so far.
-    pub(super) fn wait(&self) -> Result<(), Error> {
+    pub(crate) fn wait(&self) -> Result<(), Error> {
         // SAFETY: a stream of this context.
         check(
             unsafe { sys::cuStreamSynchronize(self.raw) },
