@@ -13,7 +13,14 @@ use koma_tests::forward::{Sequence, context, decoder};
 use koma_tests::golden::{self, Case, ids, worst};
 use std::sync::{Arc, Mutex};
 
-const DECODERS: [&str; 4] = ["llama", "qwen3", "mistral", "gemma2"];
+const DECODERS: [&str; 6] = [
+    "llama",
+    "qwen3",
+    "mistral",
+    "gemma2",
+    "qwen3_moe",
+    "mixtral",
+];
 /// Of the largest logit.
 const LOGITS: f32 = 1e-4;
 

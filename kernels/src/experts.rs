@@ -121,6 +121,10 @@ pub fn spread(cx: &Cx, x: &Rows, routing: &Routing, out: &mut Rows) {
     assert_eq!(x.rows(), routing.tokens(), "spread: tokens");
     let width = x.width();
     out.reset(routing.tokens.len(), width);
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::spread(stream, x, &routing.tokens, out);
+    }
     let to = Shared::new(out.as_mut_slice());
     cx.run_rows(routing.tokens.len(), width, &|range| {
         for r in range {
@@ -163,6 +167,11 @@ pub fn combine(cx: &Cx, x: &Rows, routing: &Routing, out: &mut Rows) {
         (routing.tokens(), width),
         "combine: residual shape"
     );
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        let picks = (&routing.places[..], &routing.weights[..]);
+        return crate::cuda::ops::combine(stream, x, picks, out);
+    }
     let to = Shared::new(out.as_mut_slice());
     cx.run_rows(routing.tokens(), top_k * width, &|range| {
         for t in range {
