@@ -48,7 +48,7 @@ fn a_query_has_the_same_bits_in_any_company_and_order() {
         let mut cache = table::World::on(&world.cx, layout, &[LEN, 40, 330], (16, dtype));
         let spec = spec(layout, true, window);
         let mut whole: Option<Rows> = None;
-        for seed in SEEDS {
+        for &seed in SEEDS {
             world.device.set("seed", seed);
             let got = cache.step(Some(&world.cx), &spec, &[(0, LEN - 40..LEN)]);
             let whole = whole.get_or_insert_with(|| got.clone());
