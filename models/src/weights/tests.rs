@@ -1,6 +1,7 @@
 //! Conversion, accounting and damaged files.
 
 use super::*;
+use crate::Dtype;
 use candle_core::quantized::{GgmlDType, QTensor, ggml_file::qtensor_from_ggml};
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype as SafeDtype, TensorView};
