@@ -159,7 +159,7 @@ DEFINITIONS = {
     ),
     "encode": (
         "Milliseconds for all texts of the load, token ids of exact length, without tokenizing; the median of runs one after the other for "
-        "a second. Koma: requests handed to its engine one by one and answered (`koma bench throughput`). Peers: all texts padded in one "
+        "a second. Koma: requests handed to its engine as the inputs of one call (`koma bench throughput`). Peers: all texts padded in one "
         "batch, or in five batches of neighbours in length where lengths differ, the better; CTranslate2, which has no heads, "
         "computes the layers alone. `int8`: the peers in int8 (ONNX Runtime dynamic with a scale for each output, OpenVINO by NNCF, "
         "CTranslate2); `bf16`: the peers in bf16 or f32."
