@@ -93,7 +93,7 @@ fn fatbin(home: &Path, out: &Path) -> Result<(), Failure> {
 
 /// `libcuda.so` and `libcublasLt.so`, under the names that their users open.
 fn stand_ins(out: &Path) -> Result<(), Failure> {
-    let compile = |sources: &[PathBuf], library: &str| {
+    let compile = |sources: &[PathBuf], library: &str, needs: Option<&str>| {
         let mut gcc = Command::new("g++");
         gcc.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off"]);
         gcc.args([
@@ -113,6 +113,10 @@ fn stand_ins(out: &Path) -> Result<(), Failure> {
             ]);
         }
         gcc.args(["-x", "c++"]).args(sources);
+        if let Some(other) = needs {
+            gcc.args(["-x", "none", "-Wl,-rpath,$ORIGIN"])
+                .arg(out.join(other));
+        }
         gcc.arg("-o").arg(out.join(library));
         run(
             &mut gcc,
@@ -121,8 +125,13 @@ fn stand_ins(out: &Path) -> Result<(), Failure> {
     };
     let mut driver = sources()?;
     driver.extend(["emu/emu.cpp", "emu/driver.cpp", "emu/broken.cpp"].map(PathBuf::from));
-    compile(&driver, "libcuda.so")?;
-    compile(&["emu/blas.cpp".into()], "libcublasLt.so")?;
+    compile(&driver, "libcuda.so", None)?;
+    // Its work is the driver's, whose stand-in lies beside it.
+    compile(
+        &["emu/blas.cpp".into()],
+        "libcublasLt.so",
+        Some("libcuda.so"),
+    )?;
     println!("cargo:rustc-env=KOMA_EMU={}", out.display());
     Ok(())
 }

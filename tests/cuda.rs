@@ -231,6 +231,9 @@ fn an_engine_gives_the_tokens_of_the_cpu() {
             stand_in.count("launch:choose_tokens"),
         );
         assert_eq!(waits, steps, "{case}");
+        // Steps that came again were replayed.
+        let replayed = stand_in.count("cuGraphLaunch");
+        assert!(replayed > 5, "{case}: {replayed} of {steps}");
         // Some clients leave at once.
         let mut streams = together(&engine, &requests);
         streams.truncate(3);
@@ -252,14 +255,46 @@ fn an_engine_gives_the_tokens_of_the_cpu() {
     }
 }
 
+/// Whichever stream is early or late, with graphs or without, and where none can be made: the same tokens.
+#[test]
+fn the_order_of_streams_and_graphs_change_no_token() {
+    let requests: Vec<NewRequest> = (0..7).map(prompt).collect();
+    let run = |settings: &[(&str, i64)], graphs: bool| {
+        let (stand_in, gpu) = device();
+        for (what, value) in settings {
+            stand_in.set(what, *value);
+        }
+        let config = EngineConfig { graphs, ..config() };
+        let engine = start("llama", Some(&gpu), config);
+        let streams = together(&engine, &requests);
+        let outcomes = streams.into_iter().map(|s| outcome(s).expect("tokens"));
+        let outcomes: Vec<_> = outcomes.collect();
+        (outcomes, stand_in.count("cuGraphLaunch"))
+    };
+    let (expected, replayed) = run(&[], true);
+    assert!(replayed > 5, "{replayed}");
+    for (settings, graphs) in [
+        ([("hurry", 1)], true),
+        ([("hurry", 2)], true),
+        ([("hurry", 3)], true),
+        ([("hurry", 0)], false),
+        ([("fail_capture", 1)], true),
+    ] {
+        let (got, replayed) = run(&settings, graphs);
+        assert!(got == expected, "{settings:?} {graphs}");
+        let can = graphs && settings[0].0 == "hurry";
+        assert_eq!(replayed > 0, can, "{settings:?} {graphs}");
+    }
+}
+
 /// Models share what a device has: each keeps its weights and the memory of its largest step, and caches get what is left.
 #[test]
 fn caches_take_what_is_left_of_a_device() {
     let (stand_in, _) = device();
-    stand_in.set("memory", 256 << 20);
+    stand_in.set("memory", 512 << 20);
     let gpu = Gpu::open(stand_in.number(), 0.75).expect("a device of the stand-in");
     let limit = gpu.memory().1;
-    assert_eq!(limit, 192 << 20);
+    assert_eq!(limit, 384 << 20);
     let parts = |parts| EngineConfig {
         cache_parts: Some(parts),
         max_batch_tokens: 256,

@@ -21,6 +21,8 @@ pub struct EngineConfig {
     /// On a GPU: the cache gets one of so many equal parts of what is free of the device's memory then, and `cache_bytes` does
     /// not count.
     pub cache_parts: Option<usize>,
+    /// Whether steps of a GPU that come again are replayed as graphs.
+    pub graphs: bool,
     /// How keys and values are stored.
     pub kv_dtype: KvDtype,
     /// Whether equal prefixes share blocks.
@@ -44,6 +46,7 @@ impl Default for EngineConfig {
             block_size: 16,
             cache_bytes: 1 << 30,
             cache_parts: None,
+            graphs: true,
             kv_dtype: KvDtype::Bf16,
             prefix_cache: true,
             watermark: 0.01,

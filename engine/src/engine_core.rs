@@ -76,10 +76,13 @@ impl CoreParts {
                 max_step: config.max_batch_tokens,
             },
         });
+        // The rows that fill a step up write to a block of their own.
+        let all_blocks = blocks + usize::from(cx.is_on_device());
         let runner = ModelRunner {
-            cache: KvCache::on(&cx, groups, blocks, config.block_size, config.kv_dtype)?,
+            cache: KvCache::on(&cx, groups, all_blocks, config.block_size, config.kv_dtype)?,
             kinds: groups.iter().map(|group| group.kind).collect(),
             block_size: config.block_size,
+            spare_block: blocks as u32,
             model: loaded.model,
             head: loaded.head,
             eos_ids: loaded.chat.eos_ids,
@@ -298,7 +301,13 @@ impl EngineCore {
         self.monitor.steps.begin(record);
         self.watchdog.begin(self.step);
         let planned = Instant::now();
-        let result = self.runner.forward(&self.plan, self.scheduler.requests());
+        let mut result = self.runner.forward(&self.plan, self.scheduler.requests());
+        if result.is_ok() && self.runner.is_on_device() {
+            // While the device computes: what the step before gave goes out, and the next step is planned.
+            self.deliver();
+            self.scheduler.plan_ahead(Instant::now(), &mut self.plan);
+            result = self.runner.finish();
+        }
         let ran = Instant::now();
         match result {
             Ok(()) => {
@@ -331,7 +340,9 @@ impl EngineCore {
         record.update = ran.elapsed();
         self.monitor.steps.end(record, stats);
         self.monitor.note_progress();
-        self.deliver();
+        if !self.scheduler.is_planned() {
+            self.deliver();
+        }
     }
 
     fn start_clients(&mut self) {

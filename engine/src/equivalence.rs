@@ -109,6 +109,105 @@ proptest! {
     }
 }
 
+/// What a request gets where the next step is planned while one is computed, by a model that tells how many tokens there were.
+fn outcome_ahead(rig: &mut Rig, loads: &[Load]) -> BTreeMap<(u32, u32), Vec<u32>> {
+    for (client, load) in loads.iter().enumerate() {
+        let mut request = request(client as u32, &load.prompt, load.params.clone());
+        request.order.priority = load.priority;
+        rig.scheduler.add(request);
+        for _ in 0..load.pause {
+            if !rig.scheduler.is_idle() {
+                rig.step();
+            }
+        }
+    }
+    rig.run();
+    rig.tokens()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 120, ..ProptestConfig::default() })]
+
+    /// The cache's book-keeping is proven anew after every step.
+    #[test]
+    fn planning_ahead_changes_no_token(
+        loads in prop::collection::vec(load(), 1..10),
+        blocks in 11..30usize,
+        max_running in 1..7usize,
+        budget in 1..24usize,
+        prefix_cache: bool,
+        windows: bool,
+    ) {
+        // Full attention, and with it one with a window.
+        let groups = toy_groups()[..=usize::from(windows)].to_vec();
+        let mut config = config(groups, blocks);
+        (config.max_running, config.max_batch_tokens) = (max_running, budget);
+        (config.cache.prefix_cache, config.cache.max_step) = (prefix_cache, budget);
+        // Ids beyond the prompts' lengths: some end a generation.
+        config.eos_ids = vec![9, 17];
+        let mut plain = Rig::fake(config.clone());
+        let mut ahead = Rig::fake(config);
+        ahead.ahead = true;
+        prop_assert_eq!(outcome_ahead(&mut plain, &loads), outcome_ahead(&mut ahead, &loads));
+        let (plain, ahead) = (plain.scheduler.stats(), ahead.scheduler.stats());
+        prop_assert_eq!(plain.generation_tokens, ahead.generation_tokens);
+        prop_assert_eq!((ahead.blocks_used, ahead.running, ahead.waiting), (0, 0, 0));
+    }
+}
+
+/// Who ends with the step that is computed is not in the next one, whoever decides it, and whoever comes meanwhile is.
+#[test]
+fn a_plan_ahead_loses_who_ends_and_gains_who_comes() {
+    let mut rig = Rig::fake(config(toy_groups()[..1].to_vec(), 40));
+    rig.ahead = true;
+    let (mut long, short) = (greedy(20), greedy(3));
+    long.ignore_eos = true;
+    for (client, params) in [(0, &long), (1, &short), (2, &long)] {
+        let prompt = [97 + client; 4];
+        rig.scheduler.add(request(client, &prompt, params.clone()));
+    }
+    assert_eq!(rig.step().len(), 3);
+    assert!(rig.scheduler.is_planned());
+    rig.step();
+    // The second ends with its third token, which was known when the next step was planned.
+    rig.step();
+    assert_eq!(rig.step().len(), 2);
+    // One leaves after the next step was planned, another comes.
+    rig.scheduler
+        .end_children(2, (1, crate::FinishReason::Aborted), rig.now, &mut rig.out);
+    rig.scheduler.add(request(3, &[120; 4], long));
+    let step = rig.step();
+    assert_eq!(step, [(0, 0, 1), (3, 0, 4)]);
+    // All leave: nothing is left of the plan.
+    for client in [0, 3] {
+        rig.scheduler.end_children(
+            client,
+            (1, crate::FinishReason::Aborted),
+            rig.now,
+            &mut rig.out,
+        );
+    }
+    assert!(rig.scheduler.is_idle() && !rig.scheduler.is_planned());
+    rig.check();
+}
+
+/// A step that fails takes its requests along, and what was planned of them.
+#[test]
+fn a_failed_step_takes_the_plan_of_its_requests_along() {
+    let mut rig = Rig::fake(config(toy_groups()[..1].to_vec(), 40));
+    rig.scheduler.add(request(0, &[97; 4], greedy(9)));
+    rig.step();
+    rig.scheduler.schedule(rig.now, &mut rig.plan);
+    rig.scheduler.plan_ahead(rig.now, &mut rig.plan);
+    assert!(rig.scheduler.is_planned());
+    let error = crate::RequestError::NotFinite;
+    rig.scheduler.fail_step(&rig.plan, &error, &mut rig.out);
+    assert!(rig.scheduler.is_idle() && !rig.scheduler.is_planned());
+    rig.scheduler.add(request(1, &[98; 4], greedy(2)));
+    rig.run();
+    rig.check();
+}
+
 /// A load that forks, shares prefixes, cuts prompts and preempts in a pool of 12 blocks.
 fn hard_load() -> Vec<Load> {
     (0..8)

@@ -138,7 +138,7 @@ impl EngineHandle {
         #[cfg(feature = "cuda")]
         let (cx, config) = match &loaded.device {
             Device::Cuda(gpu) => {
-                let cx = cx.on(gpu)?;
+                let cx = cx.on(gpu)?.with_graphs(config.graphs);
                 let config = on_gpu::measured(&loaded, config, (gpu, &cx))?;
                 (cx, config)
             }

@@ -21,6 +21,8 @@ pub(crate) struct StepPlan {
     pub(crate) prompt_room: usize,
     /// Requests that had to give up their blocks for it.
     pub(crate) preempted: usize,
+    /// Whether its requests count as computed already, and have a place for the token that it gives.
+    pub(crate) counted: bool,
 }
 
 /// One request's part of a step.
@@ -37,11 +39,25 @@ pub(crate) struct PlanEntry {
 }
 
 impl StepPlan {
+    /// Stands for a token that is being computed.
+    pub(crate) const UNKNOWN: u32 = u32::MAX;
+
+    /// Takes a request out.
+    pub(crate) fn remove(&mut self, id: RequestId) {
+        let tokens = &mut self.tokens;
+        self.entries.retain(|entry| {
+            let stays = entry.id != id;
+            *tokens -= if stays { 0 } else { entry.num_scheduled };
+            stays
+        });
+    }
+
     /// Empties it and keeps its memory.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.copies.clear();
         (self.tokens, self.prompt_room, self.preempted) = (0, 0, 0);
+        self.counted = false;
     }
 
     /// Rows of logits, or results of encoder requests.

@@ -49,6 +49,8 @@ pub(crate) struct ModelRunner {
     pub(crate) kinds: Vec<GroupKind>,
     /// Tokens per block.
     pub(crate) block_size: usize,
+    /// A block that no request has, where a device computes; see `on_device`.
+    pub(crate) spare_block: u32,
     /// Buffers.
     pub(crate) buffers: Buffers,
 }
@@ -86,7 +88,8 @@ impl Buffers {
 }
 
 impl ModelRunner {
-    /// Copies blocks, fills the batch, runs the model. Logits or pooled rows stay in the buffers.
+    /// Copies blocks, fills the batch, runs the model. Logits or pooled rows stay in the buffers. A device may not be done when this
+    /// returns: [`ModelRunner::finish`] waits.
     ///
     /// # Errors
     /// If the device failed, or the model gave the wrong number of rows.
@@ -95,15 +98,23 @@ impl ModelRunner {
         plan: &StepPlan,
         requests: &Requests,
     ) -> Result<(), StepError> {
+        self.cx.begin();
         // First and without fail: they belong to forks that need not be in this plan.
         for copy in &plan.copies {
             self.cache
                 .copy_block(copy.group, copy.from as usize, copy.to as usize);
         }
-        let expected = if self.is_per_token() {
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut))]
+        let mut expected = if self.is_per_token() {
             plan.tokens
         } else {
             plan.rows()
+        };
+        #[cfg(feature = "cuda")]
+        let filled = if self.chooses_there() {
+            on_device::rows_to_fill(plan)
+        } else {
+            0
         };
         let Buffers { batch, work, .. } = &mut self.buffers;
         batch.clear(self.kinds.len());
@@ -115,6 +126,16 @@ impl ModelRunner {
         }
         fill_type_ids(batch, plan, requests);
         fill_skips(batch, plan, requests);
+        #[cfg(feature = "cuda")]
+        {
+            let spare = (self.spare_block, self.block_size);
+            on_device::fill_up(batch, filled, &self.kinds, spare);
+            expected += filled;
+        }
+        if self.cx.is_on_device() {
+            // The device's memory is found as the step before found it.
+            work.forget();
+        }
         match &self.model {
             Model::Decoder(model) => model.forward(&self.cx, batch, &mut self.cache, work)?,
             Model::Encoder(model) => {
@@ -125,10 +146,26 @@ impl ModelRunner {
         #[cfg(feature = "cuda")]
         if self.chooses_there() {
             self.expect_rows(expected)?;
-            return Ok(self.choose(plan, requests)?);
+            return Ok(self.choose(plan, requests, filled)?);
         }
-        self.cx.settle(&mut self.buffers.work.output)?;
         self.expect_rows(expected)
+    }
+
+    /// Whether a step is computed on a device, beside this thread.
+    pub(crate) fn is_on_device(&self) -> bool {
+        self.cx.is_on_device()
+    }
+
+    /// Waits until the step of the last [`ModelRunner::forward`] is computed.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub(crate) fn finish(&mut self) -> Result<(), StepError> {
+        #[cfg(feature = "cuda")]
+        if self.chooses_there() {
+            return Ok(self.choices()?);
+        }
+        Ok(self.cx.settle(&mut self.buffers.work.output)?)
     }
 
     /// Whether the model gave that many rows.

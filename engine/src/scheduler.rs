@@ -52,6 +52,8 @@ pub(crate) struct Scheduler {
     cache: CacheManager,
     /// Copies that forks ask of the next step.
     copies: Vec<BlockCopy>,
+    /// The next step, as far as it was planned while another is computed; empty if it was not.
+    ahead: StepPlan,
     arrivals: u64,
     stats: Stats,
 }
@@ -68,6 +70,7 @@ impl Scheduler {
             running: Vec::with_capacity(config.max_running),
             cache: CacheManager::new(&config.cache),
             copies: Vec::new(),
+            ahead: StepPlan::default(),
             arrivals: 0,
             stats: Stats {
                 blocks_total: config.cache.blocks * config.cache.groups.len(),
@@ -80,6 +83,11 @@ impl Scheduler {
     /// All requests that have not ended.
     pub(crate) fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// Whether the next step is planned already, as far as it goes.
+    pub(crate) fn is_planned(&self) -> bool {
+        !self.ahead.entries.is_empty()
     }
 
     /// Whether nothing runs or waits.
@@ -162,11 +170,16 @@ impl Scheduler {
         }
     }
 
-    /// Plans the next step.
+    /// Plans the next step, or completes what [`Scheduler::plan_ahead`] has planned of it.
     pub(crate) fn schedule(&mut self, now: Instant, plan: &mut StepPlan) {
-        plan.clear();
-        plan.prompt_room = self.prompt_room();
-        self.schedule_running(plan);
+        std::mem::swap(plan, &mut self.ahead);
+        self.ahead.clear();
+        if plan.entries.is_empty() {
+            self.stats.preemptions += plan.preempted as u64;
+            plan.clear();
+            plan.prompt_room = self.prompt_room();
+            self.schedule_running(plan);
+        }
         // Whoever was preempted gets the next room, not somebody new.
         if plan.preempted == 0 {
             self.schedule_waiting(now, plan);
@@ -174,6 +187,31 @@ impl Scheduler {
         plan.copies.append(&mut self.copies);
         self.stats.steps += u64::from(!plan.entries.is_empty());
         self.stats.preemptions += plan.preempted as u64;
+    }
+
+    /// Plans the step after `plan` while that one is computed, as if each of its requests went on; [`Scheduler::update`] tells
+    /// which do. Nothing is planned after a step in which a request forks, as who runs then is known only afterwards, nor where
+    /// layers keep a state, as the one that a step has read is free when it is done.
+    pub(crate) fn plan_ahead(&mut self, now: Instant, plan: &mut StepPlan) {
+        let forks = plan.entries.iter().any(|entry| entry.samples > 1);
+        if forks || self.cache.has_states() {
+            return;
+        }
+        plan.counted = true;
+        for entry in &plan.entries {
+            let request = &mut self.requests[entry.id];
+            request.num_computed += entry.num_scheduled;
+            if entry.samples > 0 && matches!(request.work, Work::Generate(_)) {
+                request.tokens.push(StepPlan::UNKNOWN);
+            }
+        }
+        let mut next = std::mem::take(&mut self.ahead);
+        next.prompt_room = self.prompt_room();
+        self.schedule_running(&mut next);
+        if next.preempted == 0 {
+            self.schedule_waiting(now, &mut next);
+        }
+        self.ahead = next;
     }
 
     /// Those who run get their next tokens, in the order in which they started.
@@ -272,7 +310,7 @@ impl Scheduler {
                 continue;
             };
             let client = request.client;
-            let taken = self.take_rows(entry, &mut rows, now, out);
+            let taken = self.take_rows((entry, plan.counted), &mut rows, now, out);
             rows.for_each(drop);
             if let Err(error) = taken {
                 self.fail(client, error, out);
@@ -323,13 +361,15 @@ impl Scheduler {
     /// One entry's part of [`Scheduler::update`].
     fn take_rows(
         &mut self,
-        entry: &PlanEntry,
+        (entry, counted): (&PlanEntry, bool),
         rows: &mut dyn Iterator<Item = Row>,
         now: Instant,
         out: &mut Vec<Output>,
     ) -> Result<(), RequestError> {
         let request = &mut self.requests[entry.id];
-        request.num_computed += entry.num_scheduled;
+        if !counted {
+            request.num_computed += entry.num_scheduled;
+        }
         let Request {
             cache,
             salt,
@@ -340,6 +380,10 @@ impl Scheduler {
         self.cache.commit(cache, salt, tokens, *num_computed);
         if entry.samples == 0 {
             return Ok(());
+        }
+        if counted && matches!(request.work, Work::Generate(_)) {
+            // The token's place, which `plan_ahead` has kept for it.
+            request.tokens.pop();
         }
         let forks = std::mem::replace(&mut request.unforked, 1).saturating_sub(1);
         let first = rows.next().ok_or(RequestError::NotFinite)?;
@@ -459,6 +503,7 @@ impl Scheduler {
     /// Takes a request out of everything.
     fn remove(&mut self, id: RequestId) -> Option<Request> {
         let mut request = self.requests.remove(id)?;
+        self.ahead.remove(id);
         self.cache.free(&mut request.cache);
         if self.waiting.remove(&request.order).is_none() {
             self.running.retain(|&r| r != id);
@@ -482,6 +527,12 @@ impl Scheduler {
     /// keep a state. 0: it has to wait for another step.
     fn chunk(&self, request: &Request, plan: &StepPlan) -> usize {
         let (done, missing) = (request.num_computed, request.missing());
+        if request.tokens.last() == Some(&StepPlan::UNKNOWN)
+            && request.tokens.len() >= request.max_total
+        {
+            // It ends with the step that is being computed.
+            return 0;
+        }
         let mut count = missing.min(self.config.max_batch_tokens - plan.tokens);
         if missing > 1 {
             count = count.min(plan.prompt_room);
@@ -536,12 +587,7 @@ impl Scheduler {
         request.num_computed = 0;
         self.waiting.insert(request.order, victim);
         // A planned prompt does not give its room back: the step is none the slower for it.
-        let tokens = &mut plan.tokens;
-        plan.entries.retain(|entry| {
-            let stays = entry.id != victim;
-            *tokens -= if stays { 0 } else { entry.num_scheduled };
-            stays
-        });
+        plan.remove(victim);
         plan.preempted += 1;
         let at = self.running.iter().position(|&id| id == victim);
         let at = at.expect("only running requests are preempted");

@@ -60,6 +60,8 @@ pub(crate) struct Rig {
     pub(crate) out: Vec<Output>,
     /// The clock.
     pub(crate) now: Instant,
+    /// Whether each step is planned while the fake model computes the one before.
+    pub(crate) ahead: bool,
     runner: Option<ModelRunner>,
     budget: usize,
 }
@@ -73,6 +75,7 @@ impl Rig {
             plan: StepPlan::default(),
             out: Vec::new(),
             now: Instant::now(),
+            ahead: false,
             runner: None,
         }
     }
@@ -89,6 +92,7 @@ impl Rig {
             cache: cache.unwrap(),
             kinds: shape.groups.iter().map(|g| g.kind).collect(),
             block_size: shape.block_size,
+            spare_block: 0,
             buffers: Buffers::default(),
         };
         Self {
@@ -121,6 +125,7 @@ impl Rig {
         spoil(&mut self.plan);
         if let Some(runner) = &mut self.runner {
             runner.forward(&self.plan, requests).unwrap();
+            runner.finish().unwrap();
             let rows = runner.sample(&self.plan, requests);
             self.scheduler
                 .update(&self.plan, rows, self.now, &mut self.out);
@@ -131,6 +136,9 @@ impl Rig {
                 let row = Row::Token { id, logprob: None };
                 let rest = (0..entry.samples).map(|_| row.clone());
                 rows.rows.extend(rest);
+            }
+            if self.ahead {
+                self.scheduler.plan_ahead(self.now, &mut self.plan);
             }
             self.scheduler
                 .update(&self.plan, &mut rows, self.now, &mut self.out);

@@ -1,13 +1,14 @@
 // A stand-in of `libcublasLt`: the products that Koma asks for, summed in f64 in the order of the columns and rounded once.
+// They are work of the stream that they are asked on.
 #include "types.h"
-#include <map>
+#include <memory>
 
 #define API extern "C" __attribute__((visibility("default")))
 
 namespace {
 
 using Status = int;
-enum : Status { success = 0, invalid_value = 7, not_supported = 15 };
+enum : Status { success = 0, invalid_value = 7, execution_failed = 13, not_supported = 15 };
 enum Type { f32 = 0, f16 = 2, bf16 = 14, e4m3 = 28 };
 
 struct Layout {
@@ -39,9 +40,37 @@ void write(void *at, size_t i, int type, float value) {
   else static_cast<float *>(at)[i] = value;
 }
 
+// A product, as it was when it was asked for.
+struct Product {
+  Desc op;
+  float one, kept;
+  const void *a, *b, *c;
+  void *d;
+  Layout A, B, C, D;
+  size_t m, n, k;
+};
+
+void multiply(void *what) {
+  const Product &p = *static_cast<Product *>(what);
+  const Desc &op = p.op;
+  const double scale = (op.scales[0] ? *op.scales[0] : 1.0) * (op.scales[1] ? *op.scales[1] : 1.0);
+  for (size_t j = 0; j < p.n; j++)
+    for (size_t i = 0; i < p.m; i++) {
+      double sum = 0;
+      for (size_t at = 0; at < p.k; at++)
+        sum += double(read(p.a, op.transpose[0] ? at + i * p.A.ld : i + at * p.A.ld, p.A.type)) *
+               read(p.b, op.transpose[1] ? j + at * p.B.ld : at + j * p.B.ld, p.B.type);
+      const double old = p.kept != 0 ? p.kept * double(read(p.c, i + j * p.C.ld, p.C.type)) : 0;
+      write(p.d, i + j * p.D.ld, p.D.type, float(p.one * scale * sum + old));
+    }
+}
+
 bool known(int type) { return type == f32 || type == f16 || type == bf16 || type == e4m3; }
 
 }  // namespace
+
+// Of the stand-in of the driver.
+extern "C" int koma_emu_ask(void *stream, void (*run)(void *), void *what, void (*drop)(void *));
 
 API Status cublasLtCreate(void **to) { return *to = reinterpret_cast<void *>(1), success; }
 API Status cublasLtDestroy(void *) { return success; }
@@ -82,7 +111,7 @@ API Status cublasLtMatmulAlgoGetHeuristic(void *, void *, void *, void *, void *
 }
 API Status cublasLtMatmul(void *, void *desc, const void *alpha, const void *a, void *a_layout, const void *b, void *b_layout,
                           const void *beta, const void *c, void *c_layout, void *d, void *d_layout, const void *algorithm, void *, size_t,
-                          void *) {
+                          void *stream) {
   const Desc &op = *static_cast<Desc *>(desc);
   const Layout &A = *static_cast<Layout *>(a_layout), &B = *static_cast<Layout *>(b_layout);
   const Layout &C = *static_cast<Layout *>(c_layout), &D = *static_cast<Layout *>(d_layout);
@@ -92,16 +121,6 @@ API Status cublasLtMatmul(void *, void *desc, const void *alpha, const void *a, 
   if (k != k_of_b || D.rows != m || D.cols != n || C.rows != m || C.cols != n || A.type != B.type) return invalid_value;
   // What the library takes of e4m3 only: both factors as rows of k, in sixteens.
   if (A.type == e4m3 && (!op.transpose[0] || op.transpose[1] || k % 16 || m % 16)) return not_supported;
-  const double scale = (op.scales[0] ? *op.scales[0] : 1.0) * (op.scales[1] ? *op.scales[1] : 1.0);
-  const float one = *static_cast<const float *>(alpha), kept = *static_cast<const float *>(beta);
-  for (size_t j = 0; j < n; j++)
-    for (size_t i = 0; i < m; i++) {
-      double sum = 0;
-      for (size_t p = 0; p < k; p++)
-        sum += double(read(a, op.transpose[0] ? p + i * A.ld : i + p * A.ld, A.type)) *
-               read(b, op.transpose[1] ? j + p * B.ld : p + j * B.ld, B.type);
-      const double old = kept != 0 ? kept * double(read(c, i + j * C.ld, C.type)) : 0;
-      write(d, i + j * D.ld, D.type, float(one * scale * sum + old));
-    }
-  return success;
+  auto *product = new Product{op, *static_cast<const float *>(alpha), *static_cast<const float *>(beta), a, b, c, d, A, B, C, D, m, n, k};
+  return koma_emu_ask(stream, multiply, product, [](void *what) { delete static_cast<Product *>(what); }) ? execution_failed : success;
 }

@@ -11,10 +11,11 @@
 //! - A weight goes to the device when a product first needs it (`weight`), packed as it is on the CPU: the 32 rows that lie side
 //!   by side there are the 32 lanes of a warp here. Plain values become rows of their own, for cuBLASLt.
 //! - A cache is made for a device ([`crate::KvCache::on`]) and has the CPU's layout (`cache::layer`).
-//! - Small arrays of a step (positions, tables, norms' weights) are kept on the device and compared with what is there
-//!   (`constants`).
-//! - Launches do not wait. What fails is kept by the stream, later work on it is skipped, and [`crate::Cx::check`] tells: a step
-//!   asks once, at its end.
+//! - Small arrays that stay (weights of norms) are kept on the device and compared with what is there (`constants`); those of a
+//!   step (positions, tables) go there together (`inputs`).
+//! - What is asked for is kept (`commands`) and goes to the device with the first wait for a result, the whole of a step as
+//!   a graph if it came before (`graphs`). What fails is kept by the stream, later work on it is skipped, and
+//!   [`crate::Cx::check`] tells: a step asks once, at its end.
 //!
 //! Invariant: the order of a row's sums depends on that row, and in products of cuBLASLt on the power of two that the number of
 //! rows is rounded up to.
@@ -22,9 +23,12 @@
 mod blas;
 mod cache;
 mod chooser;
+mod commands;
 mod constants;
 mod driver;
 mod gpu;
+mod graphs;
+mod inputs;
 mod mirror;
 pub(crate) mod ops;
 mod pinned;
@@ -38,6 +42,7 @@ mod weight;
 pub(crate) use cache::DeviceBlocks;
 pub use chooser::{Choice, Chooser};
 pub use gpu::{Gpu, GpuInfo};
+pub use graphs::Submitted;
 pub(crate) use mirror::Mirror;
 pub(crate) use stream::Stream;
 pub use upload::Upload;

@@ -194,6 +194,31 @@ impl Cx {
         self.stream.as_ref()
     }
 
+    /// A new step begins. Without a call of this, steps on a device are never replayed as graphs.
+    pub fn begin(&self) {
+        #[cfg(feature = "cuda")]
+        if let Some(stream) = &self.stream {
+            stream.begin();
+        }
+    }
+
+    /// The same, with graphs of steps on its device or without them.
+    #[must_use]
+    #[cfg(feature = "cuda")]
+    pub fn with_graphs(self, graphs: bool) -> Self {
+        if let Some(stream) = self.stream.as_ref().filter(|_| !graphs) {
+            stream.turn_graphs_off();
+        }
+        self
+    }
+
+    /// How work was given to its device so far.
+    #[cfg(feature = "cuda")]
+    pub fn submitted(&self) -> crate::cuda::Submitted {
+        let stream = self.stream.as_ref();
+        stream.map_or_else(Default::default, |stream| stream.submitted())
+    }
+
     /// Whether operations are done on a device.
     pub fn is_on_device(&self) -> bool {
         #[cfg(feature = "cuda")]

@@ -159,6 +159,24 @@ impl Workspace {
             + self.apart.bytes()
     }
 
+    /// Forgets the values of its buffers: memory that they have on a device can be handed out again.
+    pub fn forget(&mut self) {
+        let buffers = [
+            &mut self.hidden,
+            &mut self.normed,
+            &mut self.qkv,
+            &mut self.attended,
+            &mut self.inner,
+            &mut self.side,
+            &mut self.output,
+        ];
+        let angles = self.angles.iter_mut();
+        buffers
+            .into_iter()
+            .chain(angles)
+            .for_each(|rows| rows.reset(0, 0));
+    }
+
     /// Records the hidden states if somebody asked for them.
     pub fn record(&mut self) {
         if let Some(trace) = &mut self.trace {

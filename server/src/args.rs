@@ -214,7 +214,7 @@ pub(crate) const MODEL_KEYS: [&str; 8] = [
     "neuron",
 ];
 /// All other keys.
-pub(crate) const PROCESS_KEYS: [&str; 10] = [
+pub(crate) const PROCESS_KEYS: [&str; 11] = [
     "host",
     "port",
     "data-dir",
@@ -224,6 +224,7 @@ pub(crate) const PROCESS_KEYS: [&str; 10] = [
     "log-format",
     "log",
     "gpu-memory-utilization",
+    "cuda-graphs",
     "neuron-library",
 ];
 

@@ -252,6 +252,12 @@ impl CacheManager {
         }
     }
 
+    /// Whether any layers keep a state.
+    pub(crate) fn has_states(&self) -> bool {
+        let state = |kind: &Kind| !matches!(kind, Kind::Full | Kind::Sliding { .. });
+        self.kinds.iter().any(state)
+    }
+
     /// What a copy of the request needs after `computed` tokens: full blocks are shared, a partly filled one is copied
     /// (`copies`, to be done before the next forward). None if there is no free block for that.
     pub(crate) fn fork(

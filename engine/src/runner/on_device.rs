@@ -1,15 +1,66 @@
-//! Sampling where the logits are: a device chooses, and ids come back.
+//! Sampling where the logits are: a device chooses, and ids come back. And steps in which all generate are filled up to one of few
+//! numbers of rows, so that a step often asks for what one before asked for, and is replayed as a graph.
 //!
-//! Invariant: the same tokens as [`super::logits_to_tokens`] gives for the same rows.
+//! Invariants: the same tokens as [`super::logits_to_tokens`] gives for the same rows; rows that fill a step up touch nothing that
+//! a request has.
 
 use super::{Buffers, ModelRunner, list_samples};
 use crate::plan::{Row, StepOutput, StepPlan};
 use crate::request::{Request, Requests, Work};
 use crate::sampler::{Noise, RawLogprobs, Sampler};
 use crate::{RequestError, SamplingParams, TokenLogprob, logits};
-use koma_models::Model;
-use koma_models::kernels::Error;
 use koma_models::kernels::cuda::{Choice, Chooser};
+use koma_models::kernels::{Error, GroupKind};
+use koma_models::{Batch, Model, StateSlots};
+
+/// Rows of a step up to which it is filled up: to a power of two up to 8, then to a multiple of 8, from 64 on of 32. Each number
+/// has a graph of its own; weights are read whole for few rows as for one, so that a few more cost little.
+const MOST_FILLED: usize = 256;
+
+/// How many rows fill a step of `rows` rows up.
+fn to_fill(rows: usize) -> usize {
+    let full = match rows {
+        0..=8 => rows.next_power_of_two(),
+        9..=64 => rows.next_multiple_of(8),
+        65..=MOST_FILLED => rows.next_multiple_of(32),
+        _ => rows,
+    };
+    full - rows
+}
+
+/// How many rows fill the step of `plan` up: none if one of its requests has more than one token to compute, or gives no token.
+pub(super) fn rows_to_fill(plan: &StepPlan) -> usize {
+    let mut entries = plan.entries.iter();
+    let all = entries.all(|entry| entry.num_scheduled == 1 && entry.samples == 1);
+    if all { to_fill(plan.entries.len()) } else { 0 }
+}
+
+/// Adds `rows` requests of one token each, which have the spare block: its number, and tokens per block.
+pub(super) fn fill_up(
+    batch: &mut Batch,
+    rows: usize,
+    kinds: &[GroupKind],
+    (block, size): (u32, usize),
+) {
+    for _ in 0..rows {
+        batch.logit_rows.push(batch.ids.len() as u32);
+        batch.ids.push(0);
+        batch.positions.push(0);
+        batch.cu_seqlens.push(batch.ids.len() as u32);
+        batch.kv_lens.push(1);
+        for (group, kind) in batch.groups.iter_mut().zip(kinds) {
+            if matches!(kind, GroupKind::Recurrent { .. }) {
+                group.states.push(StateSlots {
+                    read: None,
+                    write: block,
+                });
+            } else {
+                group.slot_mapping.push(block * size as u32);
+                group.tables.push(std::iter::once(block));
+            }
+        }
+    }
+}
 
 impl ModelRunner {
     /// Whether logits stay on a device.
@@ -17,11 +68,16 @@ impl ModelRunner {
         self.cx.is_on_device() && matches!(self.model, Model::Decoder(_))
     }
 
-    /// Asks the device for the tokens of the plan. Logits come home only where the processor has to choose.
+    /// Asks the device for the tokens of the plan; `filled`: rows behind those of the plan.
     ///
     /// # Errors
     /// What failed on the device, here or before in this step.
-    pub(super) fn choose(&mut self, plan: &StepPlan, requests: &Requests) -> Result<(), Error> {
+    pub(super) fn choose(
+        &mut self,
+        plan: &StepPlan,
+        requests: &Requests,
+        filled: usize,
+    ) -> Result<(), Error> {
         let Buffers {
             work,
             chooser,
@@ -38,7 +94,20 @@ impl ModelRunner {
                 ask(chooser, request, (params, &self.eos_ids), entry.samples);
             }
         }
-        chooser.run(&self.cx, &mut work.output)?;
+        for _ in 0..filled {
+            chooser.row(None);
+            chooser.choose(Choice::BEST);
+        }
+        chooser.ask(&self.cx, &mut work.output)
+    }
+
+    /// Waits for the tokens. Logits come home only where the processor has to choose.
+    ///
+    /// # Errors
+    /// What failed on the device in this step.
+    pub(super) fn choices(&mut self) -> Result<(), Error> {
+        let Buffers { work, chooser, .. } = &mut self.buffers;
+        chooser.wait(&self.cx)?;
         if chooser.leaves_some() {
             self.cx.settle(&mut work.output)?;
         }

@@ -1,12 +1,13 @@
-//! [`Blas`]: products of plain matrices by cuBLASLt, with the algorithm that its heuristics name for a shape, asked once.
+//! [`Blas`]: products of plain matrices by cuBLASLt, with the algorithm that its heuristics name for a shape, asked once, when a
+//! product is first asked for; computed when the stream's commands go to the device.
 //!
 //! Invariant: the algorithm, and with it the order of a row's sum, depends on the weight's shape and on the power of two that the
 //! number of rows is rounded up to.
 
 use super::pool::Buffer;
-use super::stream::Stream;
 use crate::{Error, Fault};
 use cudarc::cublaslt::{result, sys};
+use cudarc::driver::sys::CUstream;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
@@ -52,6 +53,46 @@ pub(super) struct Product {
     pub(super) x: u64,
     pub(super) weight: u64,
     pub(super) out: u64,
+}
+
+impl Product {
+    /// Numbers of [`Product::words`].
+    pub(super) const WORDS: usize = 9;
+
+    /// It as numbers, for the list of commands.
+    pub(super) fn words(&self) -> [u64; Self::WORDS] {
+        let sizes = [self.rows, self.outputs, self.cols, self.width].map(|n| n as u64);
+        let [rows, outputs, cols, width] = sizes;
+        let kind = self.kind as u64;
+        let add = u64::from(self.add);
+        [
+            kind,
+            rows,
+            outputs,
+            cols,
+            width,
+            add,
+            self.x,
+            self.weight,
+            self.out,
+        ]
+    }
+
+    /// What [`Product::words`] gave.
+    pub(super) fn read(words: &[u64]) -> Self {
+        let size = |i: usize| words[i] as usize;
+        Self {
+            kind: [Kind::F32, Kind::F16, Kind::Bf16][size(0)],
+            rows: size(1),
+            outputs: size(2),
+            cols: size(3),
+            width: size(4),
+            add: words[5] != 0,
+            x: words[6],
+            weight: words[7],
+            out: words[8],
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -186,31 +227,45 @@ impl Drop for Preference {
 }
 
 impl Blas {
-    fn started(&mut self, stream: &Stream) -> Result<(sys::cublasLtHandle_t, u64), Error> {
-        if self.started.is_none() {
-            // SAFETY: it opens libraries by the library's name.
-            if !unsafe { sys::is_culib_present() } {
-                return Err(Error::Device(
-                    Fault::Broken,
-                    "cuBLASLt was not found (libcublasLt.so.13); it comes with CUDA 13".to_owned(),
-                ));
-            }
-            let workspace = stream.take(WORKSPACE)?;
-            let handle = result::create_handle().map_err(failed("its start"))?;
-            self.started = Some(Started { handle, workspace });
+    /// Bytes of device memory that it must be started with, if it was not started.
+    ///
+    /// # Errors
+    /// If there is no such library.
+    pub(super) fn lacks(&self) -> Result<Option<usize>, Error> {
+        if self.started.is_some() {
+            return Ok(None);
         }
-        let started = self.started.as_ref();
-        Ok(started.map_or((ptr::null_mut(), 0), |s| (s.handle, s.workspace.at())))
+        // SAFETY: it opens libraries by the library's name.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(Error::Device(
+                Fault::Broken,
+                "cuBLASLt was not found (libcublasLt.so.13); it comes with CUDA 13".to_owned(),
+            ));
+        }
+        Ok(Some(WORKSPACE))
     }
 
-    /// Asks for a product, in the order of the stream.
-    pub(super) fn multiply(&mut self, stream: &Stream, product: &Product) -> Result<(), Error> {
+    /// Starts the library.
+    pub(super) fn start(&mut self, workspace: Buffer) -> Result<(), Error> {
+        let handle = result::create_handle().map_err(failed("its start"))?;
+        self.started = Some(Started { handle, workspace });
+        Ok(())
+    }
+
+    fn started(&self) -> Result<&Started, Error> {
+        let missing = || Error::Device(Fault::Other, "cuBLASLt was not started".to_owned());
+        self.started.as_ref().ok_or_else(missing)
+    }
+
+    /// Computes `product` on `raw` by `algorithm`, which [`Blas::algorithm`] has given for it.
+    pub(super) fn multiply(
+        &self,
+        product: &Product,
+        algorithm: &sys::cublasLtMatmulAlgo_t,
+        raw: CUstream,
+    ) -> Result<(), Error> {
         let p = *product;
-        if p.rows == 0 || p.outputs == 0 {
-            return Ok(());
-        }
-        let (handle, workspace) = self.started(stream)?;
-        let algorithm = self.algorithm(handle, product)?;
+        let Started { handle, workspace } = self.started()?;
         let desc = Desc::new()?;
         // As the library counts: out^T `[outputs, rows]` = weight `[cols, outputs]`, transposed, times x^T `[cols, rows]`.
         let weight = Layout::new(p.kind, p.cols, p.outputs, p.cols)?;
@@ -220,7 +275,7 @@ impl Blas {
         // SAFETY: the operands have the shapes of their layouts, the caller's promise; the workspace is of this stream.
         unsafe {
             result::matmul(
-                handle,
+                *handle,
                 desc.0,
                 (&raw const one).cast(),
                 (&raw const kept).cast(),
@@ -232,20 +287,17 @@ impl Blas {
                 out.0,
                 p.out as *mut c_void,
                 out.0,
-                &raw const algorithm,
-                workspace as *mut c_void,
+                ptr::from_ref(algorithm),
+                workspace.at() as *mut c_void,
                 WORKSPACE,
-                stream.raw().cast(),
+                raw.cast(),
             )
         }
         .map_err(failed(&format!("{} x {} x {}", p.rows, p.outputs, p.cols)))
     }
 
-    fn algorithm(
-        &mut self,
-        handle: sys::cublasLtHandle_t,
-        p: &Product,
-    ) -> Result<sys::cublasLtMatmulAlgo_t, Error> {
+    /// The algorithm for products of this shape.
+    pub(super) fn algorithm(&mut self, p: &Product) -> Result<sys::cublasLtMatmulAlgo_t, Error> {
         let key = Key {
             kind: p.kind,
             rows: p.rows.next_power_of_two(),
@@ -256,6 +308,7 @@ impl Blas {
         if let Some(algorithm) = self.algorithms.get(&key) {
             return Ok(*algorithm);
         }
+        let handle = self.started()?.handle;
         let desc = Desc::new()?;
         let weight = Layout::new(p.kind, p.cols, p.outputs, p.cols)?;
         let x = Layout::new(p.kind, p.cols, key.rows, p.cols)?;

@@ -17,7 +17,7 @@ impl DeviceBlocks {
     /// `bytes` zeros.
     pub(crate) fn new(stream: &Arc<Stream>, bytes: usize) -> Result<Self, Error> {
         let buffer = stream.take_apart(bytes)?;
-        stream.clear(buffer.at(), bytes)?;
+        stream.clear(buffer.at(), bytes);
         Ok(Self {
             stream: Arc::clone(stream),
             buffer,
@@ -57,12 +57,19 @@ impl DeviceBlocks {
             "a block beyond the last"
         );
         let (stream, start) = (&self.stream, self.buffer.at());
-        stream.attempt(|| stream.copy(start + from as u64, start + to as u64, bytes));
+        stream.copy(start + from as u64, start + to as u64, bytes);
     }
 
     /// Writes small numbers over all of them.
     pub(crate) fn fill(&self) {
+        self.stream.fill(self.buffer.at(), 0x3c, self.bytes);
+    }
+}
+
+impl Drop for DeviceBlocks {
+    fn drop(&mut self) {
+        // The memory goes back to the device: what was asked of it goes there first.
         let stream = &self.stream;
-        stream.attempt(|| stream.fill(self.buffer.at(), 0x3c, self.bytes));
+        stream.attempt(|| stream.submit());
     }
 }

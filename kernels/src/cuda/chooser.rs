@@ -29,6 +29,17 @@ pub struct Choice {
     pub min_p: f32,
 }
 
+impl Choice {
+    /// The best token, whatever the noise.
+    pub const BEST: Self = Self {
+        uniform: 0.0,
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+    };
+}
+
 /// `RowTask` in `cuda/sampling.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -113,7 +124,8 @@ impl Chooser {
         });
     }
 
-    /// Asks the device of `cx` and waits for the answers. Afterwards `logits` (`[rows, vocab]`) lacks what was taken away.
+    /// Asks the device of `cx`, which is given all that it was asked for in this step; [`Chooser::wait`] has the answers. Afterwards
+    /// `logits` (`[rows, vocab]`) lacks what was taken away.
     ///
     /// # Errors
     /// [`Error::Device`], with whatever failed before it in this step.
@@ -121,7 +133,7 @@ impl Chooser {
     /// # Panics
     /// If `cx` has no device, the logits are not as many rows as were told, or there is no token.
     #[track_caller]
-    pub fn run(&mut self, cx: &Cx, logits: &mut Rows) -> Result<(), Error> {
+    pub fn ask(&mut self, cx: &Cx, logits: &mut Rows) -> Result<(), Error> {
         let Some(stream) = cx.stream() else {
             panic!("a chooser without a device");
         };
@@ -133,18 +145,27 @@ impl Chooser {
         self.answers.clear();
         self.vocab = logits.width();
         if !self.rows.is_empty() {
-            stream.attempt(|| self.ask(stream, logits));
+            stream.attempt(|| self.launch(stream, logits));
         }
         cx.check()
     }
 
-    fn ask(&mut self, stream: &Arc<Stream>, logits: &mut Rows) -> Result<(), Error> {
+    /// Waits for the answers to what was asked last.
+    ///
+    /// # Errors
+    /// [`Error::Device`], with whatever failed in this step.
+    pub fn wait(&mut self, cx: &Cx) -> Result<(), Error> {
+        if let Some(stream) = cx.stream() {
+            stream.attempt(|| stream.fetched(&mut self.answers));
+        }
+        cx.check()
+    }
+
+    fn launch(&mut self, stream: &Arc<Stream>, logits: &mut Rows) -> Result<(), Error> {
         let (rows, choices) = (self.rows.len(), self.choices.len());
         let vocab = logits.width();
-        let tasks = stream.take(size_of_val(&self.rows[..]))?;
-        stream.upload(tasks.at(), &self.rows)?;
-        let asked = stream.take(size_of_val(&self.choices[..]))?;
-        stream.upload(asked.at(), &self.choices)?;
+        let tasks = stream.input("rows to choose from", &self.rows)?;
+        let asked = stream.input("choices", &self.choices)?;
         let words = FACTS * rows + CHOSEN * choices + 2 * MOST_TOPS * rows;
         let answers = stream.take(4 * words)?;
         let masses = stream.take(8 * rows.max(choices) * vocab.div_ceil(PART))?;
@@ -155,18 +176,17 @@ impl Chooser {
         let n = vocab as i32;
         let x = logits.on(stream)?;
         let (each_row, each) = (Grid::of(rows, THREADS), Grid::of(choices, THREADS));
-        launch!(stream, "look_at_rows", each_row; x, n, tasks.at(), masses.at(), facts, tops, of_tops)?;
+        launch!(stream, "look_at_rows", each_row; x, n, tasks, masses.at(), facts, tops, of_tops)?;
         if !self.taken.is_empty() {
-            let taken = stream.take(size_of_val(&self.taken[..]))?;
-            stream.upload(taken.at(), &self.taken)?;
+            let taken = stream.input("tokens taken away", &self.taken)?;
             let count = self.taken.len() / 2;
             let x = logits.change_on(stream)?;
             let grid = Grid::of(count.div_ceil(256), 256);
-            launch!(stream, "take_tokens_away", grid; x, n, taken.at(), count as i32)?;
+            launch!(stream, "take_tokens_away", grid; x, n, taken, count as i32)?;
         }
-        launch!(stream, "choose_tokens", each; x, n, tasks.at(), facts, asked.at(), masses.at(), chosen)?;
+        launch!(stream, "choose_tokens", each; x, n, tasks, facts, asked, masses.at(), chosen)?;
         self.answers.resize(words, 0);
-        stream.download(answers.at(), &mut self.answers)
+        stream.fetch(answers.at(), 4 * words)
     }
 
     /// The words of what was answered from `start` on.

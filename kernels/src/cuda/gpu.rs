@@ -240,6 +240,16 @@ impl Gpu {
         Err(fail("this binary's device code has none of that name"))
     }
 
+    /// The name of a kernel, for messages.
+    pub(super) fn name_of(&self, function: Function) -> String {
+        let functions = self
+            .functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let named = functions.iter().find(|(_, known)| known.0 == function.0);
+        named.map_or_else(String::new, |(name, _)| name.clone())
+    }
+
     /// `bytes` bytes of device memory, within the budget.
     pub(super) fn allocate(&self, bytes: usize) -> Result<sys::CUdeviceptr, Error> {
         let mut budget = self.budget();

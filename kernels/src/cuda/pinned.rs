@@ -1,5 +1,5 @@
-//! Pinned host memory, which the device reads and writes while the processor goes on: [`Outbox`] for small arrays on their way to
-//! the device, [`Inbox`] for values on their way back.
+//! Pinned host memory, which the device reads and writes while the processor goes on: [`Outbox`] for values on their way to the
+//! device, [`Inbox`] for those on their way back; and [`Event`], by which streams and the processor wait for copies.
 
 use super::driver::check;
 use crate::Error;
@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 
 /// Pinned memory.
 #[derive(Debug)]
-struct Pinned {
+pub(super) struct Pinned {
     at: NonNull<u8>,
     bytes: usize,
 }
@@ -16,7 +16,7 @@ struct Pinned {
 unsafe impl Send for Pinned {}
 
 impl Pinned {
-    fn new(bytes: usize) -> Result<Self, Error> {
+    pub(super) fn new(bytes: usize) -> Result<Self, Error> {
         let mut at = ptr::null_mut();
         let what = format!("{bytes} bytes of pinned memory");
         // SAFETY: the first argument is written.
@@ -30,6 +30,70 @@ impl Pinned {
             at: at.ok_or_else(null)?,
             bytes,
         })
+    }
+
+    /// The place of byte `at`.
+    pub(super) fn place(&self, at: usize) -> *mut u8 {
+        assert!(at <= self.bytes, "pinned memory");
+        // SAFETY: inside of the memory, or at its end.
+        unsafe { self.at.as_ptr().add(at) }
+    }
+
+    /// Writes bytes from `at` on. No copy may be reading them.
+    pub(super) fn write(&mut self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.bytes, "pinned memory");
+        // SAFETY: inside of the memory, which is this one's alone.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.place(at), bytes.len()) };
+    }
+
+    /// `len` bytes from `at` on, which were written.
+    pub(super) fn read(&self, at: usize, len: usize) -> &[u8] {
+        assert!(at + len <= self.bytes, "pinned memory");
+        // SAFETY: inside of the memory, and written; the device only reads it.
+        unsafe { std::slice::from_raw_parts(self.place(at), len) }
+    }
+}
+
+/// A place in a stream's work. One that was never recorded is passed.
+#[derive(Debug)]
+pub(super) struct Event(sys::CUevent);
+// SAFETY: a handle of the driver, which may be used from any thread.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub(super) fn new() -> Result<Self, Error> {
+        let mut event = ptr::null_mut();
+        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: the first argument is written.
+        let result = unsafe { sys::cuEventCreate(&raw mut event, untimed) };
+        check(result, "an event").map(|()| Self(event))
+    }
+
+    /// From now on it means all that `stream` was asked for so far.
+    pub(super) fn record(&self, stream: sys::CUstream) -> Result<(), Error> {
+        // SAFETY: an event and a stream of this context.
+        check(unsafe { sys::cuEventRecord(self.0, stream) }, "an event")
+    }
+
+    /// Has later work of `stream` wait for it.
+    pub(super) fn hold(&self, stream: sys::CUstream) -> Result<(), Error> {
+        // SAFETY: an event and a stream of this context.
+        let result = unsafe { sys::cuStreamWaitEvent(stream, self.0, 0) };
+        check(result, "waiting for an event")
+    }
+
+    /// Waits for it.
+    pub(super) fn wait(&self) -> Result<(), Error> {
+        // SAFETY: an event of this context.
+        let result = unsafe { sys::cuEventSynchronize(self.0) };
+        check(result, "waiting for a copy")
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`.
+        let _ = unsafe { sys::cuEventDestroy_v2(self.0) };
     }
 }
 
@@ -47,61 +111,34 @@ pub(super) const HALF: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Outbox {
     memory: Pinned,
-    /// Set when what is in a half was asked for.
-    events: [sys::CUevent; 2],
+    /// That what is in a half has arrived.
+    arrived: [Event; 2],
     half: usize,
     at: usize,
 }
-// SAFETY: handles of the driver, which may be used from any thread.
-unsafe impl Send for Outbox {}
 
 impl Outbox {
     pub(super) fn new() -> Result<Self, Error> {
-        let mut outbox = Self {
+        Ok(Self {
             memory: Pinned::new(2 * HALF)?,
-            events: [ptr::null_mut(); 2],
+            arrived: [Event::new()?, Event::new()?],
             half: 0,
             at: 0,
-        };
-        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-        for event in &mut outbox.events {
-            // SAFETY: the first argument is written.
-            check(unsafe { sys::cuEventCreate(event, untimed) }, "an event")?;
-        }
-        Ok(outbox)
+        })
     }
 
     /// A place that holds `bytes`, of at most [`HALF`], until the copy that `stream` is asked for next is done.
     pub(super) fn put(&mut self, bytes: &[u8], stream: sys::CUstream) -> Result<*const u8, Error> {
         assert!(bytes.len() <= HALF, "a large array");
         if self.at + bytes.len() > HALF {
-            // SAFETY: an event and a stream of this context.
-            let result = unsafe { sys::cuEventRecord(self.events[self.half], stream) };
-            check(result, "an event")?;
+            self.arrived[self.half].record(stream)?;
             (self.half, self.at) = (1 - self.half, 0);
-            // SAFETY: an event of this context; one that was never recorded is done.
-            let result = unsafe { sys::cuEventSynchronize(self.events[self.half]) };
-            check(result, "waiting for a copy")?;
+            self.arrived[self.half].wait()?;
         }
-        // SAFETY: the place is inside of the memory, and no copy reads it: the last ones from this half are done.
-        let place = unsafe {
-            let place = self.memory.at.as_ptr().add(self.half * HALF + self.at);
-            ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
-            place
-        };
+        let at = self.half * HALF + self.at;
+        self.memory.write(at, bytes);
         self.at = (self.at + bytes.len()).next_multiple_of(16);
-        Ok(place)
-    }
-}
-
-impl Drop for Outbox {
-    fn drop(&mut self) {
-        for event in self.events {
-            if !event.is_null() {
-                // SAFETY: made by `new`.
-                let _ = unsafe { sys::cuEventDestroy_v2(event) };
-            }
-        }
+        Ok(self.memory.place(at))
     }
 }
 

@@ -1,16 +1,19 @@
 //! [`Pool`]: device memory of one stream, kept for the next who asks. What a buffer gives back may be handed out at once: work
 //! on one stream runs in the order in which it was asked for.
+//!
+//! Invariant: which memory is handed out depends on which is free, not on the order in which it was given back: a step that finds
+//! the same memory free as the one before gets the same addresses.
 
 use super::gpu::Gpu;
 use crate::Error;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Free memory, by its bytes.
 #[derive(Debug)]
 pub(super) struct Pool {
     gpu: Arc<Gpu>,
-    free: Mutex<BTreeMap<usize, Vec<u64>>>,
+    free: Mutex<BTreeMap<usize, BTreeSet<u64>>>,
 }
 
 /// Device memory. It goes back to its pool, or to the device.
@@ -47,23 +50,14 @@ impl Pool {
         if let Some(found) = self.find(bytes) {
             return Ok(buffer(found));
         }
-        Ok(buffer((self.allocate(bytes)?, bytes)))
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
-        let first = self.gpu.allocate(bytes);
-        // Free memory of other sizes may be what it lacks.
-        if first.is_err() && self.trim() > 0 {
-            return self.gpu.allocate(bytes);
-        }
-        first
+        Ok(buffer((self.gpu.allocate(bytes)?, bytes)))
     }
 
     /// As [`Pool::take`], of memory that goes back to the device when it is dropped: for what is large and taken once.
     pub(super) fn take_apart(self: &Arc<Self>, bytes: usize) -> Result<Buffer, Error> {
         Ok(Buffer {
             pool: Arc::clone(self),
-            at: self.allocate(bytes.max(1))?,
+            at: self.gpu.allocate(bytes.max(1))?,
             bytes: bytes.max(1),
             kept: false,
         })
@@ -73,14 +67,14 @@ impl Pool {
     fn find(&self, bytes: usize) -> Option<(u64, usize)> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let (&size, all) = free.range_mut(bytes..2 * bytes).next()?;
-        let at = all.pop()?;
+        let at = all.pop_first()?;
         if all.is_empty() {
             free.remove(&size);
         }
         Some((at, size))
     }
 
-    /// Gives what is free back to the device; returns its bytes.
+    /// Gives what is free back to the device; returns its bytes. All work that uses it must have been asked of the device.
     pub(super) fn trim(&self) -> usize {
         let free = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
         let mut sum = 0;
@@ -127,6 +121,6 @@ impl Drop for Buffer {
             .free
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        free.entry(self.bytes).or_default().push(self.at);
+        free.entry(self.bytes).or_default().insert(self.at);
     }
 }

@@ -77,8 +77,8 @@ impl Device {
         self.number
     }
 
-    /// Sets what `emu/driver.cpp` names: `seed`, `capability`, `memory`, `shared`, and countdowns of calls that are to fail,
-    /// `fail_alloc`, `fail_launch`, `lose`.
+    /// Sets what `emu/driver.cpp` names: `seed`, `capability`, `memory`, `shared`, `hurry`, `deaf`, and countdowns of calls that are
+    /// to fail, `fail_alloc`, `fail_launch`, `fail_capture`, `lose`.
     ///
     /// # Panics
     /// If a zero is in the name.
@@ -89,7 +89,7 @@ impl Device {
     }
 
     /// How often a function was called or, as `launch:NAME`, a kernel launched; and `allocations`, `streams`, `pinned`,
-    /// `contexts`, `events` that are there.
+    /// `contexts`, `events`, `graphs` that are there.
     ///
     /// # Panics
     /// If a zero is in the name.

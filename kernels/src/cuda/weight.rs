@@ -20,7 +20,10 @@ pub(super) struct Packed {
     group: i32,
     scale: i32,
     zeros: i32,
+    unused: i32,
 }
+// SAFETY: 8 bytes, then six numbers of 4.
+unsafe impl super::stream::Plain for Packed {}
 
 /// Names of the kernels of a packed format.
 #[derive(Debug)]
@@ -117,6 +120,7 @@ impl Packed {
             group: group as i32,
             scale,
             zeros,
+            unused: 0,
         }
     }
 }
@@ -180,7 +184,7 @@ impl OnDevice {
         // The host's values may go now, and other streams may read these. What they were unpacked from is not kept.
         stream.wait()?;
         if matches!(form, Form::Rows(_)) {
-            stream.trim();
+            stream.trim()?;
         }
         Ok(Self {
             form,

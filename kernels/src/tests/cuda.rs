@@ -5,6 +5,7 @@ mod attention;
 mod linear;
 mod memory;
 mod rows;
+mod steps;
 
 use super::*;
 use crate::Fault;

@@ -12,6 +12,9 @@ pub(crate) struct DeviceArgs {
     /// Part of a GPU's free memory that all models on it may use together [default: 0.9]
     #[arg(long, value_name = "SHARE")]
     gpu_memory_utilization: Option<String>,
+    /// Replay steps of a GPU that come again as graphs [default: on]
+    #[arg(long, value_name = "on|off")]
+    cuda_graphs: Option<String>,
     /// Export of the one model that is loaded, compiled for a Neuron device [default: the folder `neuron` in the model's folder]
     #[arg(long, value_name = "DIR")]
     neuron: Option<String>,
@@ -25,6 +28,7 @@ impl DeviceArgs {
         layer([
             ("device", &self.device),
             ("gpu-memory-utilization", &self.gpu_memory_utilization),
+            ("cuda-graphs", &self.cuda_graphs),
             ("neuron", &self.neuron),
             ("neuron-library", &self.neuron_library),
         ])

@@ -100,6 +100,7 @@ pub(super) fn engine_config(
         max_batch_tokens: model.batch_tokens(generates),
         cache_bytes,
         kv_dtype: model.kv_dtype,
+        graphs: model.device.graphs,
         class: model.class.unwrap_or(if generates {
             Class::Throughput
         } else {

@@ -52,6 +52,8 @@ pub(crate) struct DeviceConfig {
     pub(crate) choice: DeviceChoice,
     /// Thousandths of a GPU's free memory that all models on it may use together.
     pub(crate) gpu_memory: u16,
+    /// Whether steps of a GPU that come again are replayed as graphs.
+    pub(crate) graphs: bool,
     /// None: the folder `neuron` in the model's folder.
     pub(crate) artifact: Option<PathBuf>,
     /// None: where it usually is.
@@ -77,6 +79,9 @@ impl DeviceConfig {
                     "a number from 0.001 to 1".to_owned()
                 })?
                 .unwrap_or(GPU_MEMORY),
+            graphs: values
+                .choice("cuda-graphs", &[("on", true), ("off", false)])?
+                .unwrap_or(true),
             artifact: values.get("neuron").map(path),
             library: values.get("neuron-library").map(path),
         })
@@ -86,6 +91,7 @@ impl DeviceConfig {
         json!({
             "device": self.choice.to_string(),
             "gpu_memory_utilization": f64::from(self.gpu_memory) / 1000.0,
+            "cuda_graphs": self.graphs,
             "neuron": self.artifact,
             "neuron_library": self.library,
         })

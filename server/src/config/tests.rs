@@ -412,6 +412,7 @@ fn what_computes_is_told_for_all_models_or_for_one() {
     let none = DeviceConfig {
         choice: DeviceChoice::Cpu,
         gpu_memory: 900,
+        graphs: true,
         artifact: None,
         library: None,
     };
@@ -419,6 +420,7 @@ fn what_computes_is_told_for_all_models_or_for_one() {
     let given = DeviceConfig {
         choice: DeviceChoice::Neuron,
         gpu_memory: 900,
+        graphs: true,
         artifact: Some(world.path("export").into()),
         library: Some(world.path("libnrt.so.1").into()),
     };
@@ -444,10 +446,10 @@ fn what_computes_is_told_for_all_models_or_for_one() {
     assert_eq!(auto.choice, DeviceChoice::Auto);
 
     for (name, number) in [("cuda", 0), ("cuda:3", 3)] {
-        let line = format!("@a.gguf --device {name} --gpu-memory-utilization 0.5");
-        let cuda = device(&line, &[], None);
-        let chosen = (cuda.choice, cuda.gpu_memory);
-        assert_eq!(chosen, (DeviceChoice::Cuda(number), 500));
+        let line = "--gpu-memory-utilization 0.5 --cuda-graphs off";
+        let cuda = device(&format!("@a.gguf --device {name} {line}"), &[], None);
+        let chosen = (cuda.choice, cuda.gpu_memory, cuda.graphs);
+        assert_eq!(chosen, (DeviceChoice::Cuda(number), 500, false));
     }
     let error = world.error("@a.gguf --gpu-memory-utilization 1.1", &[], None);
     assert!(error.contains("from 0.001 to 1"), "{error}");

@@ -262,7 +262,8 @@ fn choices(pair: &Pair) -> Result<Line, Error> {
             });
         }
     }
-    chooser.run(&pair.gpu, &mut logits)?;
+    chooser.ask(&pair.gpu, &mut logits)?;
+    chooser.wait(&pair.gpu)?;
     let right = (0..12).all(|i| chooser.chosen(i).is_some_and(|(id, _)| id == best[i / 2]));
     Ok(Line {
         what: "choose".to_owned(),

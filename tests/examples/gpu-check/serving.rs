@@ -207,7 +207,7 @@ pub(super) fn measure(
     let encoder = made.join("distilbert");
     let like = folder.join("models/distilbert_classify/model");
     model(&like, &encoder, distilbert.distilbert())?;
-    let run = |model: &Path, batch: usize, input: usize, output: usize| {
+    let run = |model: &Path, (batch, input, output): (usize, usize, usize), graphs: bool| {
         let mut arguments = vec![model.display().to_string()];
         let mut set = |name: &str, value: usize| {
             arguments.extend([format!("--{name}"), value.to_string()]);
@@ -218,6 +218,9 @@ pub(super) fn measure(
             set("output-len", output);
         }
         arguments.extend(["--device".to_owned(), format!("cuda:{device}")]);
+        if !graphs {
+            arguments.extend(["--cuda-graphs".to_owned(), "off".to_owned()]);
+        }
         bench(folder, &arguments)
     };
     let mut lines = Vec::new();
@@ -228,29 +231,31 @@ pub(super) fn measure(
     };
     for &input in inputs {
         for &batch in batches {
-            let each = median(
-                &run(&decoder, batch, input, output)?,
-                "time_per_output_token",
-            )?;
+            let each = |graphs| {
+                let result = run(&decoder, (batch, input, output), graphs)?;
+                median(&result, "time_per_output_token")
+            };
+            let (each, one_by_one) = (each(true)?, each(false)?);
             lines.push(Line {
                 what: format!("decode, {batch} requests of {input} tokens"),
                 right: None,
                 figures: vec![
                     ("tokens_per_s", batch as f64 / each),
                     ("ms_per_token", each * 1e3),
+                    ("ms_per_token_without_graphs", one_by_one * 1e3),
                 ],
             });
         }
     }
     let prompt = if tiny { 60 } else { 2048 };
-    let first = median(&run(&decoder, 1, prompt, 1)?, "time_to_first_token")?;
+    let first = median(&run(&decoder, (1, prompt, 1), true)?, "time_to_first_token")?;
     lines.push(Line {
         what: format!("prompt of {prompt} tokens"),
         right: None,
         figures: vec![("tokens_per_s", prompt as f64 / first), ("ms", first * 1e3)],
     });
     let (texts, len) = if tiny { (2, 20) } else { (64, 128) };
-    let whole = median(&run(&encoder, texts, len, 0)?, "batch")?;
+    let whole = median(&run(&encoder, (texts, len, 0), true)?, "batch")?;
     lines.push(Line {
         what: format!("{texts} texts of {len} tokens, DistilBERT"),
         right: None,

@@ -92,7 +92,8 @@ fn a_device_chooses_what_the_processor_chooses() {
                     chooser.choose(choice(params, noise(i + r)));
                 }
             }
-            chooser.run(&world.cx, &mut logits).expect("it chooses");
+            chooser.ask(&world.cx, &mut logits).expect("it is asked");
+            chooser.wait(&world.cx).expect("it chooses");
             for r in 0..4 {
                 let row = &rows[r * vocab..(r + 1) * vocab];
                 assert!(chooser.is_finite(r));
@@ -132,7 +133,8 @@ fn the_noise_decides() {
     for i in 0..20 {
         chooser.choose(choice(params, noise(i)));
     }
-    chooser.run(&world.cx, &mut logits).expect("it chooses");
+    chooser.ask(&world.cx, &mut logits).expect("it is asked");
+    chooser.wait(&world.cx).expect("it chooses");
     let ids: std::collections::HashSet<u32> =
         (0..20).filter_map(|i| Some(chooser.chosen(i)?.0)).collect();
     assert!(ids.len() > 15, "{ids:?}");
@@ -159,7 +161,8 @@ fn tokens_are_taken_away_after_their_row_was_looked_at_and_bad_rows_are_told() {
         chooser.choose(choice(&cases()[3], noise(0)));
         chooser.row(None);
         chooser.choose(choice(&cases()[3], noise(0)));
-        chooser.run(&world.cx, &mut logits).expect("it chooses");
+        chooser.ask(&world.cx, &mut logits).expect("it is asked");
+        chooser.wait(&world.cx).expect("it chooses");
         assert_eq!(chooser.chosen(0), Some((8, 20.0)));
         let top: Vec<_> = chooser.logprobs(0).1.collect();
         assert_eq!(top, [(7, 20.0), (8, 20.0)], "as the model gave it");

@@ -3,7 +3,7 @@
 
 use crate::cache::Places;
 use crate::cuda::DeviceBlocks;
-use crate::cuda::stream::{Grid, Stream, bytes_of, launch};
+use crate::cuda::stream::{Grid, Plain, Stream, launch};
 use crate::{AttnMeta, AttnSpec, BlockTables, Error, Fault, HeadLayout, KvDtype, KvLayer, Rows};
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,7 +33,10 @@ struct RawPlaces {
     block_size: i32,
     k: i32,
     v: i32,
+    unused: i32,
 }
+// SAFETY: five numbers of 8 bytes, then four of 4.
+unsafe impl Plain for RawPlaces {}
 
 impl RawPlaces {
     fn of(places: &Places) -> Self {
@@ -49,6 +52,7 @@ impl RawPlaces {
             block_size: places.block_size as i32,
             k: k as i32,
             v: v as i32,
+            unused: 0,
         }
     }
 }
@@ -70,6 +74,8 @@ struct Shape {
     scale: f32,
     cap: f32,
 }
+// SAFETY: places, 8 bytes, then ten numbers of 4.
+unsafe impl Plain for Shape {}
 
 /// `Task` in `cuda/attention.cu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,11 +92,23 @@ struct Task {
     state: u32,
 }
 // SAFETY: nine numbers of 4 bytes.
-unsafe impl crate::cuda::stream::Plain for Task {}
+unsafe impl Plain for Task {}
 
 impl Task {
     /// All splits.
     const WHOLE: u32 = u32::MAX;
+    /// Of no row.
+    const NONE: Self = Self {
+        row: 0,
+        out: 0,
+        rows: 0,
+        position: 0,
+        len: 0,
+        table: 0,
+        split: Self::WHOLE,
+        splits: 0,
+        state: 0,
+    };
 }
 
 /// The queries of a request, and its context.
@@ -103,6 +121,15 @@ struct Request {
     /// Tokens of the context.
     len: usize,
     table: usize,
+}
+
+/// `count` and some more, so that contexts can grow for a while until a step is one of another size.
+fn room(count: usize) -> usize {
+    if count <= 1024 {
+        count.next_power_of_two()
+    } else {
+        count.next_multiple_of(256)
+    }
 }
 
 /// Work of a step: what blocks do, and what is merged after.
@@ -151,6 +178,12 @@ impl Plan {
                 } else {
                     plan.tasks.push(task);
                 }
+            }
+        }
+        // Tasks without rows do nothing.
+        for tasks in [&mut plan.tasks, &mut plan.merges] {
+            if !tasks.is_empty() {
+                tasks.resize(room(tasks.len()), Task::NONE);
             }
         }
         plan
@@ -254,19 +287,17 @@ fn attend(
         .next_power_of_two()
         .trailing_zeros() as usize;
     let name = names(cache.dtype)[usize::from(plan.queries > 4)][width];
-    let states = stream.take(4 * plan.states * (layout.v_dim + 2))?;
-    // Scratch of this call: not kept by its place in memory.
-    let tasks = stream.take(size_of_val(&plan.tasks[..]) + size_of_val(&plan.merges[..]))?;
-    stream.upload(tasks.at(), &plan.tasks)?;
-    let merges = tasks.at() + size_of_val(&plan.tasks[..]) as u64;
-    stream.upload(merges, &plan.merges)?;
-    let (tables, x) = (stream.constant(cache.blocks)?, qkv.on(stream)?);
+    let states = stream.take(4 * room(plan.states) * (layout.v_dim + 2))?;
+    let tasks = stream.input("tasks of attention", &plan.tasks)?;
+    let merges = stream.input("merges of attention", &plan.merges)?;
+    let tables = stream.input("block tables", cache.blocks)?;
+    let x = qkv.on(stream)?;
     let out = out.write_on(stream)?;
     let grid = Grid {
         shared: 4 * plan.queries.next_multiple_of(4) * layout.k_dim,
         ..Grid::with([plan.tasks.len(), layout.kv_heads * chunks, 1], 128)
     };
-    launch!(stream, name, grid; x, cache.at, tasks.at(), tables, shape, out, states.at())?;
+    launch!(stream, name, grid; x, cache.at, tasks, tables, shape, out, states.at())?;
     let merge = [
         "merge_splits_c1",
         "merge_splits_c2",
@@ -417,10 +448,9 @@ fn write(
         KvDtype::Bf16 => "write_kv_bf16",
         KvDtype::Int8 => "write_kv_int8",
     };
-    let memory = stream.take(bytes_of(slots).len())?;
-    stream.upload(memory.at(), slots)?;
+    let slots_there = stream.input("slots", slots)?;
     let (q_heads, kv_heads) = (layout.q_heads as i32, layout.kv_heads as i32);
     let (k_dim, v_dim) = (layout.k_dim as i32, layout.v_dim as i32);
     let (grid, qkv) = (Grid::of(slots.len(), 128), qkv.on(stream)?);
-    launch!(stream, name, grid; qkv, memory.at(), places, q_heads, kv_heads, k_dim, v_dim, store)
+    launch!(stream, name, grid; qkv, slots_there, places, q_heads, kv_heads, k_dim, v_dim, store)
 }

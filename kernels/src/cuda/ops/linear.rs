@@ -134,7 +134,7 @@ fn multiply(stream: &Arc<Stream>, weight: &OnDevice, task: Task) -> Result<(), E
                 weight: weight.values(),
                 out: task.out,
             };
-            stream.blas().multiply(stream, &whole)
+            stream.multiply(&whole)
         }
         Form::Packed(packed, kernels) if task.rows <= FEW_ROWS => {
             let (x, _memory) = activations(stream, weight, Kind::F32, task)?;
@@ -199,7 +199,7 @@ fn unpacked(stream: &Arc<Stream>, weight: &OnDevice, task: Task) -> Result<(), E
             weight: memory.at(),
             out: task.out + 4 * (first * 32) as u64,
         };
-        stream.blas().multiply(stream, &part)?;
+        stream.multiply(&part)?;
     }
     Ok(())
 }
@@ -208,7 +208,7 @@ pub(crate) fn embed(stream: &Arc<Stream>, ids: &[u32], weight: &PackedWeight, ou
     stream.attempt(|| {
         let on = weight.on(stream)?;
         let grid = Grid::of(ids.len(), 128);
-        let ids = stream.constant(ids)?;
+        let ids = stream.input("ids", ids)?;
         let out = out.write_on(stream)?;
         let (values, order) = (on.values(), on.order());
         match &on.form {

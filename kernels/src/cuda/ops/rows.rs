@@ -1,7 +1,6 @@
 //! Norms, rope, and what is done to values by themselves.
 
 use super::each;
-use crate::cuda::pool::Buffer;
 use crate::cuda::stream::{Grid, Stream, launch};
 use crate::{Error, HeadLayout, RopeTable, Rows};
 use std::sync::Arc;
@@ -83,7 +82,7 @@ pub(crate) fn rope_angles(
     stream.attempt(|| {
         let grid = Grid::of(positions.len(), 128);
         let half = table.inv_freq.len() as i32;
-        let positions = stream.constant(positions)?;
+        let positions = stream.input("positions", positions)?;
         let frequencies = stream.constant(&table.inv_freq)?;
         let out = out.write_on(stream)?;
         launch!(stream, "rope_angles", grid; positions, frequencies, table.scale, half, out)
@@ -127,7 +126,7 @@ pub(crate) fn scale(stream: &Arc<Stream>, x: &mut Rows, factor: f32) {
 
 pub(crate) fn gather(stream: &Arc<Stream>, from: &Rows, rows: &[u32], out: &mut Rows) {
     stream.attempt(|| {
-        let rows = (rows.len(), stream.constant(rows)?);
+        let rows = (rows.len(), stream.input("rows", rows)?);
         gather_those(stream, from, rows, out)
     });
 }
@@ -146,17 +145,15 @@ fn gather_those(
 /// As [`gather`], of rows that differ from call to call.
 pub(crate) fn spread(stream: &Arc<Stream>, from: &Rows, rows: &[usize], out: &mut Rows) {
     stream.attempt(|| {
-        let memory = numbers(stream, rows)?;
-        gather_those(stream, from, (rows.len(), memory.at()), out)
+        let tokens = (rows.len(), numbers(stream, "tokens of experts", rows)?);
+        gather_those(stream, from, tokens, out)
     });
 }
 
-/// Numbers below 2^32 on the device, for one call.
-fn numbers(stream: &Stream, all: &[usize]) -> Result<Buffer, Error> {
+/// Numbers below 2^32 on the device, for this step.
+fn numbers(stream: &Stream, name: &'static str, all: &[usize]) -> Result<u64, Error> {
     let all: Vec<u32> = all.iter().map(|n| *n as u32).collect();
-    let memory = stream.take(size_of_val(&all[..]))?;
-    stream.upload(memory.at(), &all)?;
-    Ok(memory)
+    stream.input(name, &all)
 }
 
 /// `places`, `weights`: `[out.rows(), top_k]`.
@@ -169,11 +166,9 @@ pub(crate) fn combine(
     stream.attempt(|| {
         let top_k = (places.len() / out.rows().max(1)) as i32;
         let (width, count) = (out.width(), out.rows() * out.width());
-        let places = numbers(stream, places)?;
-        let memory = stream.take(size_of_val(weights))?;
-        stream.upload(memory.at(), weights)?;
+        let from = numbers(stream, "places of experts", places)?;
+        let by = stream.input("weights of experts", weights)?;
         let (x, out) = (x.on(stream)?, out.change_on(stream)?);
-        let (from, by) = (places.at(), memory.at());
         launch!(stream, "combine", each(count); x, from, by, top_k, width, count, out)
     });
 }
