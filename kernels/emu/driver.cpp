@@ -40,7 +40,7 @@ Device &device(int number) {
     std::vector<Device> all(device_count);
     for (int i = 0; i < device_count; i++) {
       all[i].number = i;
-      all[i].settings = {{"capability", 80}, {"memory", 1 << 30}, {"seed", -1}, {"shared", 99 * 1024}};
+      all[i].settings = {{"capability", 80}, {"memory", 1 << 30}, {"seed", -1}, {"shared", 99 * 1024}, {"library", 1}};
     }
     return all;
   }();
@@ -84,7 +84,7 @@ bool inside(Device &d, Address at, size_t bytes) {
 #define API extern "C" __attribute__((visibility("default")))
 
 // What tests set: "seed" (order of threads, -1: as they are numbered), "capability" (of 80), "memory" (bytes), "shared" (bytes that a
-// block may have at most), and countdowns of calls: "fail_alloc", "fail_launch", "lose" (the device, at any call).
+// block may have at most), "library" (0: cuBLASLt is not found), and countdowns of calls: "fail_alloc", "fail_launch", "lose" (the device, at any call).
 API void koma_emu_set(int number, const char *what, long value) {
   std::lock_guard<std::recursive_mutex> guard(lock);
   if (std::string(what) == "driver") driver_version = int(value);
@@ -95,6 +95,10 @@ API long koma_emu_get(int number, const char *what) {
   Device &d = device(number);
   if (std::string(what) == "allocations") return long(d.memory.size());
   return d.counts[what];
+}
+API long koma_emu_setting(int number, const char *what) {
+  std::lock_guard<std::recursive_mutex> guard(lock);
+  return device(number).settings[what];
 }
 // The bytes of argument `at` of a kernel; 0 behind the last, -1 if there is no such kernel.
 API long koma_emu_argument(const char *kernel, unsigned at) {

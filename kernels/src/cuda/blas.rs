@@ -5,11 +5,13 @@
 
 use super::pool::Buffer;
 use super::stream::Stream;
+use super::way::Way;
 use crate::{Error, Fault};
 use cudarc::cublaslt::{result, sys};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::OnceLock;
 
 /// Bytes that an algorithm may use beside its operands.
 static WORKSPACE: usize = 32 << 20;
@@ -66,6 +68,8 @@ struct Key {
 #[derive(Debug, Default)]
 pub(super) struct Blas {
     started: Option<Started>,
+    /// See [`crate::Cx::multiply_by`].
+    pub(super) wished: Option<Way>,
     algorithms: HashMap<Key, sys::cublasLtMatmulAlgo_t>,
 }
 
@@ -185,11 +189,22 @@ impl Drop for Preference {
     }
 }
 
+/// Whether the library is found where device `number` is; it is looked for once.
+pub(super) fn is_found(number: usize) -> bool {
+    #[cfg(feature = "cuda-emu")]
+    if let Some(found) = super::stand_in::has_library(number) {
+        return found;
+    }
+    let _ = number;
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    // SAFETY: it opens libraries by the library's name.
+    *FOUND.get_or_init(|| unsafe { sys::is_culib_present() })
+}
+
 impl Blas {
     fn started(&mut self, stream: &Stream) -> Result<(sys::cublasLtHandle_t, u64), Error> {
         if self.started.is_none() {
-            // SAFETY: it opens libraries by the library's name.
-            if !unsafe { sys::is_culib_present() } {
+            if !is_found(stream.gpu().info().number) {
                 return Err(Error::Device(
                     Fault::Broken,
                     "cuBLASLt was not found (libcublasLt.so.13); it comes with CUDA 13".to_owned(),
