@@ -4,7 +4,7 @@ must do, the time that a data sheet allows for the larger of both, and tokens a 
     scripts/gpu_expectations.py         prints the tables of docs/performance.md ("GPUs, on paper")
 
 Nothing here was measured. A launch takes time of its own (a few microseconds each, less under a captured graph), no kernel reaches a
-data sheet, and products of packed weights behind more than eight rows unpack the weight first: that is counted.
+data sheet; packed weights behind more than 64 rows are unpacked in memory first, and behind 9 to 64 in shared memory: that is counted.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ GPUS = {
     "L40S": (864e9, 362e12, 91e12),
     "H100": (3350e9, 989e12, 67e12),
 }
-# As in kernels/src/cuda/ops/linear.rs.
-FEW_ROWS = 8
+# As in kernels/src/cuda/way.rs.
+FEW_ROWS, SOME_ROWS = 8, 64
 
 
 @dataclass
@@ -62,6 +62,8 @@ def product(rows: int, outputs: int, cols: int, size: float) -> tuple[float, flo
         return weight + moved, work, 0
     if rows <= FEW_ROWS:
         return weight + moved, 0, work + 2.0 * outputs * cols
+    if rows <= SOME_ROWS:
+        return weight + moved, work, 2.0 * outputs * cols
     return weight + 2 * 2.0 * outputs * cols + moved, work, 2.0 * outputs * cols
 
 

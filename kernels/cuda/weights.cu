@@ -5,7 +5,7 @@ constexpr int gemv_warps = 8;
 // Rows of activations that one pass over the weight serves.
 constexpr int gemv_rows = 8;
 
-// `out = x * weight^T`, up to `gemv_rows` rows: a block has 32 outputs, one a lane; its warps take the blocks of columns in turn
+// `out = x * weight^T`, `gemv_rows` rows a block at most: a block has 32 outputs, one a lane; its warps take the blocks of columns in turn
 // and are summed in their order, so that a row's sum depends on the columns alone. `x`: `[rows, cols]`; `out`: `[rows, n]`.
 template <class Reader, int R>
 __device__ __forceinline__ void gemv(const unsigned char *lines, const Packed &weight, const float *x, int rows, float *out) {
@@ -87,10 +87,12 @@ template <class T> __device__ __forceinline__ void look_up_plain(const T *rows, 
 }
 
 #define GEMV(name, Reader, R)                                                                                          \
-  extern "C" __global__ void __launch_bounds__(gemv_warps * 32, 1) gemv_##name##_r##R(const unsigned char *lines, Packed weight, \
-                                                                                   const float *x, int rows, float *out) {   \
-    gemv<Reader, R>(lines, weight, x, rows, out);                                                                            \
-  }                                                                                                                          \
+  extern "C" __global__ void __launch_bounds__(gemv_warps * 32, 1) gemv_##name##_r##R(                                   \
+      const unsigned char *lines, Packed weight, const Part *parts, const float *x, int rows, float *out) {              \
+    const Work work = work_of(lines, parts, rows, gemv_rows);                                                            \
+    if (work.rows <= 0) return;                                                                                          \
+    gemv<Reader, R>(work.lines, weight, x + size_t(work.first) * weight.cols, work.rows, out + size_t(work.first) * weight.rows); \
+  }                                                                                                                      \
   EXPORT(gemv_##name##_r##R)
 
 #define UNPACK(name, Reader)                                                                                                   \

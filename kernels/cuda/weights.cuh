@@ -13,6 +13,24 @@ struct Packed {
   int scale, zeros;     // how its scale is stored (0 f16, 1 bf16, 2 f32), and whether there is a zero
 };
 
+// Rows that go through one of several weights, at most a tile of them.
+struct Part {
+  int weight, first, rows;
+};
+
+// What a block multiplies: the rows of a tile, of one weight or of the one that its part names.
+struct Work {
+  const unsigned char *lines;
+  int first, rows;
+};
+
+__device__ __forceinline__ Work work_of(const unsigned char *lines, const Part *parts, int rows, int tile) {
+  const int first = blockIdx.y * tile;
+  if (!parts) return {lines, first, min(tile, rows - first)};
+  const Part part = parts[blockIdx.y];
+  return {reinterpret_cast<const unsigned char *const *>(lines)[part.weight], part.first, part.rows};
+}
+
 __device__ __forceinline__ float half_at(const unsigned char *at) {
   return __half2float(__ushort_as_half(*reinterpret_cast<const unsigned short *>(at)));
 }

@@ -4,3 +4,16 @@
 #define rms_norm_heads rms_norm_heads_without_barrier
 #define layer_norm layer_norm_without_barrier
 #include "../cuda/norm.cu"
+
+// The halves of a fragment changed places.
+#define KOMA_BUG_FRAGMENTS
+#include "../cuda/mma.cuh"
+#include "../cuda/weights.cuh"
+namespace broken {
+#include "../cuda/gemm.cuh"
+}
+extern "C" void gemm_rows_bf16_swapped(const unsigned char *lines, Packed weight, const Part *, const float *x, const unsigned *order,
+                                       int rows, int add, float *out) {
+  broken::gemm<broken::Plain<__nv_bfloat16>, __nv_bfloat16>(lines, weight, x, order, rows, add, out);
+}
+EXPORT(gemm_rows_bf16_swapped)

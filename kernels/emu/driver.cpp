@@ -67,7 +67,7 @@ Device &device(int number) {
     std::vector<Device> all(device_count);
     for (int i = 0; i < device_count; i++) {
       all[i].number = i;
-      all[i].settings = {{"capability", 80}, {"memory", 1 << 30}, {"seed", -1}, {"shared", 99 * 1024}, {"hurry", 0}};
+      all[i].settings = {{"capability", 80}, {"memory", 1 << 30}, {"seed", -1}, {"shared", 99 * 1024}, {"hurry", 0}, {"library", 1}};
     }
     return all;
   }();
@@ -119,7 +119,8 @@ bool inside(Device &d, Address at, size_t bytes) {
 
 // What tests set: "seed" (order of threads, -1: as they are numbered), "capability" (of 80), "memory" (bytes), "shared" (bytes that a
 // block may have at most), "hurry" (which streams do their work at once: 1 the first, third..., 2 the others, 3 all), "deaf" (streams do
-// not wait for each other), and countdowns of calls: "fail_alloc", "fail_launch", "fail_capture", "lose" (the device, at any call).
+// not wait for each other), "library" (0: cuBLASLt is not found), and countdowns of calls: "fail_alloc", "fail_launch", "fail_capture",
+// "lose" (the device, at any call).
 API void koma_emu_set(int number, const char *what, long value) {
   Device &d = device(number);
   std::lock_guard<std::recursive_mutex> guard(d.lock);
@@ -135,6 +136,11 @@ API long koma_emu_get(int number, const char *what) {
   if (name == "events") return long(d.events.size());
   if (name == "graphs") return long(d.graphs.size());
   return d.counts[name];
+}
+API long koma_emu_setting(int number, const char *what) {
+  Device &d = device(number);
+  std::lock_guard<std::recursive_mutex> guard(d.lock);
+  return d.settings[what];
 }
 // The bytes of argument `at` of a kernel; 0 behind the last, -1 if there is no such kernel.
 API long koma_emu_argument(const char *kernel, unsigned at) {

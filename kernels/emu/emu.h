@@ -37,6 +37,7 @@ struct Fiber {
   unsigned lane, warp;
   const char *op;     // the warp operation that it waits in
   uint64_t slots[2];  // what it gives to it, and gave to the one before
+  unsigned fragments[2][6];  // as `slots`, of matrices
   unsigned shuffles;  // how many it has begun
   size_t shared;      // bytes of static shared memory that it has named so far
 };
@@ -86,6 +87,33 @@ template <class T> T shuffle(unsigned mask, T value, unsigned from, const char *
   T result;
   memcpy(&result, &block->fibers[fiber.warp * 32 + from % 32].slots[slot], sizeof(T));
   return result;
+}
+
+// The fragments that the lanes of a warp have given to one product.
+struct Fragments {
+  unsigned slot, warp;
+  const unsigned *of(int lane) const { return block->fibers[warp * 32 + lane].fragments[slot]; }
+};
+
+// As `shuffle`, of registers that any lane may read.
+inline Fragments exchange(const unsigned (&mine)[6], const char *op) {
+  Fiber &fiber = *block->current;
+  unsigned slot = fiber.shuffles++ % 2;
+  memcpy(fiber.fragments[slot], mine, sizeof(mine));
+  wait_in_warp(op);
+  return {slot, fiber.warp};
+}
+
+// One bit of each lane.
+inline unsigned ballot(unsigned mask, bool mine) {
+  unsigned all = 0;
+  if (mask != 0xffffffffu) fail("ballot of some lanes of a warp only");
+  Fiber &fiber = *block->current;
+  unsigned slot = fiber.shuffles++ % 2;
+  fiber.slots[slot] = mine;
+  wait_in_warp("ballot");
+  for (unsigned lane = 0; lane < 32; lane++) all |= unsigned(block->fibers[fiber.warp * 32 + lane].slots[slot]) << lane;
+  return all;
 }
 
 }  // namespace emu

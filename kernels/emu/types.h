@@ -16,6 +16,7 @@
 #define __syncthreads() emu::wait_at_barrier()
 #define __syncwarp() emu::wait_in_warp("syncwarp")
 #define __shfl_xor_sync(mask, value, bits) emu::shuffle(mask, value, emu::block->current->lane ^ unsigned(bits), "shfl_xor")
+#define __ballot_sync(mask, value) emu::ballot(mask, value)
 #define __shfl_sync(mask, value, from) emu::shuffle(mask, value, unsigned(from), "shfl")
 
 struct alignas(16) float4 { float x, y, z, w; };
@@ -53,6 +54,8 @@ inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return sqrtf(a); }
 inline double __dmul_rn(double a, double b) { return a * b; }
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 // Threads run one after another.
 template <class T> T atomicAdd(T *at, T value) {

@@ -5,12 +5,14 @@
 //! number of rows is rounded up to.
 
 use super::pool::Buffer;
+use super::way::Way;
 use crate::{Error, Fault};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::CUstream;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::OnceLock;
 
 /// Bytes that an algorithm may use beside its operands.
 static WORKSPACE: usize = 32 << 20;
@@ -107,6 +109,8 @@ struct Key {
 #[derive(Debug, Default)]
 pub(super) struct Blas {
     started: Option<Started>,
+    /// See [`crate::Cx::multiply_by`].
+    pub(super) wished: Option<Way>,
     algorithms: HashMap<Key, sys::cublasLtMatmulAlgo_t>,
 }
 
@@ -226,17 +230,28 @@ impl Drop for Preference {
     }
 }
 
+/// Whether the library is found where device `number` is; it is looked for once.
+pub(super) fn is_found(number: usize) -> bool {
+    #[cfg(feature = "cuda-emu")]
+    if let Some(found) = super::stand_in::has_library(number) {
+        return found;
+    }
+    let _ = number;
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    // SAFETY: it opens libraries by the library's name.
+    *FOUND.get_or_init(|| unsafe { sys::is_culib_present() })
+}
+
 impl Blas {
-    /// Bytes of device memory that it must be started with, if it was not started.
+    /// Bytes of device memory that it must be started with for device number `device`, if it was not started.
     ///
     /// # Errors
     /// If there is no such library.
-    pub(super) fn lacks(&self) -> Result<Option<usize>, Error> {
+    pub(super) fn lacks(&self, device: usize) -> Result<Option<usize>, Error> {
         if self.started.is_some() {
             return Ok(None);
         }
-        // SAFETY: it opens libraries by the library's name.
-        if !unsafe { sys::is_culib_present() } {
+        if !is_found(device) {
             return Err(Error::Device(
                 Fault::Broken,
                 "cuBLASLt was not found (libcublasLt.so.13); it comes with CUDA 13".to_owned(),

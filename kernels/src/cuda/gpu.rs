@@ -209,6 +209,11 @@ impl Gpu {
         (budget.used, budget.limit)
     }
 
+    /// Whether cuBLASLt (`libcublasLt.so.13`) is found. Without it Koma's own kernels multiply.
+    pub fn has_library(&self) -> bool {
+        super::blas::is_found(self.info.number)
+    }
+
     fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }

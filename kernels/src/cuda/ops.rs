@@ -5,6 +5,8 @@ mod linear;
 mod rows;
 
 pub(crate) use attention::{paged, varlen, write_kv};
+#[cfg(all(test, feature = "cuda-emu"))]
+pub(crate) use linear::linear_swapped;
 pub(crate) use linear::{embed, grouped};
 #[cfg(all(test, feature = "cuda-emu"))]
 pub(crate) use rows::rms_norm_without_barrier;

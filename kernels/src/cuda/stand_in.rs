@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 struct Driver {
     set: unsafe extern "C" fn(c_int, *const c_char, c_long),
     get: unsafe extern "C" fn(c_int, *const c_char) -> c_long,
+    setting: unsafe extern "C" fn(c_int, *const c_char) -> c_long,
     argument: unsafe extern "C" fn(*const c_char, c_uint) -> c_long,
     error: unsafe extern "C" fn() -> *const c_char,
 }
@@ -41,6 +42,9 @@ fn driver() -> &'static Driver {
                         .expect("a function of the stand-in"),
                     get: *library
                         .get(b"koma_emu_get")
+                        .expect("a function of the stand-in"),
+                    setting: *library
+                        .get(b"koma_emu_setting")
                         .expect("a function of the stand-in"),
                     argument: *library
                         .get(b"koma_emu_argument")
@@ -77,8 +81,8 @@ impl Device {
         self.number
     }
 
-    /// Sets what `emu/driver.cpp` names: `seed`, `capability`, `memory`, `shared`, `hurry`, `deaf`, and countdowns of calls that are
-    /// to fail, `fail_alloc`, `fail_launch`, `fail_capture`, `lose`.
+    /// Sets what `emu/driver.cpp` names: `seed`, `capability`, `memory`, `shared`, `hurry`, `deaf`, `library`, and countdowns of calls
+    /// that are to fail, `fail_alloc`, `fail_launch`, `fail_capture`, `lose`.
     ///
     /// # Panics
     /// If a zero is in the name.
@@ -111,6 +115,13 @@ impl Default for Device {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether cuBLASLt is found for a device, where the stand-ins are what is found.
+pub(super) fn has_library(number: usize) -> Option<bool> {
+    let driver = DRIVER.get()?;
+    // SAFETY: a function of the stand-in; the name ends with 0.
+    Some(unsafe { (driver.setting)(number as c_int, c"library".as_ptr()) } != 0)
 }
 
 /// Asserts that a kernel's parameters have these sizes, where the stand-in is what runs it.

@@ -351,7 +351,7 @@ impl Stream {
             return Ok(());
         }
         // Taking memory may give work to the device: nothing may be locked then.
-        let lacks = self.blas().lacks()?;
+        let lacks = self.blas().lacks(self.gpu.info().number)?;
         if let Some(bytes) = lacks {
             let workspace = self.take(bytes)?;
             self.blas().start(workspace)?;

@@ -29,6 +29,7 @@ unsafe impl super::stream::Plain for Packed {}
 #[derive(Debug)]
 pub(super) struct Kernels {
     pub(super) gemv: [String; 2],
+    pub(super) gemm: String,
     pub(super) unpack: String,
     pub(super) look_up: String,
 }
@@ -99,6 +100,19 @@ pub(super) fn halves(stream: &Stream) -> Kind {
 }
 
 impl Packed {
+    /// Rows of plain numbers.
+    pub(super) fn plain(rows: usize, cols: usize) -> Self {
+        Self {
+            pair: 0,
+            rows: rows as i32,
+            cols: cols as i32,
+            group: 0,
+            scale: 0,
+            zeros: 0,
+            unused: 0,
+        }
+    }
+
     fn of(weight: &PackedWeight) -> Self {
         let (format, cols) = (weight.format(), weight.cols());
         let (group, scale, zeros) = match format {
@@ -155,6 +169,10 @@ impl OnDevice {
             None => {
                 let kernels = Kernels {
                     gemv: [1, 8].map(|rows| format!("gemv_{name}_r{rows}")),
+                    gemm: match halves(stream) {
+                        Kind::F16 => format!("gemm_{name}_f16"),
+                        _ => format!("gemm_{name}_bf16"),
+                    },
                     unpack: format!("unpack_{name}"),
                     look_up: format!("look_up_{name}"),
                 };

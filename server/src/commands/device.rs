@@ -173,6 +173,14 @@ fn open(model: &ModelConfig, number: usize) -> anyhow::Result<Upload> {
         limit,
         "a GPU computes this model"
     );
+    if !gpu.has_library() {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            tracing::info!(
+                "cuBLASLt was not found (libcublasLt.so.13, of CUDA 13): products of many rows run in Koma's own kernels"
+            );
+        });
+    }
     Ok(Upload::new(&gpu)?)
 }
 

@@ -1,16 +1,18 @@
-//! Products: cuBLASLt for plain weights; for packed ones a kernel of few rows, and unpacking for cuBLASLt of more.
+//! Products, each the way that its shape asks for, and what follows them.
 
 use super::each;
 use crate::cuda::blas::{Kind, Product};
 use crate::cuda::pool::Buffer;
 use crate::cuda::stream::{Grid, Stream, launch};
+use crate::cuda::way::{FEW_ROWS, Way, tiled_rows};
 use crate::cuda::weight::{Form, Kernels, OnDevice, Packed, halves};
 use crate::{Epilogue, Error, PackedWeight, Rows, Then};
 use std::sync::Arc;
 
-/// Rows of activations up to which a packed weight is read once, by the kernel that unpacks as it multiplies. To be measured on a
-/// device; as many as one pass serves.
-const FEW_ROWS: usize = 8;
+/// Rows and outputs of a block that multiplies in tiles, and its threads: as in `cuda/gemm.cuh`.
+pub(super) const TILE_ROWS: usize = 64;
+pub(super) const TILE_OUTPUTS: usize = 64;
+pub(super) const TILE_THREADS: u32 = 128;
 /// Values that are unpacked at a time.
 const UNPACKED: usize = if cfg!(test) { 1 << 12 } else { 1 << 25 };
 
@@ -83,15 +85,20 @@ fn product(
     epilogue: Epilogue<'_>,
     task: Task,
 ) -> Result<(), Error> {
-    let plain = matches!(weight.form, Form::Rows(_)) && epilogue.bias.is_none();
+    let way = Way::of(stream, &weight.form, task.rows)?;
+    let adds = match way {
+        Way::Few => false,
+        Way::Tiled => true,
+        // Unpacked weights are multiplied in parts.
+        Way::Library => matches!(weight.form, Form::Rows(_)),
+    };
     let last = match epilogue.then {
         Then::Store => epilogue.bias.is_some(),
-        // cuBLASLt adds by itself.
-        Then::Add => !plain,
+        Then::Add => !adds || epilogue.bias.is_some(),
         _ => true,
     };
     if !last {
-        return multiply(stream, weight, task);
+        return multiply(stream, (weight, way), task);
     }
     // The product takes the output's own memory where it fits.
     let apart = epilogue.then == Then::Add || epilogue.then.is_gated();
@@ -103,7 +110,7 @@ fn product(
         add: false,
         ..task
     };
-    multiply(stream, weight, inner)?;
+    multiply(stream, (weight, way), inner)?;
     let bias = epilogue
         .bias
         .map(|bias| stream.constant(bias))
@@ -119,9 +126,14 @@ fn product(
 }
 
 /// The product alone.
-fn multiply(stream: &Arc<Stream>, weight: &OnDevice, task: Task) -> Result<(), Error> {
-    match &weight.form {
-        Form::Rows(kind) => {
+fn multiply(
+    stream: &Arc<Stream>,
+    (weight, way): (&OnDevice, Way),
+    task: Task,
+) -> Result<(), Error> {
+    match (way, &weight.form) {
+        (Way::Tiled, form) => tiled(stream, (weight, form), task),
+        (_, Form::Rows(kind)) => {
             let (x, _memory) = activations(stream, weight, *kind, task)?;
             let whole = Product {
                 kind: *kind,
@@ -136,11 +148,11 @@ fn multiply(stream: &Arc<Stream>, weight: &OnDevice, task: Task) -> Result<(), E
             };
             stream.multiply(&whole)
         }
-        Form::Packed(packed, kernels) if task.rows <= FEW_ROWS => {
+        (Way::Few, Form::Packed(packed, kernels)) => {
             let (x, _memory) = activations(stream, weight, Kind::F32, task)?;
             gemv(stream, (weight, packed, kernels), x, task)
         }
-        Form::Packed(..) => unpacked(stream, weight, task),
+        (Way::Library, Form::Packed(..)) => unpacked(stream, weight, task),
     }
 }
 
@@ -166,6 +178,9 @@ fn activations(
     Ok((memory.at(), Some(memory)))
 }
 
+/// Where a kernel finds rows that go through several weights: not here.
+const NO_PARTS: u64 = 0;
+
 /// A packed weight and a few rows.
 fn gemv(
     stream: &Arc<Stream>,
@@ -173,9 +188,52 @@ fn gemv(
     x: u64,
     task: Task,
 ) -> Result<(), Error> {
-    let grid = Grid::of(task.outputs.div_ceil(32), 256);
+    let passes = task.rows.div_ceil(FEW_ROWS);
+    let grid = Grid::with([task.outputs.div_ceil(32), passes, 1], 256);
     let name = &kernels.gemv[usize::from(task.rows > 1)];
-    launch!(stream, name, grid; weight.values(), *packed, x, task.rows as i32, task.out)
+    launch!(stream, name, grid; weight.values(), *packed, NO_PARTS, x, task.rows as i32, task.out)
+}
+
+/// Any weight and some rows, in tiles.
+fn tiled(
+    stream: &Arc<Stream>,
+    (weight, form): (&OnDevice, &Form),
+    task: Task,
+) -> Result<(), Error> {
+    let (name, packed) = match form {
+        Form::Rows(kind) => {
+            let packed = Packed::plain(task.outputs, task.cols);
+            (tiled_rows(*kind, task.cols), packed)
+        }
+        Form::Packed(packed, kernels) => (kernels.gemm.as_str(), *packed),
+    };
+    let tiles = [
+        task.outputs.div_ceil(TILE_OUTPUTS),
+        task.rows.div_ceil(TILE_ROWS),
+        1,
+    ];
+    let (values, order) = (weight.values(), weight.order());
+    let (rows, add) = (task.rows as i32, i32::from(task.add));
+    let grid = Grid::with(tiles, TILE_THREADS);
+    launch!(stream, name, grid; values, packed, NO_PARTS, task.x, order, rows, add, task.out)
+}
+
+/// A product of bf16 whose fragments are not what the tensor cores take, for the tests' control.
+#[cfg(all(test, feature = "cuda-emu"))]
+pub(crate) fn linear_swapped(
+    stream: &Arc<Stream>,
+    x: &Rows,
+    weight: &PackedWeight,
+    out: &mut Rows,
+) {
+    out.reset(x.rows(), weight.rows());
+    stream.attempt(|| {
+        let (rows, outputs) = (x.rows() as i32, weight.rows().div_ceil(TILE_OUTPUTS));
+        let (values, packed) = (weight.on(stream)?.values(), Packed::plain(weight.rows(), x.width()));
+        let (x, out) = (x.on(stream)?, out.write_on(stream)?);
+        let grid = Grid::of(outputs, TILE_THREADS);
+        launch!(stream, "gemm_rows_bf16_swapped", grid; values, packed, NO_PARTS, x, 0_u64, rows, 0_i32, out)
+    });
 }
 
 /// A packed weight and many rows: some of its rows at a time are unpacked and multiplied.

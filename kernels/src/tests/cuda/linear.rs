@@ -2,6 +2,7 @@
 
 use super::super::linear::{THENS, all, shapes};
 use super::*;
+use crate::cuda::Way;
 use crate::{Epilogue, Then, embed, linear};
 
 /// `then(x * weight^T + bias)` in f64, of factors rounded by `round`.
@@ -67,32 +68,150 @@ fn rounding(format: Format, rows: usize) -> fn(f32) -> f32 {
     }
 }
 
+/// All shapes of the table, each the way that the shape asks for or `way`, with these epilogues.
+fn check(world: &World, format: Format, way: Option<Way>, thens: &[Then]) {
+    world.cx.multiply_by(way);
+    for (i, (m, n, k)) in shapes(format).enumerate().step_by(STEP) {
+        let mut random = Random::new((m * 1000 + n * 10 + k) as u64);
+        let (x, weight) = (random.rows(m, k), random.weight(n, k, format));
+        let bias = random.values(n);
+        for (j, &then) in thens.iter().enumerate() {
+            if then.is_gated() && n % 2 == 1 {
+                continue;
+            }
+            world.device.set("seed", ((i + j) % 6) as i64 - 1);
+            let bias = (j % 2 == 0).then_some(bias.as_slice());
+            let width = if then.is_gated() { n / 2 } else { n };
+            let mut got = random.rows(m, width);
+            let mut right = got.clone();
+            let epilogue = Epilogue::bias(bias, then);
+            linear(&world.cx, &x, &weight, epilogue, &mut got);
+            let few = m <= 8 && way.is_none();
+            let round = rounding(format, if few { m } else { 9 });
+            expected(&x, &weight, epilogue, round, &mut right);
+            let what = format!("{format:?} {m} x {n} x {k} {then:?} {way:?}");
+            let bound = if then.is_gated() { 1e-4 } else { 2e-5 };
+            assert_close(&what, got.as_slice(), right.as_slice(), bound);
+            world.good();
+        }
+    }
+}
+
 #[test]
 fn products_agree_with_the_naive_body() {
     for format in all() {
         let world = World::new();
-        for (i, (m, n, k)) in shapes(format).enumerate().step_by(STEP) {
-            let mut random = Random::new((m * 1000 + n * 10 + k) as u64);
-            let (x, weight) = (random.rows(m, k), random.weight(n, k, format));
-            let bias = random.values(n);
-            for (j, then) in THENS.into_iter().enumerate() {
-                if then.is_gated() && n % 2 == 1 {
-                    continue;
-                }
-                world.device.set("seed", ((i + j) % 6) as i64 - 1);
-                let bias = (j % 2 == 0).then_some(bias.as_slice());
-                let width = if then.is_gated() { n / 2 } else { n };
-                let mut got = random.rows(m, width);
-                let mut right = got.clone();
-                let epilogue = Epilogue::bias(bias, then);
-                linear(&world.cx, &x, &weight, epilogue, &mut got);
-                expected(&x, &weight, epilogue, rounding(format, m), &mut right);
-                let what = format!("{format:?} {m} x {n} x {k} {then:?}");
-                let bound = if then.is_gated() { 1e-4 } else { 2e-5 };
-                assert_close(&what, got.as_slice(), right.as_slice(), bound);
-                world.good();
+        check(&world, format, None, &THENS);
+        assert!(world.device.count("cuLaunchKernel") > 0, "it ran there");
+    }
+}
+
+/// Without cuBLASLt, and with it where a shape would go another way: the same table, in tiles.
+#[test]
+fn tiles_agree_with_the_naive_body() {
+    let thens = [Then::Store, Then::Add, Then::SiluMul];
+    for format in all() {
+        let world = World::with(&[("library", 0)]);
+        check(&world, format, Some(Way::Tiled), &thens);
+        world.cx.multiply_by(None);
+        // What needs the library says so.
+        let (x, weight) = (
+            Random::new(1).rows(3, 256),
+            Random::new(2).weight(5, 256, format),
+        );
+        world.cx.multiply_by(Some(Way::Library));
+        linear(
+            &world.cx,
+            &x,
+            &weight,
+            Epilogue::default(),
+            &mut Rows::new(),
+        );
+        let error = world.cx.check().expect_err("no library").to_string();
+        assert!(error.contains("libcublasLt.so.13"), "{error}");
+    }
+}
+
+/// Where a device is all there is, many rows and plain weights go through tiles too.
+#[test]
+fn without_the_library_every_shape_is_multiplied() {
+    for (format, m) in [
+        (Format::Bf16, 1),
+        (Format::F16, 70),
+        (Format::F32, 3),
+        (Format::Q4K, 70),
+    ] {
+        let world = World::with(&[("library", 0)]);
+        assert!(!world.gpu.has_library());
+        let mut random = Random::new(5);
+        let (x, weight) = (random.rows(m, 256), random.weight(70, 256, format));
+        let (mut got, mut right) = (Rows::new(), Rows::new());
+        linear(&world.cx, &x, &weight, Epilogue::default(), &mut got);
+        right.reset(m, 70);
+        expected(
+            &x,
+            &weight,
+            Epilogue::default(),
+            rounding(format, m),
+            &mut right,
+        );
+        assert_close(
+            &format!("{format:?}"),
+            got.as_slice(),
+            right.as_slice(),
+            2e-5,
+        );
+        world.good();
+    }
+    assert!(World::new().gpu.has_library());
+}
+
+/// A fragment's layout is what the tensor cores take: with its halves changed about, the product is another.
+#[test]
+fn fragments_in_another_order_are_noticed() {
+    let world = World::new();
+    let mut random = Random::new(6);
+    let (x, weight) = (random.rows(20, 64), random.weight(40, 64, Format::Bf16));
+    world.cx.multiply_by(Some(Way::Tiled));
+    let (mut good, mut bad) = (Rows::new(), Rows::new());
+    linear(&world.cx, &x, &weight, Epilogue::default(), &mut good);
+    let stream = world.cx.stream().expect("a stream");
+    crate::cuda::ops::linear_swapped(stream, &x, &weight, &mut bad);
+    let wrong = far(bad.as_slice(), good.as_slice());
+    assert!(wrong > bad.as_slice().len() / 2, "{wrong}");
+    world.good();
+}
+
+/// On devices with bf16 and on those without, whatever rows and threads are beside a row.
+#[test]
+fn a_row_in_tiles_has_the_same_bits_in_any_company_and_order() {
+    let formats = [
+        Format::F32,
+        Format::Bf16,
+        Format::F16,
+        Format::Q4K,
+        Format::Int8,
+    ];
+    for (format, capability) in formats.into_iter().zip([80, 80, 75, 75, 80]) {
+        let world = World::with(&[("capability", capability), ("library", 0)]);
+        world.cx.multiply_by(Some(Way::Tiled));
+        let mut random = Random::new(7);
+        let weight = random.weight(70, 256, format);
+        let x = random.rows(130, 256);
+        let run = |cx: &Cx, x: &Rows| {
+            let mut out = Rows::new();
+            linear(cx, x, &weight, Epilogue::default(), &mut out);
+            out
+        };
+        let whole = world.in_all_orders(|cx| run(cx, &x));
+        for rows in [0..1, 129..130, 3..20, 60..130] {
+            let some: Vec<f32> = rows.clone().flat_map(|r| x.row(r).to_vec()).collect();
+            let got = run(&world.cx, &Rows::from_vec(256, some));
+            for (i, r) in rows.enumerate() {
+                assert_bits(&format!("{format:?} row {r}"), got.row(i), whole.row(r));
             }
         }
+        world.good();
     }
 }
 
@@ -199,5 +318,14 @@ fn an_older_device_multiplies_in_f16() {
     right.reset(5, 40);
     expected(&x, &weight, Epilogue::default(), half, &mut right);
     assert_close("f16", got.as_slice(), right.as_slice(), 2e-5);
+    world.good();
+    // Packed weights in tiles, too.
+    let weight = random.weight(40, 96, Format::Q5_0);
+    let x = random.rows(20, 96);
+    linear(&world.cx, &x, &weight, Epilogue::default(), &mut got);
+    right.reset(20, 40);
+    expected(&x, &weight, Epilogue::default(), half, &mut right);
+    assert_close("f16", got.as_slice(), right.as_slice(), 2e-5);
+    assert_eq!(world.device.count("launch:gemm_q5_0_f16"), 1);
     world.good();
 }
