@@ -36,7 +36,7 @@ mod upload;
 mod weight;
 
 pub(crate) use cache::DeviceBlocks;
-pub use chooser::{Choice, Chooser};
+pub use chooser::{Change, Choice, Chooser, Penalties};
 pub use gpu::{Gpu, GpuInfo};
 pub(crate) use mirror::Mirror;
 pub(crate) use stream::Stream;

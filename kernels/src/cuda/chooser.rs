@@ -29,14 +29,45 @@ pub struct Choice {
     pub min_p: f32,
 }
 
+/// What a request thinks of tokens that came before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Penalties {
+    /// Divides logits above 0 of tokens in prompt or output, and multiplies the others; 1: nothing.
+    pub repetition: f32,
+    /// Off the logit for each time that the token is in the output.
+    pub frequency: f32,
+    /// Off the logit of what is in the output.
+    pub presence: f32,
+}
+
+/// What is known of one token whose logit may change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Change {
+    /// The token; the row may lack it.
+    pub id: u32,
+    /// Added before the penalties.
+    pub bias: f32,
+    /// 1 if it is in prompt or output, else 0.
+    pub seen: u32,
+    /// Times in the output.
+    pub count: u32,
+}
+// SAFETY: four numbers of 4 bytes.
+unsafe impl Plain for Change {}
+
 /// `RowTask` in `cuda/sampling.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 struct RawRow {
     row: u32,
     tops: i32,
+    mask: i32,
+    first_change: i32,
+    changes: i32,
+    penalties: Penalties,
 }
-// SAFETY: two numbers of 4 bytes.
+// SAFETY: eight numbers of 4 bytes.
 unsafe impl Plain for RawRow {}
 
 /// `Choice` in `cuda/sampling.cu`.
@@ -63,6 +94,11 @@ const CHOSEN: usize = 3;
 #[derive(Debug, Default)]
 pub struct Chooser {
     rows: Vec<RawRow>,
+    /// Bits of the rows that have a mask, as many words for each.
+    masks: Vec<u32>,
+    changes: Vec<Change>,
+    /// Logits of changed tokens before that, where the processor has to choose.
+    before: Vec<f32>,
     /// Rows and ids in them.
     taken: Vec<u32>,
     choices: Vec<RawChoice>,
@@ -75,6 +111,9 @@ impl Chooser {
     /// Forgets all.
     pub fn clear(&mut self) {
         self.rows.clear();
+        self.masks.clear();
+        self.changes.clear();
+        self.before.clear();
         self.taken.clear();
         self.choices.clear();
         self.answers.clear();
@@ -90,8 +129,44 @@ impl Chooser {
             assert!(tops <= MOST_TOPS, "{tops} best tokens of a row");
             tops as i32
         });
-        let row = self.rows.len() as u32;
-        self.rows.push(RawRow { row, tops });
+        self.rows.push(RawRow {
+            row: self.rows.len() as u32,
+            tops,
+            mask: -1,
+            first_change: 0,
+            changes: 0,
+            penalties: Penalties {
+                repetition: 1.0,
+                frequency: 0.0,
+                presence: 0.0,
+            },
+        });
+    }
+
+    /// Only tokens with a bit in `mask` may come of the row: the lowest bit of the first word is that of token 0, and tokens beyond
+    /// the last word may not come. Masks come before all other edits.
+    ///
+    /// # Panics
+    /// If no row was told, or masks of one step differ in length.
+    pub fn allow(&mut self, mask: &[u32]) {
+        let masks = self.masks.len().checked_div(mask.len()).unwrap_or(0);
+        self.masks.extend_from_slice(mask);
+        assert_eq!((masks + 1) * mask.len(), self.masks.len(), "masks differ");
+        let row = self.rows.last_mut().expect("a row");
+        row.mask = masks as i32;
+    }
+
+    /// Changes logits of the row: a bias first, then penalties (repetition, frequency, presence). The ids of `changes` ascend, each at most once.
+    ///
+    /// # Panics
+    /// If no row was told.
+    pub fn change(&mut self, penalties: Penalties, changes: impl Iterator<Item = Change>) {
+        let first = self.changes.len();
+        self.changes.extend(changes);
+        debug_assert!(self.changes[first..].is_sorted_by(|a, b| a.id < b.id));
+        let row = self.rows.last_mut().expect("a row");
+        (row.first_change, row.penalties) = (first as i32, penalties);
+        row.changes = (self.changes.len() - first) as i32;
     }
 
     /// Takes a token of the row away, if the row has it.
@@ -113,7 +188,7 @@ impl Chooser {
         });
     }
 
-    /// Asks the device of `cx` and waits for the answers. Afterwards `logits` (`[rows, vocab]`) lacks what was taken away.
+    /// Asks the device of `cx` and waits for the answers. Afterwards `logits` (`[rows, vocab]`) are edited.
     ///
     /// # Errors
     /// [`Error::Device`], with whatever failed before it in this step.
@@ -156,6 +231,18 @@ impl Chooser {
         let x = logits.on(stream)?;
         let (each_row, each) = (Grid::of(rows, THREADS), Grid::of(choices, THREADS));
         launch!(stream, "look_at_rows", each_row; x, n, tasks.at(), masses.at(), facts, tops, of_tops)?;
+        let changes = stream.take(size_of_val(&self.changes[..]))?;
+        let before = stream.take(4 * self.changes.len())?;
+        if !self.changes.is_empty() || !self.masks.is_empty() {
+            stream.upload(changes.at(), &self.changes)?;
+            let masks = stream.take(size_of_val(&self.masks[..]))?;
+            stream.upload(masks.at(), &self.masks)?;
+            let masked = self.rows.iter().filter(|row| row.mask >= 0).count();
+            let words = (self.masks.len() / masked.max(1)) as i32;
+            let x = logits.change_on(stream)?;
+            let each_row = Grid::of(rows, 256);
+            launch!(stream, "edit_rows", each_row; x, n, tasks.at(), masks.at(), words, changes.at(), before.at())?;
+        }
         if !self.taken.is_empty() {
             let taken = stream.take(size_of_val(&self.taken[..]))?;
             stream.upload(taken.at(), &self.taken)?;
@@ -164,9 +251,23 @@ impl Chooser {
             let grid = Grid::of(count.div_ceil(256), 256);
             launch!(stream, "take_tokens_away", grid; x, n, taken.at(), count as i32)?;
         }
-        launch!(stream, "choose_tokens", each; x, n, tasks.at(), facts, asked.at(), masses.at(), chosen)?;
+        launch!(stream, "choose_tokens", each; x, n, tasks.at(), facts, asked.at(), masses.at(), changes.at(), before.at(), chosen)?;
         self.answers.resize(words, 0);
-        stream.download(answers.at(), &mut self.answers)
+        stream.download(answers.at(), &mut self.answers)?;
+        if self.leaves_some() {
+            self.before.resize(self.changes.len(), 0.0);
+            stream.download(before.at(), &mut self.before)?;
+        }
+        Ok(())
+    }
+
+    /// The logit of a changed token of row `row` before that, where the processor has to choose; none if it was not changed.
+    pub fn before(&self, row: usize, id: u32) -> Option<f32> {
+        let row = &self.rows[row];
+        let (first, count) = (row.first_change as usize, row.changes as usize);
+        let changes = &self.changes[first..first + count];
+        let at = changes.binary_search_by_key(&id, |change| change.id).ok()?;
+        self.before.get(first + at).copied()
     }
 
     /// The words of what was answered from `start` on.
@@ -197,8 +298,8 @@ impl Chooser {
         (log_sum, (0..tops.min(self.vocab)).map(top))
     }
 
-    /// The token of choice `choice` and its logit; none if its row is not finite, or where so many tokens may be chosen that the
-    /// processor has to do it.
+    /// The token of choice `choice` and its logit before edits, which is -inf if they left no token; none if its row is not finite, or where
+    /// so many tokens may be chosen that the processor has to do it.
     pub fn chosen(&self, choice: usize) -> Option<(u32, f32)> {
         let at = FACTS * self.rows.len() + CHOSEN * choice;
         let [id, state, logit] = self.words::<CHOSEN>(at);
