@@ -179,6 +179,7 @@ API Result cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void
 }
 API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) {
   CALL("cuMemcpyDtoH")
+  d->counts["bytes_home"] += long(bytes);
   if (!inside(*d, from, bytes)) return invalid_value;
   return memcpy(to, reinterpret_cast<void *>(from), bytes), success;
 }

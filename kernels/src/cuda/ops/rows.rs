@@ -3,7 +3,7 @@
 use super::each;
 use crate::cuda::pool::Buffer;
 use crate::cuda::stream::{Grid, Stream, launch};
-use crate::{Error, HeadLayout, RopeTable, Rows};
+use crate::{Error, HeadLayout, Pooling, RopeTable, Rows};
 use std::sync::Arc;
 
 pub(crate) fn rms_norm(
@@ -148,6 +148,31 @@ pub(crate) fn spread(stream: &Arc<Stream>, from: &Rows, rows: &[usize], out: &mu
     stream.attempt(|| {
         let memory = numbers(stream, rows)?;
         gather_those(stream, from, (rows.len(), memory.at()), out)
+    });
+}
+
+pub(crate) fn pool(
+    stream: &Arc<Stream>,
+    modes: &[Pooling],
+    hidden: &Rows,
+    (cu_seqlens, skips): (&[u32], &[u32]),
+    out: &mut Rows,
+) {
+    stream.attempt(|| {
+        let (count, width) = (out.rows(), hidden.width());
+        let skips = (0..count).map(|i| skips.get(i).copied().unwrap_or(0));
+        let modes_of = modes.iter().map(|mode| *mode as u32);
+        let texts: Vec<u32> = cu_seqlens
+            .iter()
+            .copied()
+            .chain(skips)
+            .chain(modes_of)
+            .collect();
+        let memory = stream.take(size_of_val(&texts[..]))?;
+        stream.upload(memory.at(), &texts)?;
+        let grid = Grid::with([count, modes.len(), width.div_ceil(256)], 256);
+        let (x, out) = (hidden.on(stream)?, out.write_on(stream)?);
+        launch!(stream, "pool_rows", grid; x, memory.at(), count as i32, width as i32, out)
     });
 }
 
