@@ -85,6 +85,10 @@ fn allocations(engine: &EngineHandle, tokens: i64) -> usize {
         top_p: Some(0.9),
         seed: Some(1),
         ignore_eos: true,
+        presence_penalty: Some(0.5),
+        repetition_penalty: Some(1.1),
+        logit_bias: vec![(7, 1.0)],
+        allowed_token_ids: Some((5..250).collect()),
         ..SamplingOptions::default()
     };
     let task = Task::Generate(SamplingParams::new(&sampling, 256).expect("valid options"));

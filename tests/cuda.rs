@@ -376,6 +376,30 @@ fn encoders_give_the_values_of_the_cpu() {
     }
 }
 
+/// Pooled rows come home, and no row of a token: in one copy, of as many bytes as the values that are told.
+#[test]
+fn only_pooled_rows_come_home() {
+    for case in ["bert_embed_mean", "bert_classify", "distilbert_classify"] {
+        let (stand_in, gpu) = device();
+        let engine = start(case, Some(&gpu), config());
+        let text = |len: u32| {
+            let ids = (0..len).map(|t| (t * 7) % 90 + 5).collect();
+            request(ids, Task::Pool(PoolingParams::default()))
+        };
+        let (copies, bytes) = (stand_in.count("cuMemcpyDtoH"), stand_in.count("bytes_home"));
+        let mut values = 0;
+        for stream in together(&engine, &[text(3), text(40), text(17)]) {
+            values += outcome(stream).expect("values").1.len() as i64;
+        }
+        let (copies, bytes) = (
+            stand_in.count("cuMemcpyDtoH") - copies,
+            stand_in.count("bytes_home") - bytes,
+        );
+        assert_eq!(bytes, 4 * values, "{case}");
+        assert!((1..=3).contains(&copies), "{case}: a copy a step, {copies}");
+    }
+}
+
 /// No memory: the requests of that step fail, later ones do not. A launch that fails, or a device that is gone: all fail, and the
 /// engine says that its device is broken; another engine on another device does not notice.
 #[test]

@@ -5,10 +5,12 @@
 
 use crate::SamplingParams;
 use crate::cache::{CacheShape, RequestCache};
+use crate::logits::Penalties;
 use crate::plan::{Row, StepOutput, StepPlan};
 use crate::request::{ClientId, Order, Request, Work};
 use crate::sampler::{Noise, Sampler};
 use crate::scheduler::{Output, Scheduler, SchedulerConfig};
+use crate::tally::Tally;
 use koma_models::kernels::{CacheGroup, GroupKind, HeadLayout};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +34,9 @@ pub(crate) fn greedy(max_tokens: usize) -> SamplingParams {
         stop_token_ids: Vec::new(),
         ignore_eos: false,
         logprobs: None,
+        penalties: Penalties::NONE,
+        bias: Vec::new(),
+        allowed: None,
     }
 }
 
@@ -45,6 +50,7 @@ pub(crate) fn request(client: ClientId, prompt: &[u32], params: SamplingParams) 
             child: 0,
         },
         tokens: prompt.to_vec(),
+        tally: Tally::new(&params, prompt),
         type_ids: Vec::new(),
         prompt_len: prompt.len(),
         max_total: prompt.len() + params.max_tokens.unwrap_or(1),

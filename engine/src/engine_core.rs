@@ -11,6 +11,7 @@ use crate::plan::StepPlan;
 use crate::request::{ClientId, Order, Request, Work};
 use crate::runner::{Buffers, ModelRunner};
 use crate::scheduler::{Output, Scheduler, SchedulerConfig};
+use crate::tally::Tally;
 use crate::watchdog::Watchdog;
 use crate::{
     EngineConfig, Event, ModelInfo, NewRequest, RequestError, StartError, StepRecord, Task,
@@ -386,12 +387,12 @@ fn into_request(submission: Submission, client: ClientId) -> (Client, Request) {
         deadline,
         cache_salt,
     } = submission.request;
-    let (work, unforked) = match task {
+    let (work, unforked, tally) = match task {
         Task::Generate(params) => {
-            let n = params.n();
-            (Work::Generate(Arc::new(params)), n)
+            let (n, tally) = (params.n(), Tally::new(&params, &prompt));
+            (Work::Generate(Arc::new(params)), n, tally)
         }
-        Task::Pool(params) => (Work::Pool(params), 1),
+        Task::Pool(params) => (Work::Pool(params), 1, Tally::default()),
     };
     let request = Request {
         client,
@@ -402,6 +403,7 @@ fn into_request(submission: Submission, client: ClientId) -> (Client, Request) {
         },
         prompt_len: prompt.len(),
         tokens: prompt,
+        tally,
         type_ids,
         max_total: submission.max_total,
         num_computed: 0,

@@ -2,6 +2,7 @@
 //! toy gives for its tokens alone.
 
 use crate::SamplingParams;
+use crate::logits::Penalties;
 use crate::plan::StepPlan;
 use crate::sampler::{Noise, Sampler};
 use crate::testing::{Rig, config, greedy, request, toy_groups};
@@ -19,13 +20,38 @@ fn expected(prompt: &[u32], params: &SamplingParams, child: u32) -> Vec<u32> {
             child,
             position: position as u64,
         };
-        let id = sampler.sample(&toy::logits_after(&tokens), params, noise);
+        let row = edited(&tokens, prompt.len(), params);
+        let id = sampler.sample(&row, params, noise);
         tokens.push(id);
         if id == toy::EOS {
             break;
         }
     }
     tokens.split_off(prompt.len())
+}
+
+/// The logits after `tokens`, the first `prompt` of them the prompt, with biases and penalties: by counting all tokens.
+fn edited(tokens: &[u32], prompt: usize, params: &SamplingParams) -> Vec<f32> {
+    let mut row = toy::logits_after(tokens);
+    let penalties = params.penalties;
+    for (id, x) in (0..).zip(&mut row) {
+        let count = |tokens: &[u32]| tokens.iter().filter(|&&t| t == id).count();
+        let bias = params.bias.iter().filter(|bias| bias.0 == id);
+        *x += bias.map(|bias| bias.1).sum::<f32>();
+        if count(tokens) > 0 && penalties.repetition != 1.0 {
+            *x = if *x > 0.0 {
+                *x / penalties.repetition
+            } else {
+                *x * penalties.repetition
+            };
+        }
+        let times = count(&tokens[prompt..]);
+        if times > 0 {
+            *x -= penalties.frequency * times as f32;
+            *x -= penalties.presence;
+        }
+    }
+    row
 }
 
 #[derive(Debug, Clone)]
@@ -46,19 +72,30 @@ fn load() -> impl Strategy<Value = Load> {
         0..4usize,
         any::<bool>(),
         any::<u64>(),
+        prop::sample::select(vec![Penalties::NONE, PENALTIES]),
     );
-    parts.prop_map(|(prompt, n, output, priority, pause, noisy, seed)| Load {
-        prompt,
-        params: SamplingParams {
-            n,
-            temperature: if noisy { 1.0 } else { 0.0 },
-            seed,
-            ..greedy(output)
+    parts.prop_map(
+        |(prompt, n, output, priority, pause, noisy, seed, penalties)| Load {
+            prompt,
+            params: SamplingParams {
+                n,
+                temperature: if noisy { 1.0 } else { 0.0 },
+                seed,
+                penalties,
+                bias: if noisy { vec![(99, 2.5)] } else { Vec::new() },
+                ..greedy(output)
+            },
+            priority,
+            pause,
         },
-        priority,
-        pause,
-    })
+    )
 }
+
+const PENALTIES: Penalties = Penalties {
+    frequency: 0.75,
+    presence: 0.5,
+    repetition: 1.25,
+};
 
 /// Runs `loads` and says what differs from [`expected`]. `spoil` may damage each plan.
 fn differences(
@@ -218,6 +255,7 @@ fn hard_load() -> Vec<Load> {
                 temperature: 1.0,
                 seed: i as u64,
                 ignore_eos: false,
+                penalties: PENALTIES,
                 ..greedy(10)
             },
             priority: 0,
@@ -241,6 +279,23 @@ fn the_hard_load_forks_shares_and_preempts_and_is_right() {
 fn negative_control_a_wrong_slot_is_noticed() {
     let mut rig = Rig::toy(config(toy_groups(), 12), 1);
     assert!(!differences(&mut rig, &hard_load(), |_| {}).is_empty());
+}
+
+#[test]
+fn negative_control_forgotten_counts_are_noticed() {
+    let mut rig = Rig::toy(config(toy_groups(), 12), 0);
+    let mut loads = hard_load();
+    let mut wanted = BTreeMap::new();
+    for (client, load) in loads.iter_mut().enumerate() {
+        load.params.n = 1;
+        let mut request = request(client as u32, &load.prompt, load.params.clone());
+        request.tally = crate::tally::Tally::default();
+        rig.scheduler.add(request);
+        let tokens = expected(&load.prompt, &load.params, 0);
+        wanted.insert((client as u32, 0), tokens);
+    }
+    rig.run();
+    assert_ne!(rig.tokens(), wanted);
 }
 
 #[test]

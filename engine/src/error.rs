@@ -80,6 +80,9 @@ pub enum RequestError {
     /// Its logits were not finite (a damaged model, an overflow).
     #[error("the model gave values that are not finite")]
     NotFinite,
+    /// Its mask and `min_tokens` left no token to choose.
+    #[error("no token is left that the request allows")]
+    NothingAllowed,
     /// The step it was in failed.
     #[error("a step of the engine failed: {0}")]
     Step(String),

@@ -33,6 +33,7 @@ mod scheduler;
 mod stats;
 mod steps;
 mod stop;
+mod tally;
 #[cfg(test)]
 mod testing;
 pub mod text;

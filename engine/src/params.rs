@@ -1,6 +1,8 @@
 //! Raw options become validated parameters once, at the edge; the engine cannot be handed an invalid request.
 
 use crate::ParamError;
+use crate::logits::{Penalties, TokenMask};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
 /// Decoding options as a client gives them; none means the default.
@@ -30,6 +32,16 @@ pub struct SamplingOptions {
     pub ignore_eos: bool,
     /// Log-probabilities of this many best tokens, 0 to 20; default: none at all.
     pub logprobs: Option<i64>,
+    /// Off the logit of each token that the output has, -2 to 2; default 0.
+    pub presence_penalty: Option<f64>,
+    /// Off the logit of a token for each time that the output has it, -2 to 2; default 0.
+    pub frequency_penalty: Option<f64>,
+    /// Divides logits above 0 of tokens in prompt or output, and multiplies those below, 0.01 to 100; default 1.
+    pub repetition_penalty: Option<f64>,
+    /// Added to the logits of these ids, each -100 to 100, at most 300; of equal ids the last counts.
+    pub logit_bias: Vec<(i64, f64)>,
+    /// Only these ids may come, at least one; default: all.
+    pub allowed_token_ids: Option<Vec<u32>>,
 }
 
 /// Valid decoding parameters.
@@ -47,6 +59,11 @@ pub struct SamplingParams {
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) ignore_eos: bool,
     pub(crate) logprobs: Option<usize>,
+    pub(crate) penalties: Penalties,
+    /// Ids ascend.
+    pub(crate) bias: Vec<(u32, f32)>,
+    /// None: all.
+    pub(crate) allowed: Option<TokenMask>,
 }
 
 impl SamplingParams {
@@ -82,6 +99,9 @@ impl SamplingParams {
             stop_token_ids: stop_ids(&o.stop_token_ids, vocab)?,
             ignore_eos: o.ignore_eos,
             logprobs: logprobs.transpose()?.map(|k| k as usize),
+            penalties: penalties(o)?,
+            bias: biases(&o.logit_bias, vocab)?,
+            allowed: allowed(o.allowed_token_ids.as_deref(), vocab)?,
         })
     }
 
@@ -112,6 +132,7 @@ const MAX_STOPS: usize = 16;
 /// Bytes of a stop string at most.
 const MAX_STOP_LEN: usize = 1024;
 const MAX_STOP_IDS: usize = 1024;
+const MAX_BIASES: usize = 300;
 
 fn error(field: &'static str, message: String) -> ParamError {
     ParamError { field, message }
@@ -153,17 +174,58 @@ fn stop_strings(stop: &[String]) -> Result<Vec<String>, ParamError> {
 }
 
 fn stop_ids(ids: &[i64], vocab: usize) -> Result<Vec<u32>, ParamError> {
-    let refuse = |message: String| error("stop_token_ids", message);
     if ids.len() > MAX_STOP_IDS {
-        let len = ids.len();
-        return Err(refuse(format!("at most {MAX_STOP_IDS} ids, got {len}")));
+        let message = format!("at most {MAX_STOP_IDS} ids, got {}", ids.len());
+        return Err(error("stop_token_ids", message));
     }
     ids.iter()
-        .map(|&id| match u32::try_from(id) {
-            Ok(id) if (id as usize) < vocab => Ok(id),
-            _ => Err(refuse(format!("ids are from 0 to below {vocab}, got {id}"))),
-        })
+        .map(|&id| token("stop_token_ids", id, vocab))
         .collect()
+}
+
+fn token(field: &'static str, id: i64, vocab: usize) -> Result<u32, ParamError> {
+    match u32::try_from(id) {
+        Ok(id) if (id as usize) < vocab => Ok(id),
+        _ => {
+            let message = format!("ids are from 0 to below {vocab}, got {id}");
+            Err(error(field, message))
+        }
+    }
+}
+
+fn penalties(o: &SamplingOptions) -> Result<Penalties, ParamError> {
+    let of_output = |field, value: Option<f64>| number(field, value.unwrap_or(0.0), -2.0, 2.0);
+    let repetition = o.repetition_penalty.unwrap_or(1.0);
+    Ok(Penalties {
+        presence: of_output("presence_penalty", o.presence_penalty)? as f32,
+        frequency: of_output("frequency_penalty", o.frequency_penalty)? as f32,
+        repetition: number("repetition_penalty", repetition, 0.01, 100.0)? as f32,
+    })
+}
+
+fn biases(given: &[(i64, f64)], vocab: usize) -> Result<Vec<(u32, f32)>, ParamError> {
+    if given.len() > MAX_BIASES {
+        let message = format!("at most {MAX_BIASES} ids, got {}", given.len());
+        return Err(error("logit_bias", message));
+    }
+    let mut biases = BTreeMap::new();
+    for &(id, bias) in given {
+        let bias = number("logit_bias", bias, -100.0, 100.0)? as f32;
+        biases.insert(token("logit_bias", id, vocab)?, bias);
+    }
+    Ok(biases.into_iter().collect())
+}
+
+fn allowed(ids: Option<&[u32]>, vocab: usize) -> Result<Option<TokenMask>, ParamError> {
+    let Some(ids) = ids else { return Ok(None) };
+    if ids.is_empty() {
+        let message = "must allow at least one id".to_owned();
+        return Err(error("allowed_token_ids", message));
+    }
+    for &id in ids {
+        token("allowed_token_ids", id.into(), vocab)?;
+    }
+    Ok(Some(TokenMask::of(ids, vocab)))
 }
 
 /// A seed that nobody can foresee: the standard library draws the keys of its hash maps from the system.

@@ -5,6 +5,7 @@
 //! Invariant: `num_computed < tokens.len()` between steps; `tokens[..num_computed]` are in the cache.
 
 use crate::cache::{RequestCache, Salt};
+use crate::tally::Tally;
 use crate::{PoolingParams, SamplingParams, Timings, Usage};
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) order: Order,
     /// Prompt and output so far.
     pub(crate) tokens: Vec<u32>,
+    /// How often it gave which, where its parameters ask.
+    pub(crate) tally: Tally,
     /// Segments of the prompt; empty means all 0.
     pub(crate) type_ids: Vec<u32>,
     /// Tokens of the prompt.
@@ -86,6 +89,12 @@ impl Request {
         self.tokens.len() - self.prompt_len
     }
 
+    /// Takes in a token of the output.
+    pub(crate) fn push(&mut self, token: u32) {
+        self.tokens.push(token);
+        self.tally.push(token);
+    }
+
     /// Gives its tokens all the memory that they will ever need.
     pub(crate) fn reserve(&mut self) {
         self.tokens
@@ -102,6 +111,7 @@ impl Request {
                 ..self.order
             },
             tokens,
+            tally: self.tally.clone(),
             type_ids: self.type_ids.clone(),
             work: self.work.clone(),
             unforked: 1,

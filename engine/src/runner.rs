@@ -7,7 +7,7 @@
 
 use crate::plan::{PlanEntry, Row, StepOutput, StepPlan};
 use crate::request::{Request, Requests, Work};
-use crate::sampler::{Noise, Sampler};
+use crate::sampler::{Noise, RawLogprobs, Sampler};
 use crate::{RequestError, SamplingParams, TokenLogprob, logits};
 use koma_models::kernels::{self, Cx, GroupKind, KvCache};
 use koma_models::{Batch, GroupSlots, Head, Model, Workspace};
@@ -315,7 +315,8 @@ fn logits_to_tokens(
 ) {
     let raw = params.logprobs.map(|top| sampler.logprobs(row, top));
     let position = request.outputs();
-    logits::mask(row, params, eos_ids, position);
+    let known = (&request.tally, position);
+    logits::edit(row, (params, eos_ids), known, &mut sampler.before);
     for (i, out) in rows.iter_mut().enumerate() {
         let noise = Noise {
             seed: params.seed,
@@ -323,12 +324,25 @@ fn logits_to_tokens(
             position: position as u64,
         };
         let id = sampler.sample(row, params, noise);
-        let logprob = raw.as_ref().map(|raw| TokenLogprob {
-            logprob: raw.of(row[id as usize]),
-            top: raw.top.clone(),
-        });
-        *out = Row::Token { id, logprob };
+        let logit = row[id as usize];
+        let before = request
+            .tally
+            .place(id)
+            .map_or(logit, |at| sampler.before[at]);
+        *out = token(id, (logit, before), raw.as_ref());
     }
+}
+
+/// A chosen token; `logit`: its own, and what it was before any edit. The best token has none only if no token is left.
+fn token(id: u32, (logit, before): (f32, f32), raw: Option<&RawLogprobs>) -> Row {
+    if logit == f32::NEG_INFINITY {
+        return Row::Failed(RequestError::NothingAllowed);
+    }
+    let logprob = raw.map(|raw| TokenLogprob {
+        logprob: raw.of(before),
+        top: raw.top.clone(),
+    });
+    Row::Token { id, logprob }
 }
 
 fn push(batch: &mut Batch, entry: &PlanEntry, request: &Request) {

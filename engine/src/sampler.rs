@@ -68,6 +68,8 @@ pub(crate) struct Sampler {
     best: Vec<(f32, u32)>,
     /// Mass of each part of the row.
     masses: Vec<f64>,
+    /// Logits before edits, of the tokens that the request's tally has.
+    pub(crate) before: Vec<f32>,
 }
 
 /// Tokens per part of the row that is summed at once.
@@ -88,6 +90,7 @@ impl Sampler {
             isa,
             best: Vec::new(),
             masses: Vec::new(),
+            before: Vec::new(),
         }
     }
 

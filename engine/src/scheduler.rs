@@ -421,7 +421,7 @@ impl Scheduler {
             }
             Row::Token { id, logprob } => (id, logprob),
         };
-        request.tokens.push(token);
+        request.push(token);
         request.first_token.get_or_insert(now);
         self.stats.generation_tokens += 1;
         let event = Event::Token {

@@ -13,10 +13,20 @@ constexpr int most_tops = 20;  // best tokens that are told
 
 using Key = unsigned long long;
 
-// A row, and how many of its best tokens are told; -1: none, nor what log-probabilities need.
+// A row, how many of its best tokens are told (-1: none, nor what log-probabilities need), and how it is edited: the number of its mask
+// (-1: all tokens may come), its place among the changes, and the penalties.
 struct RowTask {
   unsigned row;
-  int tops;
+  int tops, mask, first_change, changes;
+  float repetition, frequency, presence;
+};
+
+// What is known of one token whose logit may change; those of a row ascend.
+struct Change {
+  unsigned id;
+  float bias;
+  unsigned seen;   // in prompt or output
+  unsigned count;  // in the output
 };
 
 struct RowFacts {
@@ -36,7 +46,7 @@ struct Choice {
 struct Chosen {
   unsigned id;
   unsigned state;  // 0: chosen, 1: the row is not finite, 2: the processor must choose
-  float logit;
+  float logit;     // before edits; -inf if they left no token
 };
 
 struct Best {
@@ -314,20 +324,72 @@ extern "C" __global__ void __launch_bounds__(256) take_tokens_away(float *logits
 }
 EXPORT(take_tokens_away)
 
+__device__ __forceinline__ float changed(float x, const Change &change, const RowTask &task) {
+  const float largest = 3.4028234663852886e38f;
+  x = __fadd_rn(x, change.bias);
+  if (change.seen) {
+    const float more = x > 0 ? __fdiv_rn(x, task.repetition) : __fmul_rn(x, task.repetition);
+    x = more > largest ? largest : more;
+  }
+  if (change.count > 0) {
+    x = __fsub_rn(x, __fmul_rn(task.frequency, float(change.count)));
+    x = __fsub_rn(x, task.presence);
+  }
+  return x;
+}
+
+// Edits rows: masks first, then changes. `masks`: `[.., words]`, a bit for each token; `before`: the logits of changed tokens as they were.
+extern "C" __global__ void __launch_bounds__(256)
+edit_rows(float *logits, int vocab, const RowTask *tasks, const unsigned *masks, int words, const Change *changes, float *before) {
+  const RowTask task = tasks[blockIdx.x];
+  float *row = logits + size_t(task.row) * vocab;
+  for (int i = threadIdx.x; i < task.changes; i += blockDim.x) {
+    const unsigned id = changes[task.first_change + i].id;
+    before[task.first_change + i] = id < unsigned(vocab) ? row[id] : -INFINITY;
+  }
+  __syncthreads();
+  if (task.mask >= 0) {
+    const unsigned *mask = masks + size_t(task.mask) * words;
+    for (int i = threadIdx.x; i < vocab; i += blockDim.x)
+      if (i / 32 >= words || !(mask[i / 32] >> (i % 32) & 1)) row[i] = -INFINITY;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < task.changes; i += blockDim.x) {
+    const Change change = changes[task.first_change + i];
+    if (change.id < unsigned(vocab)) row[change.id] = changed(row[change.id], change, task);
+  }
+}
+EXPORT(edit_rows)
+
+// The logit of a token before edits.
+__device__ __forceinline__ float before_edits(const float *row, unsigned id, const RowTask &task, const Change *changes, const float *before) {
+  int low = task.first_change, high = low + task.changes;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (changes[middle].id < id) low = middle + 1;
+    else high = middle;
+  }
+  const bool found = low < task.first_change + task.changes && changes[low].id == id;
+  return found ? before[low] : row[id];
+}
+
 // Chooses. `masses`: `[choices, parts_of(vocab)]`.
 extern "C" __global__ void __launch_bounds__(threads, 1)
-choose_tokens(const float *logits, int vocab, const RowTask *tasks, const RowFacts *facts, const Choice *choices, double *masses, Chosen *out) {
+choose_tokens(const float *logits, int vocab, const RowTask *tasks, const RowFacts *facts, const Choice *choices, double *masses,
+              const Change *changes, const float *before, Chosen *out) {
   SHARE(shared);
   const Choice choice = choices[blockIdx.x];
   const float *row = logits + size_t(tasks[choice.row].row) * vocab;
   Chosen chosen = {0, 1, 0};
+  bool none_left = false;
   if (facts[choice.row].finite) {
     const Best best = best_of(row, vocab, shared);
     chosen = {best.id, 0, 0};
     const int top_k = choice.top_k == 0 ? vocab : min(choice.top_k, vocab);
     const Scale scale = {best.value, choice.temperature};
     masses += size_t(blockIdx.x) * parts_of(vocab);
-    if (choice.temperature <= 0 || best.value == -INFINITY) {
+    none_left = best.value == -INFINITY;
+    if (choice.temperature <= 0 || none_left) {
       // The best one.
     } else if (top_k == vocab && choice.top_p >= 1) {
       const double mass = mass_of(row, vocab, scale, choice.min_p, masses, shared);
@@ -348,7 +410,7 @@ choose_tokens(const float *logits, int vocab, const RowTask *tasks, const RowFac
     }
   }
   if (threadIdx.x == 0) {
-    chosen.logit = row[chosen.id];
+    chosen.logit = none_left ? -INFINITY : before_edits(row, chosen.id, tasks[choice.row], changes, before);
     out[blockIdx.x] = chosen;
   }
 }

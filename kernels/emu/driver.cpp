@@ -251,6 +251,7 @@ API Result cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void
 }
 API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *handle) {
   STREAM_CALL("cuMemcpyDtoH", handle)
+  d->counts["bytes_home"] += long(bytes);
   if (!inside(*d, from, bytes)) return invalid_value;
   stream->ask([=] { memcpy(to, reinterpret_cast<void *>(from), bytes); });
   if (!is_pinned(to, bytes)) stream->wait();

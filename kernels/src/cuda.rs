@@ -42,7 +42,7 @@ mod way;
 mod weight;
 
 pub(crate) use cache::DeviceBlocks;
-pub use chooser::{Choice, Chooser};
+pub use chooser::{Change, Choice, Chooser, Penalties};
 pub use gpu::{Gpu, GpuInfo};
 pub use graphs::Submitted;
 pub(crate) use mirror::Mirror;

@@ -25,6 +25,7 @@ mod memory;
 #[cfg(feature = "neuron")]
 pub mod neuron;
 mod norm;
+mod pooling;
 mod probe;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
@@ -49,6 +50,7 @@ pub use grouped::{Code, GroupedRow, Groups, Scale};
 pub use linear::{Epilogue, Then, linear};
 pub use memory::give_back;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_heads};
+pub use pooling::{Pooling, pool};
 pub use probe::{Probe, ProbeMemory, probe};
 pub use rope::{RopeTable, rope, rope_angles};
 pub use stand_in::StandIns;

@@ -5,7 +5,7 @@
 //! for the exponentials of attention over bf16 and int8; so what is left between the two is the order of sums.
 
 use crate::{
-    AttnMeta, AttnSpec, Code, Epilogue, Format, Groups, HeadLayout, KvLayer, PackedWeight,
+    AttnMeta, AttnSpec, Code, Epilogue, Format, Groups, HeadLayout, KvLayer, PackedWeight, Pooling,
     RopeTable, Rows, Then,
 };
 use half::bf16;
@@ -262,6 +262,40 @@ pub fn layer_norm(x: &mut Rows, weight: &[f32], bias: &[f32], eps: f32) {
         let scale = 1.0 / (var + f64::from(eps)).sqrt();
         for ((v, w), b) in row.iter_mut().zip(weight).zip(bias) {
             *v = ((f64::from(*v) - mean) * scale * f64::from(*w) + f64::from(*b)) as f32;
+        }
+    }
+}
+
+/// As [`crate::pool`]: each mode by its definition.
+pub fn pool(
+    modes: &[Pooling],
+    hidden: &Rows,
+    (cu_seqlens, skips): (&[u32], &[u32]),
+    out: &mut Rows,
+) {
+    let width = hidden.width();
+    out.reset(cu_seqlens.len() - 1, modes.len() * width);
+    for (i, ends) in cu_seqlens.windows(2).enumerate() {
+        let start = ends[0] as usize;
+        let first = start + skips.get(i).map_or(0, |skip| *skip as usize);
+        for (m, mode) in modes.iter().enumerate() {
+            for d in 0..width {
+                let values = (first..ends[1] as usize).map(|r| f64::from(hidden.row(r)[d]));
+                let weights = (first..ends[1] as usize).map(|r| (r - start + 1) as f64);
+                let count = values.len() as f64;
+                let value = match mode {
+                    Pooling::Cls => values.take(1).sum(),
+                    Pooling::Last => values.rev().take(1).sum(),
+                    Pooling::Max => values.fold(f64::NEG_INFINITY, f64::max),
+                    Pooling::Mean => values.sum::<f64>() / count,
+                    Pooling::MeanSqrtLen => values.sum::<f64>() / count.sqrt(),
+                    Pooling::WeightedMean => {
+                        let sum: f64 = values.zip(weights.clone()).map(|(v, w)| v * w).sum();
+                        sum / weights.sum::<f64>()
+                    }
+                };
+                out.row_mut(i)[m * width + d] = value as f32;
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod experts;
 mod grouped;
 mod int8;
 mod linear;
+mod pooling;
 mod rows;
 mod stand_in;
 

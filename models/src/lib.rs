@@ -42,6 +42,6 @@ pub use weights::{Pieces, Tensors};
 /// Layers as data.
 pub mod spec {
     pub use crate::layers::encoder::{EncoderSpec, Names, Positions, Sizes};
-    pub use crate::layers::pooling::Pooling;
+    pub use crate::layers::pooling::{Pooling, pooling_name};
     pub use crate::layers::top::{Select, StageSpec};
 }

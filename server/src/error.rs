@@ -160,6 +160,10 @@ impl From<RequestError> for ApiError {
             RequestError::NotFinite => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", message)
             }
+            RequestError::NothingAllowed => {
+                Self::new(StatusCode::BAD_REQUEST, "nothing_allowed", message)
+                    .in_field("allowed_token_ids")
+            }
             RequestError::Step(detail) => Self::internal(detail),
             RequestError::DeviceTimeout => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "device_timeout", message)

@@ -2,6 +2,7 @@
 
 use super::FormatRate;
 use crate::sampler::{Noise, Sampler};
+use crate::tally::Tally;
 use crate::{SamplingOptions, SamplingParams, logits};
 use koma_models::kernels::Op;
 use std::time::Instant;
@@ -48,12 +49,12 @@ pub(super) fn sampling(vocab: usize) -> f64 {
         position: 0,
     };
     let mut row: Vec<f32> = (0..vocab).map(|i| (i % 101) as f32).collect();
-    let mut sampler = Sampler::default();
+    let (mut sampler, tally) = (Sampler::default(), Tally::default());
     let mut times = Vec::with_capacity(TURNS);
     for _ in 0..TURNS {
         let begun = Instant::now();
         if logits::is_finite(&row) {
-            logits::mask(&mut row, &params, &[], 0);
+            logits::edit(&mut row, (&params, &[]), (&tally, 0), &mut sampler.before);
             std::hint::black_box(sampler.sample(&row, &params, noise));
         }
         times.push(begun.elapsed().as_secs_f64());

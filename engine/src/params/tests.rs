@@ -96,6 +96,53 @@ fn numbers_have_their_ranges() {
 }
 
 #[test]
+fn penalties_biases_and_masks_have_their_ranges() {
+    let odd = [&ODD[..], &[-2.001]].concat();
+    let odd: Vec<f64> = odd.into_iter().filter(|v| *v != -0.001).collect();
+    let good = [-2.0, -0.5, 0.0, 2.0];
+    check(
+        "presence_penalty",
+        |o, v| o.presence_penalty = Some(v),
+        &good,
+        &odd,
+    );
+    check(
+        "frequency_penalty",
+        |o, v| o.frequency_penalty = Some(v),
+        &good,
+        &odd,
+    );
+    check(
+        "repetition_penalty",
+        |o, v| o.repetition_penalty = Some(v),
+        &[0.01, 1.0, 1.3, 100.0],
+        &[0.0, -1.0, 0.0099, 100.1, f64::NAN, f64::INFINITY],
+    );
+    check(
+        "logit_bias",
+        |o, v| o.logit_bias = v,
+        &[vec![], vec![(0, -100.0), (99, 100.0)], vec![(5, 1.0); 300]],
+        &[
+            vec![(5, 100.5)],
+            vec![(5, f64::NAN)],
+            vec![(-1, 1.0)],
+            vec![(100, 1.0)],
+            vec![(1 << 32, 1.0)],
+            vec![(5, 1.0); 301],
+        ],
+    );
+    check(
+        "allowed_token_ids",
+        |o, v| o.allowed_token_ids = Some(v),
+        &[vec![0], vec![99, 5, 99], (0..100).collect()],
+        &[vec![], vec![100], vec![5, u32::MAX]],
+    );
+    // Of equal ids the last counts; ids ascend.
+    let params = new(|o| o.logit_bias = vec![(7, 1.0), (3, 2.0), (7, -1.0)]).unwrap();
+    assert_eq!(params.bias, [(3, 2.0), (7, -1.0)]);
+}
+
+#[test]
 fn min_tokens_is_not_above_max_tokens() {
     check(
         "min_tokens",

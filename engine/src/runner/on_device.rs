@@ -4,12 +4,12 @@
 //! Invariants: the same tokens as [`super::logits_to_tokens`] gives for the same rows; rows that fill a step up touch nothing that
 //! a request has.
 
-use super::{Buffers, ModelRunner, list_samples};
+use super::{Buffers, ModelRunner, list_samples, token};
 use crate::plan::{Row, StepOutput, StepPlan};
 use crate::request::{Request, Requests, Work};
 use crate::sampler::{Noise, RawLogprobs, Sampler};
-use crate::{RequestError, SamplingParams, TokenLogprob, logits};
-use koma_models::kernels::cuda::{Choice, Chooser};
+use crate::{RequestError, SamplingParams, logits};
+use koma_models::kernels::cuda::{Change, Choice, Chooser, Penalties};
 use koma_models::kernels::{Error, GroupKind};
 use koma_models::{Batch, Model, StateSlots};
 
@@ -142,16 +142,15 @@ impl ModelRunner {
                     output.rows.push(Row::Failed(RequestError::NotFinite));
                     continue;
                 }
-                let (id, logit) = chooser.chosen(output.rows.len()).unwrap_or_else(|| {
-                    let row = work.output.row(row);
-                    let id = samplers[0].sample(row, params, noise(request, params, i));
-                    (id, row[id as usize])
+                let there = chooser.chosen(output.rows.len());
+                let there = there.map(|(id, before)| (id, (before, before)));
+                let (id, logits) = there.unwrap_or_else(|| {
+                    let values = work.output.row(row);
+                    let id = samplers[0].sample(values, params, noise(request, params, i));
+                    let logit = values[id as usize];
+                    (id, (logit, chooser.before(row, id).unwrap_or(logit)))
                 });
-                let logprob = raw.as_ref().map(|raw| TokenLogprob {
-                    logprob: raw.of(logit),
-                    top: raw.top.clone(),
-                });
-                output.rows.push(Row::Token { id, logprob });
+                output.rows.push(token(id, logits, raw.as_ref()));
             }
         }
         output
@@ -175,11 +174,40 @@ fn ask(
     samples: u32,
 ) {
     chooser.row(params.logprobs);
+    if let Some(mask) = &params.allowed {
+        chooser.allow(mask.words());
+    }
+    let changes = request.tally.changes();
+    if !changes.is_empty() {
+        chooser.change(penalties(params), changes.iter().map(change));
+    }
     for id in logits::masked(params, eos_ids, request.outputs()) {
         chooser.take_away(id);
     }
     for i in 0..samples {
         chooser.choose(choice(params, noise(request, params, i)));
+    }
+}
+
+fn penalties(params: &SamplingParams) -> Penalties {
+    let logits::Penalties {
+        repetition,
+        frequency,
+        presence,
+    } = params.penalties;
+    Penalties {
+        repetition,
+        frequency,
+        presence,
+    }
+}
+
+fn change(change: &logits::Change) -> Change {
+    Change {
+        id: change.id,
+        bias: change.bias,
+        seen: change.seen.into(),
+        count: change.count,
     }
 }
 

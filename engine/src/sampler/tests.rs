@@ -165,38 +165,6 @@ fn log_probabilities_are_of_the_raw_row() {
 }
 
 #[test]
-fn masks_take_away_what_would_stop_too_early() {
-    let params = SamplingParams {
-        min_tokens: 2,
-        stop_token_ids: vec![1, 99],
-        ..greedy(9)
-    };
-    let masked = |params: &SamplingParams, position| {
-        let mut row = vec![1.0; 4];
-        logits::mask(&mut row, params, &[3], position);
-        let gone = |x: &f32| *x == f32::NEG_INFINITY;
-        row.iter().map(gone).collect::<Vec<_>>()
-    };
-    assert_eq!(masked(&params, 1), [false, true, false, true]);
-    assert_eq!(masked(&params, 2), [false; 4]);
-    let ignoring = SamplingParams {
-        ignore_eos: true,
-        ..params
-    };
-    assert_eq!(masked(&ignoring, 1), [false, true, false, false]);
-    // Masked tokens are not drawn, at any temperature.
-    let row = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, 0.0];
-    for i in 0..200 {
-        for params in [
-            super::tests::params(2.0, 0, 1.0, 0.0),
-            super::tests::params(2.0, 4, 0.9, 0.0),
-        ] {
-            assert_eq!(Sampler::default().sample(&row, &params, noise(i)) % 2, 1);
-        }
-    }
-}
-
-#[test]
 fn only_finite_rows_are_finite() {
     let good = [0.0, -0.0, f32::MAX, f32::MIN, f32::MIN_POSITIVE];
     assert!(logits::is_finite(&good));

@@ -232,12 +232,12 @@ impl Drop for Preference {
 
 /// Whether the library is found where device `number` is; it is looked for once.
 pub(super) fn is_found(number: usize) -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
     #[cfg(feature = "cuda-emu")]
     if let Some(found) = super::stand_in::has_library(number) {
         return found;
     }
     let _ = number;
-    static FOUND: OnceLock<bool> = OnceLock::new();
     // SAFETY: it opens libraries by the library's name.
     *FOUND.get_or_init(|| unsafe { sys::is_culib_present() })
 }

@@ -40,14 +40,45 @@ impl Choice {
     };
 }
 
+/// What a request thinks of tokens that came before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Penalties {
+    /// Divides logits above 0 of tokens in prompt or output, and multiplies the others; 1: nothing.
+    pub repetition: f32,
+    /// Off the logit for each time that the token is in the output.
+    pub frequency: f32,
+    /// Off the logit of what is in the output.
+    pub presence: f32,
+}
+
+/// What is known of one token whose logit may change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Change {
+    /// The token; the row may lack it.
+    pub id: u32,
+    /// Added before the penalties.
+    pub bias: f32,
+    /// 1 if it is in prompt or output, else 0.
+    pub seen: u32,
+    /// Times in the output.
+    pub count: u32,
+}
+// SAFETY: four numbers of 4 bytes.
+unsafe impl Plain for Change {}
+
 /// `RowTask` in `cuda/sampling.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 struct RawRow {
     row: u32,
     tops: i32,
+    mask: i32,
+    first_change: i32,
+    changes: i32,
+    penalties: Penalties,
 }
-// SAFETY: two numbers of 4 bytes.
+// SAFETY: eight numbers of 4 bytes.
 unsafe impl Plain for RawRow {}
 
 /// `Choice` in `cuda/sampling.cu`.
@@ -74,10 +105,14 @@ const CHOSEN: usize = 3;
 #[derive(Debug, Default)]
 pub struct Chooser {
     rows: Vec<RawRow>,
+    /// Bits of the rows that have a mask, as many words for each.
+    masks: Vec<u32>,
+    changes: Vec<Change>,
     /// Rows and ids in them.
     taken: Vec<u32>,
     choices: Vec<RawChoice>,
-    /// For each row its facts, for each choice what was chosen, for each row its best tokens, then their logits.
+    /// For each row its facts, for each choice what was chosen, for each row its best tokens, then their logits, then the logits of
+    /// changed tokens before that.
     answers: Vec<u32>,
     vocab: usize,
 }
@@ -86,6 +121,8 @@ impl Chooser {
     /// Forgets all.
     pub fn clear(&mut self) {
         self.rows.clear();
+        self.masks.clear();
+        self.changes.clear();
         self.taken.clear();
         self.choices.clear();
         self.answers.clear();
@@ -101,8 +138,44 @@ impl Chooser {
             assert!(tops <= MOST_TOPS, "{tops} best tokens of a row");
             tops as i32
         });
-        let row = self.rows.len() as u32;
-        self.rows.push(RawRow { row, tops });
+        self.rows.push(RawRow {
+            row: self.rows.len() as u32,
+            tops,
+            mask: -1,
+            first_change: 0,
+            changes: 0,
+            penalties: Penalties {
+                repetition: 1.0,
+                frequency: 0.0,
+                presence: 0.0,
+            },
+        });
+    }
+
+    /// Only tokens with a bit in `mask` may come of the row: the lowest bit of the first word is that of token 0, and tokens beyond
+    /// the last word may not come. Masks come before all other edits.
+    ///
+    /// # Panics
+    /// If no row was told, or masks of one step differ in length.
+    pub fn allow(&mut self, mask: &[u32]) {
+        let masks = self.masks.len().checked_div(mask.len()).unwrap_or(0);
+        self.masks.extend_from_slice(mask);
+        assert_eq!((masks + 1) * mask.len(), self.masks.len(), "masks differ");
+        let row = self.rows.last_mut().expect("a row");
+        row.mask = masks as i32;
+    }
+
+    /// Changes logits of the row: a bias first, then penalties (repetition, frequency, presence). The ids of `changes` ascend, each at most once.
+    ///
+    /// # Panics
+    /// If no row was told.
+    pub fn change(&mut self, penalties: Penalties, changes: impl Iterator<Item = Change>) {
+        let first = self.changes.len();
+        self.changes.extend(changes);
+        debug_assert!(self.changes[first..].is_sorted_by(|a, b| a.id < b.id));
+        let row = self.rows.last_mut().expect("a row");
+        (row.first_change, row.penalties) = (first as i32, penalties);
+        row.changes = (self.changes.len() - first) as i32;
     }
 
     /// Takes a token of the row away, if the row has it.
@@ -125,7 +198,7 @@ impl Chooser {
     }
 
     /// Asks the device of `cx`, which is given all that it was asked for in this step; [`Chooser::wait`] has the answers. Afterwards
-    /// `logits` (`[rows, vocab]`) lacks what was taken away.
+    /// `logits` (`[rows, vocab]`) are edited.
     ///
     /// # Errors
     /// [`Error::Device`], with whatever failed before it in this step.
@@ -166,17 +239,27 @@ impl Chooser {
         let vocab = logits.width();
         let tasks = stream.input("rows to choose from", &self.rows)?;
         let asked = stream.input("choices", &self.choices)?;
-        let words = FACTS * rows + CHOSEN * choices + 2 * MOST_TOPS * rows;
+        let words = FACTS * rows + CHOSEN * choices + 2 * MOST_TOPS * rows + self.changes.len();
         let answers = stream.take(4 * words)?;
         let masses = stream.take(8 * rows.max(choices) * vocab.div_ceil(PART))?;
         let facts = answers.at();
         let chosen = facts + 4 * (FACTS * rows) as u64;
         let tops = chosen + 4 * (CHOSEN * choices) as u64;
         let of_tops = tops + 4 * (MOST_TOPS * rows) as u64;
+        let before = of_tops + 4 * (MOST_TOPS * rows) as u64;
         let n = vocab as i32;
         let x = logits.on(stream)?;
         let (each_row, each) = (Grid::of(rows, THREADS), Grid::of(choices, THREADS));
         launch!(stream, "look_at_rows", each_row; x, n, tasks, masses.at(), facts, tops, of_tops)?;
+        let changes = stream.input("changes of logits", &self.changes)?;
+        if !self.changes.is_empty() || !self.masks.is_empty() {
+            let masks = stream.input("allowed tokens", &self.masks)?;
+            let masked = self.rows.iter().filter(|row| row.mask >= 0).count();
+            let words = (self.masks.len() / masked.max(1)) as i32;
+            let x = logits.change_on(stream)?;
+            let each_row = Grid::of(rows, 256);
+            launch!(stream, "edit_rows", each_row; x, n, tasks, masks, words, changes, before)?;
+        }
         if !self.taken.is_empty() {
             let taken = stream.input("tokens taken away", &self.taken)?;
             let count = self.taken.len() / 2;
@@ -184,9 +267,21 @@ impl Chooser {
             let grid = Grid::of(count.div_ceil(256), 256);
             launch!(stream, "take_tokens_away", grid; x, n, taken, count as i32)?;
         }
-        launch!(stream, "choose_tokens", each; x, n, tasks, facts, asked, masses.at(), chosen)?;
+        launch!(stream, "choose_tokens", each; x, n, tasks, facts, asked, masses.at(), changes, before, chosen)?;
         self.answers.resize(words, 0);
         stream.fetch(answers.at(), 4 * words)
+    }
+
+    /// The logit of a changed token of row `row` before that; none if it was not changed.
+    pub fn before(&self, row: usize, id: u32) -> Option<f32> {
+        let (rows, choices) = (self.rows.len(), self.choices.len());
+        let row = &self.rows[row];
+        let (first, count) = (row.first_change as usize, row.changes as usize);
+        let changes = &self.changes[first..first + count];
+        let at = changes.binary_search_by_key(&id, |change| change.id).ok()?;
+        let start = FACTS * rows + CHOSEN * choices + 2 * MOST_TOPS * rows;
+        let bits = self.answers.get(start + first + at)?;
+        Some(f32::from_bits(*bits))
     }
 
     /// The words of what was answered from `start` on.
@@ -217,8 +312,8 @@ impl Chooser {
         (log_sum, (0..tops.min(self.vocab)).map(top))
     }
 
-    /// The token of choice `choice` and its logit; none if its row is not finite, or where so many tokens may be chosen that the
-    /// processor has to do it.
+    /// The token of choice `choice` and its logit before edits, which is -inf if they left no token; none if its row is not finite, or where
+    /// so many tokens may be chosen that the processor has to do it.
     pub fn chosen(&self, choice: usize) -> Option<(u32, f32)> {
         let at = FACTS * self.rows.len() + CHOSEN * choice;
         let [id, state, logit] = self.words::<CHOSEN>(at);

@@ -11,8 +11,8 @@ pub(crate) use linear::{embed, grouped};
 #[cfg(all(test, feature = "cuda-emu"))]
 pub(crate) use rows::rms_norm_without_barrier;
 pub(crate) use rows::{
-    combine, gather, layer_norm, rms_norm, rms_norm_heads, rope, rope_angles, scale, soft_cap,
-    spread,
+    combine, gather, layer_norm, pool, rms_norm, rms_norm_heads, rope, rope_angles, scale,
+    soft_cap, spread,
 };
 
 use super::Stream;

@@ -93,7 +93,7 @@ impl Device {
     }
 
     /// How often a function was called or, as `launch:NAME`, a kernel launched; and `allocations`, `streams`, `pinned`,
-    /// `contexts`, `events`, `graphs` that are there.
+    /// `contexts`, `events`, `graphs` that are there; and `bytes_home`, bytes that were copied from the device.
     ///
     /// # Panics
     /// If a zero is in the name.

@@ -1,7 +1,7 @@
 //! sentence-transformers folders: `modules.json` and the modules' own files. Read as data; nothing is imported or run.
 
 use super::Json;
-use crate::layers::pooling::Pooling;
+use crate::layers::pooling::{NAMED, Pooling};
 use crate::{LoadError, Prompts};
 use koma_kernels::Then;
 use serde_json::Value;
@@ -262,9 +262,9 @@ fn read_poolings(config: &Json, hidden: usize) -> Result<Vec<Pooling>, LoadError
 }
 
 fn by_name(config: &Json, field: &str, name: &str) -> Result<Pooling, LoadError> {
-    let found = Pooling::NAMED.iter().find(|(known, _)| *known == name);
+    let found = NAMED.iter().find(|(known, _)| *known == name);
     found.map(|(_, pooling)| *pooling).ok_or_else(|| {
-        let known = Pooling::NAMED.map(|(known, _)| known).join(", ");
+        let known = NAMED.map(|(known, _)| known).join(", ");
         let reason = format!("`{name}` is not supported; supported are {known}");
         config.error(field, reason)
     })

@@ -3,10 +3,10 @@
 
 use super::encoder::Norm;
 use super::linear::Linear;
-use super::pooling::{Pooling, pool};
+use super::pooling::Pooling;
 use crate::weights::Weights;
 use crate::{Batch, LoadError, Workspace};
-use koma_kernels::{Cx, Rows, Then};
+use koma_kernels::{Cx, Rows, Then, pool};
 
 /// Which rows go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,8 @@ impl Top {
             Select::Pool(modes) => {
                 let bare = self.stages.is_empty();
                 let to = if bare { &mut w.output } else { &mut w.normed };
-                pool(modes, &w.hidden, batch, to);
+                let texts = (&batch.cu_seqlens[..], &batch.skips[..]);
+                pool(cx, modes, &w.hidden, texts, to);
                 false
             }
             Select::Tokens => true,

@@ -17,7 +17,7 @@ use crate::manifest::{
 use crate::onnx;
 use crate::proto::{Message, Values};
 use koma_models::kernels::Then;
-use koma_models::spec::{EncoderSpec, Positions, Select};
+use koma_models::spec::{EncoderSpec, Positions, Select, pooling_name};
 use koma_models::{Blueprint, Head, HeadKind};
 use std::io;
 use std::path::Path;
@@ -256,7 +256,10 @@ impl Writer<'_> {
     fn pooling(&self, head: &Head) -> Option<Pooling> {
         match (&head.kind, &self.spec.select) {
             (HeadKind::Embed { normalize }, Select::Pool(modes)) => Some(Pooling {
-                modes: modes.iter().map(|mode| mode.name().to_owned()).collect(),
+                modes: modes
+                    .iter()
+                    .map(|mode| pooling_name(*mode).to_owned())
+                    .collect(),
                 normalize: *normalize,
             }),
             _ => None,

@@ -64,6 +64,15 @@ pub(crate) struct SamplingArgs {
     /// Only tokens with at least this part of the likeliest one's probability, 0 to 1 [default: 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f64>,
+    /// Off the score of each token that the reply has already, -2 to 2 [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f64>,
+    /// Off the score of a token for each time that the reply has it, -2 to 2 [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f64>,
+    /// Above 1 makes tokens of prompt and reply less likely, below 1 more, 0.01 to 100 [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: Option<f64>,
     /// Seed: the same one gives the same replies [default: another one each time]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<i64>,

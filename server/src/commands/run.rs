@@ -131,6 +131,18 @@ fn complete(prompt: Value, options: &SamplingOptions, truncate: bool, stream: bo
         ("top_k", options.top_k.map(Value::from)),
         ("min_p", options.min_p.map(Value::from)),
         ("seed", options.seed.map(Value::from)),
+        (
+            "presence_penalty",
+            options.presence_penalty.map(Value::from),
+        ),
+        (
+            "frequency_penalty",
+            options.frequency_penalty.map(Value::from),
+        ),
+        (
+            "repetition_penalty",
+            options.repetition_penalty.map(Value::from),
+        ),
     ];
     let given = given
         .into_iter()

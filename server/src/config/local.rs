@@ -200,6 +200,9 @@ fn sampling(args: &SamplingArgs) -> Result<SamplingOptions, String> {
         top_k: args.top_k,
         min_p: args.min_p,
         seed: args.seed,
+        presence_penalty: args.presence_penalty,
+        frequency_penalty: args.frequency_penalty,
+        repetition_penalty: args.repetition_penalty,
         stop: args.stop.clone(),
         ..SamplingOptions::default()
     };

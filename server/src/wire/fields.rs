@@ -66,6 +66,16 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.error(name, "is required"))
     }
 
+    /// All fields with their names, in order.
+    pub(crate) fn entries(self) -> impl Iterator<Item = (String, Raw<'a>)> {
+        let path = self.path;
+        let entries = self.entries.into_iter();
+        entries.map(move |(name, json)| {
+            let raw = Raw::new(format!("{path}.{name}"), json);
+            (name, raw)
+        })
+    }
+
     /// Whether the field is there and not null; it stays.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.peek(name).is_some()

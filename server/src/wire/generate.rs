@@ -49,6 +49,14 @@ impl Generate {
                 stop_token_ids: stop_ids(fields)?,
                 ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
                 logprobs: None,
+                presence_penalty: fields.number("presence_penalty")?,
+                frequency_penalty: fields.number("frequency_penalty")?,
+                repetition_penalty: fields.number("repetition_penalty")?,
+                logit_bias: biases(fields)?,
+                allowed_token_ids: fields
+                    .take("allowed_token_ids")
+                    .map(|raw| raw.ids())
+                    .transpose()?,
             },
             admission: Admission::parse(fields)?,
             include_usage: include_usage(fields, stream)?,
@@ -109,6 +117,20 @@ fn stop_ids(fields: &mut Fields<'_>) -> Result<Vec<i64>, ApiError> {
     raw.list(MAX_STOPS)?
         .iter()
         .map(super::Raw::integer)
+        .collect()
+}
+
+/// `logit_bias`: `{"id": bias, ..}`.
+fn biases(fields: &mut Fields<'_>) -> Result<Vec<(i64, f64)>, ApiError> {
+    let Some(raw) = fields.take("logit_bias") else {
+        return Ok(Vec::new());
+    };
+    let entries = raw.object()?.entries();
+    entries
+        .map(|(key, bias)| match key.parse::<u32>() {
+            Ok(id) => Ok((id.into(), bias.number()?)),
+            Err(_) => Err(raw.error("keys must be token ids: integers from 0, as strings")),
+        })
         .collect()
 }
 

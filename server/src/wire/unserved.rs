@@ -26,10 +26,6 @@ use Neutral::{Any, Bool, Empty, Null, Number, Text, Type};
 
 /// Of both generating routes.
 pub(crate) const GENERATE: &[(&str, Neutral)] = &[
-    ("logit_bias", Empty),
-    ("presence_penalty", Number(0.0)),
-    ("frequency_penalty", Number(0.0)),
-    ("repetition_penalty", Number(1.0)),
     ("length_penalty", Number(1.0)),
     ("no_repeat_ngram_size", Number(0.0)),
     ("typical_p", Number(1.0)),
@@ -46,7 +42,6 @@ pub(crate) const GENERATE: &[(&str, Neutral)] = &[
     ("regex", Null),
     ("ebnf", Null),
     ("bad_words", Empty),
-    ("allowed_token_ids", Null),
     ("logits_processors", Empty),
     ("prompt_logprobs", Null),
     ("echo", Bool(false)),

@@ -2,7 +2,7 @@
 
 use crate::server::{Reply, Server, settled};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
@@ -107,6 +107,47 @@ async fn the_chunks_of_a_chat() {
             .iter()
             .all(|c| c["usage"].is_null() && c.get("usage").is_some())
     );
+}
+
+/// Both routes, and SageMaker's with its `parameters`: what is forbidden does not come, what is favoured does.
+#[tokio::test]
+async fn biases_penalties_and_masks_reach_the_sampler() {
+    let server = Server::start();
+    let letters = |id: u32| json!({"allowed_token_ids": [id], "max_tokens": 3, "ignore_eos": true});
+    let bias = json!({"logit_bias": {"113": 100}, "max_tokens": 3, "ignore_eos": true});
+    let mut hugging = json!({"inputs": "a b", "model": "chat", "parameters": bias});
+    for (path, body, expected) in [
+        (TEXT, and(text("a b"), &letters(122)), "zzz"),
+        (TEXT, and(text("a b"), &bias), "qqq"),
+        (CHAT, and(chat("a b"), &letters(121)), "yyy"),
+        (CHAT, and(chat("a b"), &bias), "qqq"),
+        ("/invocations", and(text("a b"), &bias), "qqq"),
+        ("/invocations", hugging.take(), "qqq"),
+    ] {
+        let reply = server.post(path, body).await.json();
+        let choice = &reply["choices"][0];
+        let content = choice["text"].as_str();
+        let content = content.or(choice["message"]["content"].as_str());
+        assert_eq!(content, Some(expected), "{path}: {reply}");
+    }
+    // Twelve tokens of which none comes twice; without the penalty some do.
+    let long = json!({"max_tokens": 12, "logprobs": 0});
+    let ids = async |more: Value| {
+        let reply = server.post(TEXT, and(and(text("a b"), &long), &more)).await;
+        let reply = reply.json();
+        let tokens = reply["choices"][0]["logprobs"]["tokens"].clone();
+        let tokens: Vec<String> = serde_json::from_value(tokens).unwrap();
+        (tokens.iter().collect::<BTreeSet<_>>().len(), tokens.len())
+    };
+    let (distinct, all) = ids(json!({})).await;
+    assert!(distinct < all, "the toy repeats itself");
+    let strong = json!({"presence_penalty": 2, "frequency_penalty": 2, "repetition_penalty": 100});
+    assert_eq!(ids(strong).await, (12, 12));
+    // Nothing is left: the request is told.
+    let none = json!({"allowed_token_ids": [113], "stop_token_ids": [113], "min_tokens": 2});
+    let reply = server.post(TEXT, and(text("a b"), &none)).await;
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    assert_eq!(reply.json()["error"]["code"], "nothing_allowed");
 }
 
 #[tokio::test]

@@ -122,6 +122,146 @@ fn a_device_chooses_what_the_processor_chooses() {
     assert_eq!(left, 2 * 4 * 6, "the processor's");
 }
 
+/// Penalties, biases and masks of many kinds, each with the tokens that it has seen.
+fn edits(vocab: u32) -> Vec<Request> {
+    let mut all = Vec::new();
+    for (i, (presence, frequency, repetition)) in [
+        (0.0, 0.0, 1.0),
+        (1.5, 0.0, 1.0),
+        (0.0, -0.7, 1.0),
+        (0.0, 0.0, 1.3),
+        (0.4, 0.3, 0.8),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for masked in [false, true] {
+            let i = i as u32;
+            let ids = (0..vocab).filter(|id| id % 3 == i % 3 || *id == 0);
+            let params = SamplingParams {
+                penalties: logits::Penalties {
+                    frequency,
+                    presence,
+                    repetition,
+                },
+                bias: (0..vocab.min(40))
+                    .map(|id| (id, id as f32 / 7.0 - 3.0))
+                    .collect(),
+                allowed: masked
+                    .then(|| logits::TokenMask::of(&ids.collect::<Vec<_>>(), vocab as usize)),
+                min_tokens: 100,
+                stop_token_ids: vec![1, 7],
+                logprobs: Some(2),
+                ..greedy(1)
+            };
+            let token = |k: u32| (k * k * 31 + i) % vocab;
+            let prompt: Vec<u32> = (0..50).map(token).collect();
+            let mut request = crate::testing::request(0, &prompt, params);
+            (30..70).for_each(|k| request.push(token(k)));
+            all.push(request);
+        }
+    }
+    all
+}
+
+/// Rows of different edits side by side: the same tokens, and the same log-probabilities, as the processor's of each alone.
+#[test]
+fn a_device_edits_as_the_processor_does() {
+    let world = World::new();
+    let (mut chooser, mut sampler) = (Chooser::default(), Sampler::default());
+    let mut changed = 0;
+    for vocab in [37, 1030, 3001] {
+        let requests = edits(vocab as u32);
+        let rows: Vec<f32> = (0..requests.len() as u64)
+            .flat_map(|seed| row(vocab, seed))
+            .collect();
+        world.device.set("seed", vocab as i64);
+        for case in cases() {
+            chooser.clear();
+            for request in &requests {
+                let Work::Generate(params) = &request.work else {
+                    continue;
+                };
+                let params = SamplingParams {
+                    temperature: case.temperature,
+                    top_k: case.top_k,
+                    top_p: case.top_p,
+                    min_p: case.min_p,
+                    ..SamplingParams::clone(params)
+                };
+                ask(&mut chooser, request, (&params, &[3]), 1);
+            }
+            let mut logits = Rows::from_vec(vocab, rows.clone());
+            chooser.ask(&world.cx, &mut logits).expect("it is asked");
+            chooser.wait(&world.cx).expect("it chooses");
+            for (r, request) in requests.iter().enumerate() {
+                let Work::Generate(params) = &request.work else {
+                    continue;
+                };
+                let plain = &rows[r * vocab..(r + 1) * vocab];
+                let mut edited = plain.to_vec();
+                let known = (&request.tally, request.outputs());
+                logits::edit(&mut edited, (params, &[3]), known, &mut sampler.before);
+                let noise = super::noise(request, params, 0);
+                let id = sampler.sample(&edited, &case, noise);
+                changed += usize::from(id != sampler.sample(plain, &case, noise));
+                match chooser.chosen(r) {
+                    Some(got) => {
+                        let right = (id, plain[id as usize]);
+                        assert_eq!(got, right, "{vocab} {r} {case:?}");
+                    }
+                    None => {
+                        let there = logits.row(r).iter().map(|x| x.to_bits());
+                        assert!(there.eq(edited.iter().map(|x| x.to_bits())), "{vocab} {r}");
+                        let before = chooser.before(r, id).unwrap_or(edited[id as usize]);
+                        assert_eq!(before, plain[id as usize], "{vocab} {r} {case:?}");
+                    }
+                }
+            }
+        }
+    }
+    // The control: edits decide.
+    assert!(changed > 150, "{changed} tokens are others");
+}
+
+/// Where edits leave nothing, both say so.
+#[test]
+fn a_device_finds_no_token_where_none_is_left() {
+    let world = World::new();
+    for seed in SEEDS {
+        world.device.set("seed", seed);
+        let params = SamplingParams {
+            allowed: Some(logits::TokenMask::of(&[5], 100)),
+            min_tokens: 3,
+            stop_token_ids: vec![5],
+            temperature: 1.0,
+            ..greedy(1)
+        };
+        let request = crate::testing::request(0, &[1, 2], params.clone());
+        let mut chooser = Chooser::default();
+        ask(&mut chooser, &request, (&params, &[]), 1);
+        chooser.row(None);
+        chooser.choose(choice(&params, noise(0)));
+        let rows = [row(100, 1), row(100, 2)].concat();
+        let mut logits = Rows::from_vec(100, rows.clone());
+        chooser.ask(&world.cx, &mut logits).expect("it is asked");
+        chooser.wait(&world.cx).expect("it chooses");
+        let (id, logit) = chooser.chosen(0).expect("an answer");
+        let failed = Row::Failed(RequestError::NothingAllowed);
+        assert_eq!(token(id, (logit, logit), None), failed);
+        assert!(
+            chooser
+                .chosen(1)
+                .is_some_and(|(_, logit)| logit.is_finite())
+        );
+        let (mut sampler, mut row, mut out) =
+            (Sampler::default(), rows[..100].to_vec(), [failed.clone()]);
+        out[0] = Row::Failed(RequestError::NotFinite);
+        super::super::logits_to_tokens(&mut row, &request, (&params, &[]), &mut sampler, &mut out);
+        assert_eq!(out[0], failed);
+    }
+}
+
 /// The control: another noise gives other tokens.
 #[test]
 fn the_noise_decides() {

@@ -2,7 +2,7 @@
 
 use super::each;
 use crate::cuda::stream::{Grid, Stream, launch};
-use crate::{Error, HeadLayout, RopeTable, Rows};
+use crate::{Error, HeadLayout, Pooling, RopeTable, Rows};
 use std::sync::Arc;
 
 pub(crate) fn rms_norm(
@@ -147,6 +147,30 @@ pub(crate) fn spread(stream: &Arc<Stream>, from: &Rows, rows: &[usize], out: &mu
     stream.attempt(|| {
         let tokens = (rows.len(), numbers(stream, "tokens of experts", rows)?);
         gather_those(stream, from, tokens, out)
+    });
+}
+
+pub(crate) fn pool(
+    stream: &Arc<Stream>,
+    modes: &[Pooling],
+    hidden: &Rows,
+    (cu_seqlens, skips): (&[u32], &[u32]),
+    out: &mut Rows,
+) {
+    stream.attempt(|| {
+        let (count, width) = (out.rows(), hidden.width());
+        let skips = (0..count).map(|i| skips.get(i).copied().unwrap_or(0));
+        let modes_of = modes.iter().map(|mode| *mode as u32);
+        let texts: Vec<u32> = cu_seqlens
+            .iter()
+            .copied()
+            .chain(skips)
+            .chain(modes_of)
+            .collect();
+        let texts = stream.input("texts to pool", &texts)?;
+        let grid = Grid::with([count, modes.len(), width.div_ceil(256)], 256);
+        let (x, out) = (hidden.on(stream)?, out.write_on(stream)?);
+        launch!(stream, "pool_rows", grid; x, texts, count as i32, width as i32, out)
     });
 }
 

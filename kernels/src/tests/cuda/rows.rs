@@ -1,6 +1,8 @@
 //! Operations on single rows.
 
 use super::*;
+use crate::pool;
+use crate::tests::pooling::{CASES, MODES, ends};
 use crate::{
     HeadLayout, RopeTable, Routing, combine, gather_rows, layer_norm, reference, rms_norm,
     rms_norm_add, rms_norm_heads, rope, rope_angles, route, scale_rows, soft_cap, spread,
@@ -204,4 +206,50 @@ fn a_missing_barrier_is_noticed() {
     });
     assert_eq!(wrong.count(), SEEDS.len());
     world.good();
+}
+
+/// The processor's bits, for all modes, with first tokens left out; a text alone gives the same.
+#[test]
+fn pooling_has_the_bits_of_the_processor() {
+    let world = World::new();
+    let processor = cx(Isa::Portable, 1);
+    for (width, lens, skips) in CASES {
+        let ends = ends(lens);
+        let tokens = ends[lens.len()] as usize;
+        let hidden = Random::new(width as u64).rows(tokens, width);
+        let what = format!("{width} {lens:?}");
+        let mut expected = Rows::new();
+        pool(&processor, &MODES, &hidden, (&ends, skips), &mut expected);
+        let got = world.in_all_orders(|cx| {
+            let mut out = Rows::new();
+            pool(cx, &MODES, &hidden, (&ends, skips), &mut out);
+            out
+        });
+        assert_bits(&what, got.as_slice(), expected.as_slice());
+        let last = lens.len() - 1;
+        let rows = hidden.as_slice()[ends[last] as usize * width..].to_vec();
+        let (alone, mut out) = (Rows::from_vec(width, rows), Rows::new());
+        let skip = skips.get(last).map_or(vec![], |skip| vec![*skip]);
+        pool(
+            &world.cx,
+            &MODES,
+            &alone,
+            (&[0, lens[last]], &skip),
+            &mut out,
+        );
+        assert_bits(&what, out.as_slice(), got.row(last));
+        // The control: one token less is another vector.
+        if lens[last] > skip.first().unwrap_or(&0) + 1 {
+            let mut less = Rows::new();
+            pool(
+                &world.cx,
+                &MODES[2..3],
+                &alone,
+                (&[0, lens[last] - 1], &skip),
+                &mut less,
+            );
+            assert_ne!(less.row(0), &got.row(last)[2 * width..3 * width], "{what}");
+        }
+        world.good();
+    }
 }
