@@ -1,7 +1,6 @@
 //! Norms, rope, and what is done to values by themselves.
 
 use super::each;
-use crate::cuda::pool::Buffer;
 use crate::cuda::stream::{Grid, Stream, launch};
 use crate::{Error, HeadLayout, RopeTable, Rows};
 use std::sync::Arc;
@@ -125,6 +124,14 @@ pub(crate) fn scale(stream: &Arc<Stream>, x: &mut Rows, factor: f32) {
     });
 }
 
+pub(crate) fn silu_mul(stream: &Arc<Stream>, gate: &mut Rows, up: &Rows) {
+    stream.attempt(|| {
+        let count = gate.rows() * gate.width();
+        let (up, gate) = (up.on(stream)?, gate.change_on(stream)?);
+        launch!(stream, "silu_times", each(count); gate, up, count)
+    });
+}
+
 pub(crate) fn gather(stream: &Arc<Stream>, from: &Rows, rows: &[u32], out: &mut Rows) {
     stream.attempt(|| {
         let rows = (rows.len(), stream.constant(rows)?);
@@ -132,7 +139,7 @@ pub(crate) fn gather(stream: &Arc<Stream>, from: &Rows, rows: &[u32], out: &mut 
     });
 }
 
-fn gather_those(
+pub(super) fn gather_those(
     stream: &Arc<Stream>,
     from: &Rows,
     (many, rows): (usize, u64),
@@ -141,39 +148,4 @@ fn gather_those(
     let (width, count) = (from.width(), many * from.width());
     let (from, out) = (from.on(stream)?, out.write_on(stream)?);
     launch!(stream, "gather_rows", each(count); from, rows, width, count, out)
-}
-
-/// As [`gather`], of rows that differ from call to call.
-pub(crate) fn spread(stream: &Arc<Stream>, from: &Rows, rows: &[usize], out: &mut Rows) {
-    stream.attempt(|| {
-        let memory = numbers(stream, rows)?;
-        gather_those(stream, from, (rows.len(), memory.at()), out)
-    });
-}
-
-/// Numbers below 2^32 on the device, for one call.
-fn numbers(stream: &Stream, all: &[usize]) -> Result<Buffer, Error> {
-    let all: Vec<u32> = all.iter().map(|n| *n as u32).collect();
-    let memory = stream.take(size_of_val(&all[..]))?;
-    stream.upload(memory.at(), &all)?;
-    Ok(memory)
-}
-
-/// `places`, `weights`: `[out.rows(), top_k]`.
-pub(crate) fn combine(
-    stream: &Arc<Stream>,
-    x: &Rows,
-    (places, weights): (&[usize], &[f32]),
-    out: &mut Rows,
-) {
-    stream.attempt(|| {
-        let top_k = (places.len() / out.rows().max(1)) as i32;
-        let (width, count) = (out.width(), out.rows() * out.width());
-        let places = numbers(stream, places)?;
-        let memory = stream.take(size_of_val(weights))?;
-        stream.upload(memory.at(), weights)?;
-        let (x, out) = (x.on(stream)?, out.change_on(stream)?);
-        let (from, by) = (places.at(), memory.at());
-        launch!(stream, "combine", each(count); x, from, by, top_k, width, count, out)
-    });
 }
