@@ -218,7 +218,7 @@ fn experts(meter: &mut Meter) {
                 spread(&cx, &x, &routing, &mut sorted);
                 linear_by_expert(&cx, &sorted, &routing, &gate_up, Then::SiluMul, &mut side);
                 linear_by_expert(&cx, &side, &routing, &down, Then::Store, &mut answers);
-                combine(&cx, &answers, &routing, &mut out);
+                combine(&cx, &answers, &routing, Then::Add, &mut out);
             });
         }
     }

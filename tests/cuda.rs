@@ -287,6 +287,25 @@ fn the_order_of_streams_and_graphs_change_no_token() {
     }
 }
 
+/// Which experts a token goes to never comes home: in a step the host waits for ids alone.
+#[test]
+fn experts_are_picked_on_the_device() {
+    for case in ["qwen3_moe", "mixtral"] {
+        let requests: Vec<NewRequest> = (0..3).map(prompt).collect();
+        let cpu = start(case, None, config());
+        let (stand_in, gpu) = device();
+        let engine = start(case, Some(&gpu), config());
+        let read = stand_in.count("cuMemcpyDtoH");
+        let expected = together(&cpu, &requests);
+        for (got, expected) in together(&engine, &requests).into_iter().zip(expected) {
+            same(case, got, &outcome(expected).expect("tokens"));
+        }
+        let waits = stand_in.count("cuMemcpyDtoH") - read;
+        assert_eq!(waits, stand_in.count("launch:choose_tokens"), "{case}");
+        assert!(stand_in.count("launch:sort_by_expert") > waits, "{case}");
+    }
+}
+
 /// Models share what a device has: each keeps its weights and the memory of its largest step, and caches get what is left.
 #[test]
 fn caches_take_what_is_left_of_a_device() {

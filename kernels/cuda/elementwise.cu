@@ -60,15 +60,21 @@ gather_rows(const float *from, const unsigned *rows, size_t width, size_t count,
 }
 EXPORT(gather_rows)
 
-// Adds to each token's row of `out` its experts' answers times their weights, from the likeliest expert on, in the order of the
-// processor. `x`: rows sorted by expert, `width` wide; `places`, `weights`: `[tokens, top_k]`.
+// Each token's experts' answers times their weights, from the likeliest expert on, in the order of the processor, added to its row
+// of `out` if `add`. `x`: rows sorted by expert, `width` wide; `places`, `weights`: `[tokens, top_k]`.
 extern "C" __global__ void __launch_bounds__(threads)
-combine(const float *x, const unsigned *places, const float *weights, int top_k, size_t width, size_t count, float *out) {
+combine(const float *x, const unsigned *places, const float *weights, int top_k, size_t width, size_t count, int add, float *out) {
   EACH(i, count) {
     const size_t first = i / width * top_k;
     float sum = 0;
     for (int k = 0; k < top_k; k++) sum = fmaf(x[places[first + k] * width + i % width], weights[first + k], sum);
-    out[i] = __fadd_rn(out[i], sum);
+    out[i] = add ? __fadd_rn(out[i], sum) : sum;
   }
 }
 EXPORT(combine)
+
+// `gate = silu(gate) * up`.
+extern "C" __global__ void __launch_bounds__(threads) silu_times(float *gate, const float *up, size_t count) {
+  EACH(i, count) gate[i] = silu(gate[i]) * up[i];
+}
+EXPORT(silu_times)

@@ -48,14 +48,16 @@ template <class T> void mma(const unsigned (&a)[4], const unsigned (&b)[2], floa
     return double(to_float(value));
   };
   const int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
-  for (int i = 0; i < 4; i++) {
-    const int row = group + i / 2 * 8, output = 2 * member + i % 2;
-    double sum = c[i];
+  // Rows `group` and `group + 8` of a, columns `2 * member` and the next of b.
+  double rows[2][mma_cols], outputs[2][mma_cols];
+  for (int i = 0; i < 2; i++)
     for (int col = 0; col < mma_cols; col++) {
-      const unsigned of_a = all.of(row % 8 * 4 + col % 8 / 2)[row / 8 + col / 8 * 2];
-      const unsigned of_b = all.of(output * 4 + col % 8 / 2)[4 + col / 8];
-      sum += half(of_a, col % 2) * half(of_b, col % 2);
+      rows[i][col] = half(all.of(group * 4 + col % 8 / 2)[i + col / 8 * 2], col % 2);
+      outputs[i][col] = half(all.of((2 * member + i) * 4 + col % 8 / 2)[4 + col / 8], col % 2);
     }
+  for (int i = 0; i < 4; i++) {
+    double sum = c[i];
+    for (int col = 0; col < mma_cols; col++) sum += rows[i / 2][col] * outputs[i % 2][col];
     c[i] = float(sum);
   }
 }

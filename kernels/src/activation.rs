@@ -24,6 +24,30 @@ pub fn silu(x: f32) -> f32 {
     unsafe { vector::silu::<Portable>([x; 16])[0] }
 }
 
+/// `gate = silu(gate) * up`, value by value: what is behind two projections that are not stacked into one ([`crate::Then::SiluMul`]).
+///
+/// # Panics
+/// If the shapes differ.
+#[track_caller]
+pub fn silu_mul(cx: &Cx, gate: &mut Rows, up: &Rows) {
+    let (rows, width) = (gate.rows(), gate.width());
+    assert_eq!((rows, width), (up.rows(), up.width()), "silu_mul: shapes");
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::silu_mul(stream, gate, up);
+    }
+    let gate = Shared::new(gate.as_mut_slice());
+    cx.run_rows(rows, 20 * width, &|range| {
+        let values = range.start * width..range.end * width;
+        let up = &up.as_slice()[values.clone()];
+        // SAFETY: ranges of rows do not overlap.
+        let gate = unsafe { gate.part(values) };
+        gate.iter_mut()
+            .zip(up)
+            .for_each(|(gate, up)| *gate = silu(*gate) * up);
+    });
+}
+
 /// Bends each value to `cap * tanh(x / cap)`, in place (the soft cap on Gemma 2's logits, arXiv:2408.00118).
 pub fn soft_cap(cx: &Cx, x: &mut Rows, cap: f32) {
     #[cfg(feature = "cuda")]

@@ -8,14 +8,28 @@
 use crate::cpu::experts::{Combine, Route};
 use crate::cpu::isa::dispatch;
 use crate::cpu::shared::Shared;
-use crate::linear::grouped;
+#[cfg(feature = "cuda")]
+use crate::cuda::ops;
+use crate::linear::{grouped, shape};
 use crate::{Cx, Epilogue, PackedWeight, Rows, Then};
 
-/// Which experts the tokens of a step go to. Buffers keep their memory from step to step.
+/// Which experts the tokens of a step go to. Buffers keep their memory from step to step. What a device has picked stays there
+/// until somebody asks for it here.
 #[derive(Debug, Default)]
 pub struct Routing {
+    tokens: usize,
     /// Experts of each token.
     top_k: usize,
+    /// What the host has picked.
+    picks: Picks,
+    /// What a device has, if it did.
+    #[cfg(feature = "cuda")]
+    device: Option<ops::DeviceRouting>,
+}
+
+/// Each token's experts, and its rows among those sorted by expert.
+#[derive(Debug, Default)]
+pub(crate) struct Picks {
     /// Each token's experts, the likeliest first, `[tokens, top_k]`.
     chosen: Vec<u32>,
     /// Their weights, `[tokens, top_k]`.
@@ -24,29 +38,29 @@ pub struct Routing {
     places: Vec<usize>,
     /// The token of each row sorted by expert, `[tokens * top_k]`.
     tokens: Vec<usize>,
-    /// See [`Routing::starts`]; and one entry more, for sorting.
+    /// See [`Picks::starts`]; and one entry more, for sorting.
     starts: Vec<usize>,
 }
 
-impl Routing {
-    /// Number of tokens.
-    pub fn tokens(&self) -> usize {
-        self.chosen.len() / self.top_k.max(1)
+impl Picks {
+    /// Of what a device has picked.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn new(
+        chosen: Vec<u32>,
+        weights: Vec<f32>,
+        (experts, top_k): (usize, usize),
+    ) -> Self {
+        let mut picks = Self {
+            chosen,
+            weights,
+            ..Self::default()
+        };
+        picks.reset(picks.chosen.len(), experts);
+        picks.sort(top_k);
+        picks
     }
 
-    /// The experts of token `t`, the likeliest first, and their weights.
-    ///
-    /// # Panics
-    /// If there is no such token.
-    #[track_caller]
-    pub fn of(&self, t: usize) -> (&[u32], &[f32]) {
-        let range = t * self.top_k..(t + 1) * self.top_k;
-        (&self.chosen[range.clone()], &self.weights[range])
-    }
-
-    fn reset(&mut self, tokens: usize, experts: usize, top_k: usize) {
-        let rows = tokens * top_k;
-        self.top_k = top_k;
+    fn reset(&mut self, rows: usize, experts: usize) {
         self.chosen.resize(rows, 0);
         self.weights.resize(rows, 0.0);
         self.places.resize(rows, 0);
@@ -56,7 +70,7 @@ impl Routing {
     }
 
     /// Sorts by expert, tokens of one expert in their order (a counting sort).
-    fn sort(&mut self) {
+    fn sort(&mut self, top_k: usize) {
         // `starts[e + 1]` moves from the first row of expert `e` to the first of the next one.
         for expert in &self.chosen {
             self.starts[*expert as usize + 2] += 1;
@@ -67,7 +81,7 @@ impl Routing {
         for (i, (expert, place)) in self.chosen.iter().zip(&mut self.places).enumerate() {
             let next = &mut self.starts[*expert as usize + 1];
             *place = *next;
-            self.tokens[*next] = i / self.top_k;
+            self.tokens[*next] = i / top_k;
             *next += 1;
         }
     }
@@ -75,6 +89,37 @@ impl Routing {
     /// First row of each expert, and the end of the last, `[experts + 1]`.
     fn starts(&self) -> &[usize] {
         &self.starts[..self.starts.len() - 1]
+    }
+}
+
+impl Routing {
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The experts of token `t`, the likeliest first, and their weights. Who asks waits for a device that has picked them.
+    ///
+    /// # Panics
+    /// If there is no such token.
+    #[track_caller]
+    pub fn of(&self, t: usize) -> (&[u32], &[f32]) {
+        let range = t * self.top_k..(t + 1) * self.top_k;
+        let picks = self.picks();
+        (&picks.chosen[range.clone()], &picks.weights[range])
+    }
+
+    /// Rows that go through an expert.
+    fn rows(&self) -> usize {
+        self.tokens * self.top_k
+    }
+
+    fn picks(&self) -> &Picks {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.device {
+            return device.picks();
+        }
+        &self.picks
     }
 }
 
@@ -90,25 +135,37 @@ pub fn route(cx: &Cx, logits: &mut Rows, top_k: usize, renormalise: bool, to: &m
         (1..=experts).contains(&top_k),
         "route: {top_k} of {experts} experts"
     );
-    to.reset(tokens, experts, top_k);
+    (to.tokens, to.top_k) = (tokens, top_k);
+    let picks = &mut to.picks;
+    picks.reset(tokens * top_k, experts);
+    #[cfg(feature = "cuda")]
+    {
+        to.device = cx
+            .stream()
+            .and_then(|stream| ops::route(stream, logits, top_k, renormalise));
+        if cx.stream().is_some() {
+            return;
+        }
+    }
     let rows = Shared::new(logits.as_mut_slice());
-    let (chosen, weights) = (Shared::new(&mut to.chosen), Shared::new(&mut to.weights));
+    let chosen = Shared::new(&mut picks.chosen);
+    let weights = Shared::new(&mut picks.weights);
     cx.run_rows(tokens, experts * (top_k + 4), &|range| {
-        let picks = range.start * top_k..range.end * top_k;
+        let those = range.start * top_k..range.end * top_k;
         // SAFETY: ranges of tokens do not overlap.
         let kernel = unsafe {
             Route {
                 rows: rows.part(range.start * experts..range.end * experts),
                 experts,
-                chosen: chosen.part(picks.clone()),
-                weights: weights.part(picks),
+                chosen: chosen.part(those.clone()),
+                weights: weights.part(those),
                 top_k,
                 renormalise,
             }
         };
         dispatch(cx.isa(), kernel);
     });
-    to.sort();
+    picks.sort(top_k);
 }
 
 /// Copies each token's row once for each of its experts, sorted by expert. `x`: `[tokens, width]`; `out` becomes
@@ -120,17 +177,18 @@ pub fn route(cx: &Cx, logits: &mut Rows, top_k: usize, renormalise: bool, to: &m
 pub fn spread(cx: &Cx, x: &Rows, routing: &Routing, out: &mut Rows) {
     assert_eq!(x.rows(), routing.tokens(), "spread: tokens");
     let width = x.width();
-    out.reset(routing.tokens.len(), width);
+    out.reset(routing.rows(), width);
     #[cfg(feature = "cuda")]
     if let Some(stream) = cx.stream() {
-        return crate::cuda::ops::spread(stream, x, &routing.tokens, out);
+        return ops::spread(stream, x, routing.device.as_ref(), out);
     }
+    let tokens = &routing.picks().tokens;
     let to = Shared::new(out.as_mut_slice());
-    cx.run_rows(routing.tokens.len(), width, &|range| {
+    cx.run_rows(tokens.len(), width, &|range| {
         for r in range {
             // SAFETY: a row belongs to one range.
             let to = unsafe { to.part(r * width..(r + 1) * width) };
-            to.copy_from_slice(x.row(routing.tokens[r]));
+            to.copy_from_slice(x.row(tokens[r]));
         }
     });
 }
@@ -149,37 +207,57 @@ pub fn linear_by_expert(
     then: Then,
     out: &mut Rows,
 ) {
-    let groups = (routing.starts(), weights);
-    grouped(cx, x, groups, Epilogue::then(then), out);
-}
-
-/// Adds to each token's row of `out` its experts' answers times their weights, from the likeliest expert on. `x`:
-/// `[tokens * top_k, width]`, sorted by expert; `out`: `[tokens, width]`.
-///
-/// # Panics
-/// If the shapes do not agree.
-#[track_caller]
-pub fn combine(cx: &Cx, x: &Rows, routing: &Routing, out: &mut Rows) {
-    let (top_k, width) = (routing.top_k, x.width());
-    assert_eq!(x.rows(), routing.places.len(), "combine: rows");
-    assert_eq!(
-        (out.rows(), out.width()),
-        (routing.tokens(), width),
-        "combine: residual shape"
-    );
+    assert_eq!(x.rows(), routing.rows(), "linear_by_expert: rows");
+    let epilogue = Epilogue::then(then);
     #[cfg(feature = "cuda")]
     if let Some(stream) = cx.stream() {
-        let picks = (&routing.places[..], &routing.weights[..]);
-        return crate::cuda::ops::combine(stream, x, picks, out);
+        shape(x, weights, epilogue, out);
+        if out.rows() * out.width() == 0
+            || ops::by_expert(stream, x, (routing.device.as_ref(), weights), then, out)
+        {
+            return;
+        }
     }
+    // Also where experts differ in format: one after the other, by what the device has picked.
+    grouped(cx, x, (routing.picks().starts(), weights), epilogue, out);
+}
+
+/// Each token's experts' answers times their weights, summed from the likeliest expert on: added to its row of `out`
+/// ([`Then::Add`]), or what `out` becomes ([`Then::Store`]). `x`: `[tokens * top_k, width]`, sorted by expert; `out`:
+/// `[tokens, width]`.
+///
+/// # Panics
+/// If the shapes do not agree, or for another `then`.
+#[track_caller]
+pub fn combine(cx: &Cx, x: &Rows, routing: &Routing, then: Then, out: &mut Rows) {
+    let (top_k, width) = (routing.top_k, x.width());
+    assert_eq!(x.rows(), routing.rows(), "combine: rows");
+    assert!(matches!(then, Then::Add | Then::Store), "combine: {then:?}");
+    let add = then == Then::Add;
+    if add {
+        let residual = (out.rows(), out.width());
+        assert_eq!(
+            residual,
+            (routing.tokens(), width),
+            "combine: residual shape"
+        );
+    } else {
+        out.reset(routing.tokens(), width);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return ops::combine(stream, x, routing.device.as_ref(), add, out);
+    }
+    let all = routing.picks();
     let to = Shared::new(out.as_mut_slice());
     cx.run_rows(routing.tokens(), top_k * width, &|range| {
         for t in range {
             let picks = t * top_k..(t + 1) * top_k;
             let kernel = Combine {
                 x: x.as_slice(),
-                places: &routing.places[picks.clone()],
-                weights: &routing.weights[picks],
+                places: &all.places[picks.clone()],
+                weights: &all.weights[picks],
+                add,
                 // SAFETY: a row belongs to one range.
                 out: unsafe { to.part(t * width..(t + 1) * width) },
             };

@@ -39,7 +39,7 @@ mod trace;
 mod vectorized;
 mod weight;
 
-pub use activation::{gelu_erf, gelu_tanh, silu, soft_cap};
+pub use activation::{gelu_erf, gelu_tanh, silu, silu_mul, soft_cap};
 pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen, varlen_one};
 pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
 pub use cx::{Cx, EachPart, EachRow, Isa};

@@ -72,6 +72,25 @@ pub fn linear(cx: &Cx, x: &Rows, weight: &PackedWeight, epilogue: Epilogue<'_>, 
     grouped(cx, x, (&[0, x.rows()], from_ref(weight)), epilogue, out);
 }
 
+/// Checks that the shapes agree, and gives `out` its own.
+#[track_caller]
+pub(crate) fn shape(x: &Rows, weights: &[PackedWeight], epilogue: Epilogue<'_>, out: &mut Rows) {
+    let (n, cols) = weights.first().map_or((0, 0), |w| (w.rows(), w.cols()));
+    let same = weights.iter().all(|w| (w.rows(), w.cols()) == (n, cols));
+    assert!(same, "linear: weights of different shape");
+    assert_eq!(x.width(), cols, "linear: input width");
+    let width = if epilogue.then.is_gated() { n / 2 } else { n };
+    if epilogue.then == Then::Add {
+        let residual = (out.rows(), out.width());
+        assert_eq!(residual, (x.rows(), width), "linear: residual shape");
+    } else {
+        out.reset(x.rows(), width);
+    }
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), n, "linear: bias");
+    }
+}
+
 /// As [`linear`], with several weights of one shape: rows `starts[i]..starts[i + 1]` of `x` go through `weights[i]`, all in
 /// the same parallel regions. `starts`: `[weights.len() + 1]`, ascending from 0 to `x.rows()`.
 #[track_caller]
@@ -82,26 +101,15 @@ pub(crate) fn grouped(
     epilogue: Epilogue<'_>,
     out: &mut Rows,
 ) {
-    let (n, cols) = weights.first().map_or((0, 0), |w| (w.rows(), w.cols()));
-    let same = weights.iter().all(|w| (w.rows(), w.cols()) == (n, cols));
-    assert!(same, "linear: weights of different shape");
     assert_eq!(starts.len(), weights.len() + 1, "linear: groups");
     assert_eq!(starts.last(), Some(&x.rows()), "linear: rows of the groups");
-    assert_eq!(x.width(), cols, "linear: input width");
+    shape(x, weights, epilogue, out);
+    let (n, cols, width) = (
+        weights.first().map_or(0, PackedWeight::rows),
+        x.width(),
+        out.width(),
+    );
     let gated = epilogue.then.is_gated();
-    let width = if gated { n / 2 } else { n };
-    if epilogue.then == Then::Add {
-        assert_eq!(
-            (out.rows(), out.width()),
-            (x.rows(), width),
-            "linear: residual shape"
-        );
-    } else {
-        out.reset(x.rows(), width);
-    }
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), n, "linear: bias");
-    }
     if x.rows() == 0 || width == 0 {
         return;
     }

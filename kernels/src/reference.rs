@@ -241,6 +241,13 @@ pub fn rms_norm_heads(
     }
 }
 
+/// As [`crate::silu_mul`].
+pub fn silu_mul(gate: &mut Rows, up: &Rows) {
+    for (gate, up) in gate.as_mut_slice().iter_mut().zip(up.as_slice()) {
+        *gate = (silu(f64::from(*gate)) * f64::from(*up)) as f32;
+    }
+}
+
 /// As [`crate::soft_cap`].
 pub fn soft_cap(x: &mut Rows, cap: f32) {
     for v in x.as_mut_slice() {

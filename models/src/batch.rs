@@ -161,6 +161,7 @@ impl Workspace {
 
     /// Forgets the values of its buffers: memory that they have on a device can be handed out again.
     pub fn forget(&mut self) {
+        self.routing = Routing::default();
         let buffers = [
             &mut self.hidden,
             &mut self.normed,

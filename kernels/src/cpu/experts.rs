@@ -67,11 +67,12 @@ fn pick(row: &[f32], chosen: &mut [u32], weights: &mut [f32]) {
     }
 }
 
-/// `out += sum of weights[i] * row places[i] of x`, in that order. `x`: `[rows, out.len()]`.
+/// `sum of weights[i] * row places[i] of x`, in that order, stored or added. `x`: `[rows, out.len()]`.
 pub(crate) struct Combine<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) places: &'a [usize],
     pub(crate) weights: &'a [f32],
+    pub(crate) add: bool,
     pub(crate) out: &'a mut [f32],
 }
 
@@ -89,7 +90,10 @@ impl Kernel for Combine<'_> {
                     sum = S::fma(S::load_part(x.as_ptr(), n), S::splat(*weight), sum);
                 }
                 let out = self.out[at..at + n].as_mut_ptr();
-                S::store_part(out, n, S::add(S::load_part(out, n), sum));
+                if self.add {
+                    sum = S::add(S::load_part(out, n), sum);
+                }
+                S::store_part(out, n, sum);
             }
         }
     }

@@ -1,18 +1,20 @@
 //! The launchers: one for each public operation that has a kernel. Shapes were checked by the operation.
 
 mod attention;
+mod experts;
 mod linear;
 mod rows;
 
 pub(crate) use attention::{paged, varlen, write_kv};
+pub(crate) use experts::{DeviceRouting, by_expert, combine, route, spread};
 #[cfg(all(test, feature = "cuda-emu"))]
 pub(crate) use linear::linear_swapped;
 pub(crate) use linear::{embed, grouped};
 #[cfg(all(test, feature = "cuda-emu"))]
 pub(crate) use rows::rms_norm_without_barrier;
 pub(crate) use rows::{
-    combine, gather, layer_norm, pool, rms_norm, rms_norm_heads, rope, rope_angles, scale,
-    soft_cap, spread,
+    gather, layer_norm, pool, rms_norm, rms_norm_heads, rope, rope_angles, scale, silu_mul,
+    soft_cap,
 };
 
 use super::Stream;

@@ -46,6 +46,23 @@ impl Way {
             _ => Self::Tiled,
         })
     }
+
+    /// How the rows of a step are multiplied with the weights of their experts, all at once: how many each gets only the device knows.
+    pub(super) fn of_experts(
+        stream: &Stream,
+        form: &Form,
+        (rows, experts): (usize, usize),
+    ) -> Self {
+        let few = match stream.blas().wished {
+            Some(way) => way == Self::Few,
+            None => rows <= FEW_ROWS * experts,
+        };
+        if few && matches!(form, Form::Packed(..)) {
+            Self::Few
+        } else {
+            Self::Tiled
+        }
+    }
 }
 
 /// The name of the kernel that multiplies rows of `kind` in tiles.

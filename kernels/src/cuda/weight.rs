@@ -6,10 +6,10 @@ use super::stream::{Grid, Stream, bytes_of, launch};
 use crate::cpu::pack::{Line, PAIR, pairs};
 use crate::grouped::{Code, Scale};
 use crate::{Error, Fault, Format, PackedWeight};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What kernels are told of a packed weight: `Packed` in `cuda/weights.cuh`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
 pub(super) struct Packed {
     /// Bytes of 32 rows.
@@ -50,6 +50,8 @@ pub(crate) struct OnDevice {
     values: Buffer,
     /// The order of the columns, if they have one.
     order: Option<Buffer>,
+    /// The addresses of weights that are multiplied together, of which this is the first.
+    together: OnceLock<(Vec<u64>, Buffer)>,
     stream: Arc<Stream>,
 }
 
@@ -208,6 +210,7 @@ impl OnDevice {
             form,
             values,
             order,
+            together: OnceLock::new(),
             stream: Arc::clone(stream),
         })
     }
@@ -219,6 +222,40 @@ impl OnDevice {
     /// The order of the columns, or null.
     pub(super) fn order(&self) -> u64 {
         self.order.as_ref().map_or(0, Buffer::at)
+    }
+
+    /// Whether kernels are told the same of both, and have their columns in order.
+    pub(super) fn lies_like(&self, other: &Self) -> bool {
+        let same = match (&self.form, &other.form) {
+            (Form::Rows(kind), Form::Rows(of_other)) => kind == of_other,
+            (Form::Packed(packed, kernels), Form::Packed(of_other, others)) => {
+                packed == of_other && kernels.gemm == others.gemm
+            }
+            _ => false,
+        };
+        same && self.order.is_none() && other.order.is_none()
+    }
+
+    /// Where `addresses` are on the device: those of several weights, this one first. They are kept, or else put into `spare`.
+    pub(super) fn beside(
+        &self,
+        stream: &Arc<Stream>,
+        addresses: &[u64],
+        spare: &mut Option<Buffer>,
+    ) -> Result<u64, Error> {
+        let kept = self.together.get();
+        if let Some((_, buffer)) = kept.filter(|(kept, _)| kept == addresses) {
+            return Ok(buffer.at());
+        }
+        let buffer = stream.take(size_of_val(addresses))?;
+        stream.upload(buffer.at(), addresses)?;
+        if kept.is_some() {
+            return Ok(spare.insert(buffer).at());
+        }
+        // Other streams may read it, too. One of them may have been first: its copy is as good.
+        stream.wait()?;
+        let kept = self.together.get_or_init(|| (addresses.to_vec(), buffer));
+        Ok(kept.1.at())
     }
 
     /// Unpacks the rows of `count` pairs from pair `first` on as rows of `kind` numbers at `to`.

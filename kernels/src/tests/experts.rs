@@ -98,7 +98,7 @@ impl Layer {
         linear_by_expert(cx, &spread_x, &routing, gate_up, Then::SiluMul, &mut inner);
         linear_by_expert(cx, &inner, &routing, down, Then::Store, &mut answers);
         let mut out = Rows::from_vec(x.width(), vec![1.0; x.as_slice().len()]);
-        combine(cx, &answers, &routing, &mut out);
+        combine(cx, &answers, &routing, Then::Add, &mut out);
         out
     }
 

@@ -5,7 +5,7 @@ use crate::cpu::activation;
 use crate::cpu::isa::{Kernel, Simd, dispatch};
 use crate::{
     HeadLayout, RopeTable, layer_norm, reference, rms_norm, rms_norm_add, rms_norm_heads, rope,
-    rope_angles, soft_cap,
+    rope_angles, silu_mul, soft_cap,
 };
 
 /// Runs `run` on all rows, on some of them and on one thread, and asserts that no row changes a bit.
@@ -89,6 +89,24 @@ fn norms_of_heads_agree_with_the_naive_body() {
             let what = format!("{isa:?} {layout:?}");
             assert_close(&what, got.as_slice(), expected.as_slice(), 1e-6);
         }
+    }
+}
+
+#[test]
+fn a_gate_beside_its_values_agrees_with_the_naive_body() {
+    for isa in isas() {
+        let (x, up) = (Random::new(4).rows(70, 333), Random::new(5).rows(1, 333));
+        // The same row beside each, so that a row alone can find it.
+        let ups = |rows: usize| Rows::from_vec(333, up.as_slice().repeat(rows));
+        let mut expected = x.clone();
+        reference::silu_mul(&mut expected, &ups(70));
+        let got = same_in_any_company(&x, isa, |cx, x| {
+            let mut out = x.clone();
+            silu_mul(cx, &mut out, &ups(x.rows()));
+            out
+        });
+        let what = format!("{isa:?}");
+        assert_close(&what, got.as_slice(), expected.as_slice(), 1e-6);
     }
 }
 

@@ -5,7 +5,8 @@
 use super::linear::Linear;
 use crate::Workspace;
 use koma_kernels::{
-    Cx, Error, PackedWeight, Routing, Rows, Then, combine, linear_by_expert, route, silu, spread,
+    Cx, Error, PackedWeight, Routing, Rows, Then, combine, linear_by_expert, route, silu_mul,
+    spread,
 };
 
 /// `sum of weight * down(silu(gate(x)) * up(x))` over the experts that the router picks for `x`.
@@ -49,8 +50,7 @@ impl GateUp {
             Self::Apart(gates, ups) => {
                 linear_by_expert(cx, x, routing, gates, Then::Store, out);
                 linear_by_expert(cx, x, routing, ups, Then::Store, side);
-                let both = out.as_mut_slice().iter_mut().zip(side.as_slice());
-                both.for_each(|(gate, up)| *gate = silu(*gate) * up);
+                silu_mul(cx, out, side);
             }
         }
     }
@@ -76,14 +76,11 @@ impl Experts {
             Then::Store,
             &mut w.qkv,
         );
-        let out = if then == Then::Add {
-            &mut w.hidden
-        } else {
-            w.attended.reset(w.normed.rows(), w.qkv.width());
-            w.attended.as_mut_slice().fill(0.0);
-            &mut w.attended
+        let (then, out) = match then {
+            Then::Add => (Then::Add, &mut w.hidden),
+            _ => (Then::Store, &mut w.attended),
         };
-        combine(cx, &w.qkv, &w.routing, out);
+        combine(cx, &w.qkv, &w.routing, then, out);
     }
 }
 

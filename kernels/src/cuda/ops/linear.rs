@@ -5,7 +5,7 @@ use crate::cuda::blas::{Kind, Product};
 use crate::cuda::pool::Buffer;
 use crate::cuda::stream::{Grid, Stream, launch};
 use crate::cuda::way::{FEW_ROWS, Way, tiled_rows};
-use crate::cuda::weight::{Form, Kernels, OnDevice, Packed, halves};
+use crate::cuda::weight::{Form, OnDevice, Packed, halves};
 use crate::{Epilogue, Error, PackedWeight, Rows, Then};
 use std::sync::Arc;
 
@@ -33,13 +33,21 @@ fn number(then: Then) -> i32 {
 
 /// Rows of activations on the device, and where their products go: `[rows, outputs]`, added to what is there if `add`.
 #[derive(Debug, Clone, Copy)]
-struct Task {
-    x: u64,
-    rows: usize,
-    cols: usize,
-    outputs: usize,
-    out: u64,
-    add: bool,
+pub(super) struct Task {
+    pub(super) x: u64,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) outputs: usize,
+    pub(super) out: u64,
+    pub(super) add: bool,
+}
+
+/// Several weights of one shape, and the parts of the rows that go through them, as kernels find them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Several {
+    pub(super) addresses: u64,
+    pub(super) parts: u64,
+    pub(super) count: usize,
 }
 
 pub(crate) fn grouped(
@@ -92,25 +100,36 @@ fn product(
         // Unpacked weights are multiplied in parts.
         Way::Library => matches!(weight.form, Form::Rows(_)),
     };
+    finished(stream, epilogue, (task, adds), |task| {
+        multiply(stream, (weight, way), task)
+    })
+}
+
+/// What `multiply` computes, which can add if `adds`, and what follows it.
+pub(super) fn finished(
+    stream: &Arc<Stream>,
+    epilogue: Epilogue<'_>,
+    (task, adds): (Task, bool),
+    multiply: impl FnOnce(Task) -> Result<(), Error>,
+) -> Result<(), Error> {
     let last = match epilogue.then {
         Then::Store => epilogue.bias.is_some(),
         Then::Add => !adds || epilogue.bias.is_some(),
         _ => true,
     };
     if !last {
-        return multiply(stream, (weight, way), task);
+        return multiply(task);
     }
     // The product takes the output's own memory where it fits.
     let apart = epilogue.then == Then::Add || epilogue.then.is_gated();
     let bytes = 4 * task.rows * task.outputs;
     let memory = apart.then(|| stream.take(bytes)).transpose()?;
     let product = memory.as_ref().map_or(task.out, Buffer::at);
-    let inner = Task {
+    multiply(Task {
         out: product,
         add: false,
         ..task
-    };
-    multiply(stream, (weight, way), inner)?;
+    })?;
     let bias = epilogue
         .bias
         .map(|bias| stream.constant(bias))
@@ -132,8 +151,8 @@ fn multiply(
     task: Task,
 ) -> Result<(), Error> {
     match (way, &weight.form) {
-        (Way::Tiled, form) => tiled(stream, (weight, form), task),
-        (_, Form::Rows(kind)) => {
+        (Way::Library, Form::Packed(..)) => unpacked(stream, weight, task),
+        (Way::Library, Form::Rows(kind)) => {
             let (x, _memory) = activations(stream, weight, *kind, task)?;
             let whole = Product {
                 kind: *kind,
@@ -148,11 +167,7 @@ fn multiply(
             };
             stream.multiply(&whole)
         }
-        (Way::Few, Form::Packed(packed, kernels)) => {
-            let (x, _memory) = activations(stream, weight, Kind::F32, task)?;
-            gemv(stream, (weight, packed, kernels), x, task)
-        }
-        (Way::Library, Form::Packed(..)) => unpacked(stream, weight, task),
+        _ => own(stream, (weight, way), None, task),
     }
 }
 
@@ -178,44 +193,34 @@ fn activations(
     Ok((memory.at(), Some(memory)))
 }
 
-/// Where a kernel finds rows that go through several weights: not here.
-const NO_PARTS: u64 = 0;
-
-/// A packed weight and a few rows.
-fn gemv(
+/// By a kernel of this crate: the product with `weight`, or with `several` that lie as it does.
+pub(super) fn own(
     stream: &Arc<Stream>,
-    (weight, packed, kernels): (&OnDevice, &Packed, &Kernels),
-    x: u64,
+    (weight, way): (&OnDevice, Way),
+    several: Option<Several>,
     task: Task,
 ) -> Result<(), Error> {
-    let passes = task.rows.div_ceil(FEW_ROWS);
-    let grid = Grid::with([task.outputs.div_ceil(32), passes, 1], 256);
-    let name = &kernels.gemv[usize::from(task.rows > 1)];
-    launch!(stream, name, grid; weight.values(), *packed, NO_PARTS, x, task.rows as i32, task.out)
-}
-
-/// Any weight and some rows, in tiles.
-fn tiled(
-    stream: &Arc<Stream>,
-    (weight, form): (&OnDevice, &Form),
-    task: Task,
-) -> Result<(), Error> {
-    let (name, packed) = match form {
-        Form::Rows(kind) => {
-            let packed = Packed::plain(task.outputs, task.cols);
-            (tiled_rows(*kind, task.cols), packed)
-        }
-        Form::Packed(packed, kernels) => (kernels.gemm.as_str(), *packed),
-    };
-    let tiles = [
-        task.outputs.div_ceil(TILE_OUTPUTS),
-        task.rows.div_ceil(TILE_ROWS),
-        1,
-    ];
-    let (values, order) = (weight.values(), weight.order());
+    let (values, parts) = several.map_or((weight.values(), 0), |s| (s.addresses, s.parts));
     let (rows, add) = (task.rows as i32, i32::from(task.add));
+    let height = |tile: usize| several.map_or(task.rows.div_ceil(tile), |s| s.count);
+    if let (Way::Few, Form::Packed(packed, kernels)) = (way, &weight.form) {
+        let (x, _memory) = activations(stream, weight, Kind::F32, task)?;
+        let grid = Grid::with([task.outputs.div_ceil(32), height(FEW_ROWS), 1], 256);
+        let name = &kernels.gemv[usize::from(task.rows > 1)];
+        return launch!(stream, name, grid; values, *packed, parts, x, rows, task.out);
+    }
+    let plain;
+    let (name, packed) = match &weight.form {
+        Form::Rows(kind) => {
+            plain = Packed::plain(task.outputs, task.cols);
+            (tiled_rows(*kind, task.cols), &plain)
+        }
+        Form::Packed(packed, kernels) => (kernels.gemm.as_str(), packed),
+    };
+    let tiles = [task.outputs.div_ceil(TILE_OUTPUTS), height(TILE_ROWS), 1];
     let grid = Grid::with(tiles, TILE_THREADS);
-    launch!(stream, name, grid; values, packed, NO_PARTS, task.x, order, rows, add, task.out)
+    let order = weight.order();
+    launch!(stream, name, grid; values, *packed, parts, task.x, order, rows, add, task.out)
 }
 
 /// A product of bf16 whose fragments are not what the tensor cores take, for the tests' control.
@@ -232,7 +237,7 @@ pub(crate) fn linear_swapped(
         let (values, packed) = (weight.on(stream)?.values(), Packed::plain(weight.rows(), x.width()));
         let (x, out) = (x.on(stream)?, out.write_on(stream)?);
         let grid = Grid::of(outputs, TILE_THREADS);
-        launch!(stream, "gemm_rows_bf16_swapped", grid; values, packed, NO_PARTS, x, 0_u64, rows, 0_i32, out)
+        launch!(stream, "gemm_rows_bf16_swapped", grid; values, packed, 0_u64, x, 0_u64, rows, 0_i32, out)
     });
 }
 

@@ -124,6 +124,14 @@ pub(crate) fn scale(stream: &Arc<Stream>, x: &mut Rows, factor: f32) {
     });
 }
 
+pub(crate) fn silu_mul(stream: &Arc<Stream>, gate: &mut Rows, up: &Rows) {
+    stream.attempt(|| {
+        let count = gate.rows() * gate.width();
+        let (up, gate) = (up.on(stream)?, gate.change_on(stream)?);
+        launch!(stream, "silu_times", each(count); gate, up, count)
+    });
+}
+
 pub(crate) fn gather(stream: &Arc<Stream>, from: &Rows, rows: &[u32], out: &mut Rows) {
     stream.attempt(|| {
         let rows = (rows.len(), stream.input("rows", rows)?);
@@ -131,7 +139,7 @@ pub(crate) fn gather(stream: &Arc<Stream>, from: &Rows, rows: &[u32], out: &mut 
     });
 }
 
-fn gather_those(
+pub(super) fn gather_those(
     stream: &Arc<Stream>,
     from: &Rows,
     (many, rows): (usize, u64),
@@ -140,14 +148,6 @@ fn gather_those(
     let (width, count) = (from.width(), many * from.width());
     let (from, out) = (from.on(stream)?, out.write_on(stream)?);
     launch!(stream, "gather_rows", each(count); from, rows, width, count, out)
-}
-
-/// As [`gather`], of rows that differ from call to call.
-pub(crate) fn spread(stream: &Arc<Stream>, from: &Rows, rows: &[usize], out: &mut Rows) {
-    stream.attempt(|| {
-        let tokens = (rows.len(), numbers(stream, "tokens of experts", rows)?);
-        gather_those(stream, from, tokens, out)
-    });
 }
 
 pub(crate) fn pool(
@@ -171,28 +171,5 @@ pub(crate) fn pool(
         let grid = Grid::with([count, modes.len(), width.div_ceil(256)], 256);
         let (x, out) = (hidden.on(stream)?, out.write_on(stream)?);
         launch!(stream, "pool_rows", grid; x, texts, count as i32, width as i32, out)
-    });
-}
-
-/// Numbers below 2^32 on the device, for this step.
-fn numbers(stream: &Stream, name: &'static str, all: &[usize]) -> Result<u64, Error> {
-    let all: Vec<u32> = all.iter().map(|n| *n as u32).collect();
-    stream.input(name, &all)
-}
-
-/// `places`, `weights`: `[out.rows(), top_k]`.
-pub(crate) fn combine(
-    stream: &Arc<Stream>,
-    x: &Rows,
-    (places, weights): (&[usize], &[f32]),
-    out: &mut Rows,
-) {
-    stream.attempt(|| {
-        let top_k = (places.len() / out.rows().max(1)) as i32;
-        let (width, count) = (out.width(), out.rows() * out.width());
-        let from = numbers(stream, "places of experts", places)?;
-        let by = stream.input("weights of experts", weights)?;
-        let (x, out) = (x.on(stream)?, out.change_on(stream)?);
-        launch!(stream, "combine", each(count); x, from, by, top_k, width, count, out)
     });
 }

@@ -6,7 +6,7 @@ use crate::cuda::Way;
 use crate::{Epilogue, Then, embed, linear};
 
 /// `then(x * weight^T + bias)` in f64, of factors rounded by `round`.
-fn expected(
+pub(super) fn expected(
     x: &Rows,
     weight: &PackedWeight,
     epilogue: Epilogue<'_>,
@@ -58,7 +58,7 @@ fn half(v: f32) -> f32 {
 }
 
 /// How the factors of a product are rounded.
-fn rounding(format: Format, rows: usize) -> fn(f32) -> f32 {
+pub(super) fn rounding(format: Format, rows: usize) -> fn(f32) -> f32 {
     match format {
         Format::F32 => same,
         Format::F16 => half,

@@ -4,8 +4,8 @@ use super::*;
 use crate::pool;
 use crate::tests::pooling::{CASES, MODES, ends};
 use crate::{
-    HeadLayout, RopeTable, Routing, combine, gather_rows, layer_norm, reference, rms_norm,
-    rms_norm_add, rms_norm_heads, rope, rope_angles, route, scale_rows, soft_cap, spread,
+    HeadLayout, RopeTable, gather_rows, layer_norm, reference, rms_norm, rms_norm_add,
+    rms_norm_heads, rope, rope_angles, scale_rows, silu_mul, soft_cap,
 };
 
 /// As the world's [`World::in_all_orders`], and no row changes a bit when it is alone.
@@ -142,6 +142,16 @@ fn values_by_themselves_agree_with_the_naive_body() {
     });
     let expected: Vec<f32> = x.as_slice().iter().map(|v| v * 1.5).collect();
     assert_bits("scale", got.as_slice(), &expected);
+    let up = Random::new(5).values(333);
+    let ups = |rows: usize| Rows::from_vec(333, up.repeat(rows));
+    let mut expected = x.clone();
+    reference::silu_mul(&mut expected, &ups(70));
+    let got = same_in_any_company(&world, &x, |cx, x| {
+        let mut out = x.clone();
+        silu_mul(cx, &mut out, &ups(x.rows()));
+        out
+    });
+    assert_close("gate", got.as_slice(), expected.as_slice(), 1e-6);
     let picked = [69, 0, 0, 33];
     for cx in [&world.cx, &cx(Isa::Portable, 2)] {
         let mut out = Rows::new();
@@ -151,38 +161,6 @@ fn values_by_themselves_agree_with_the_naive_body() {
         }
     }
     world.good();
-}
-
-/// Which experts a token goes to is told by the host; its rows do not leave the device.
-#[test]
-fn tokens_go_to_their_experts_and_come_back() {
-    let world = World::new();
-    for (tokens, experts, top_k) in [(1, 1, 1), (3, 4, 2), (40, 17, 3), (70, 60, 6)] {
-        let mut random = Random::new((tokens + experts) as u64);
-        let (x, logits) = (random.rows(tokens, 37), random.rows(tokens, experts));
-        let answers = random.rows(tokens * top_k, 37);
-        let run = |cx: &Cx| {
-            let (mut routing, mut apart, mut out) = (Routing::default(), Rows::new(), x.clone());
-            route(cx, &mut logits.clone(), top_k, true, &mut routing);
-            spread(cx, &x, &routing, &mut apart);
-            let read = world.device.count("cuMemcpyDtoH");
-            combine(cx, &answers, &routing, &mut out);
-            assert_eq!(world.device.count("cuMemcpyDtoH"), read, "nothing is read");
-            let both = [apart.as_slice(), out.as_slice()].concat();
-            Rows::from_vec(37, both)
-        };
-        let expected = run(&cx(Isa::Portable, 1));
-        let got = world.in_all_orders(run);
-        let what = format!("{tokens} {experts} {top_k}");
-        let (copies, sums) = got.as_slice().split_at(tokens * top_k * 37);
-        let (right_copies, right_sums) = expected.as_slice().split_at(copies.len());
-        assert_bits(&what, copies, right_copies);
-        assert_close(&what, sums, right_sums, 1e-6);
-        if experts > 1 {
-            // The control: without weights it is something else.
-            assert!(far(sums, x.as_slice()) > 0, "{what}");
-        }
-    }
 }
 
 /// A norm whose barrier is missing gives other values in another order of threads.
