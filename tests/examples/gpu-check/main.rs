@@ -10,6 +10,7 @@
 
 mod kernels;
 mod models;
+mod parts;
 mod serving;
 mod speed;
 

@@ -4,12 +4,12 @@ use super::Line;
 use super::kernels::random;
 use koma_kernels::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, Cx, Epilogue, Error, Format, GroupKind,
-    HeadLayout, KvCache, KvDtype, Rows, StandIns, linear, paged, rms_norm, scale_rows,
+    HeadLayout, KvCache, KvDtype, Rows, StandIns, linear, paged, scale_rows,
 };
 use std::time::Instant;
 
 /// Seconds of one call: the median of five times ten.
-fn seconds(cx: &Cx, mut call: impl FnMut()) -> Result<f64, Error> {
+pub(super) fn seconds(cx: &Cx, mut call: impl FnMut()) -> Result<f64, Error> {
     let mut times = [0.0; 5];
     call();
     cx.wait()?;
@@ -24,13 +24,13 @@ fn seconds(cx: &Cx, mut call: impl FnMut()) -> Result<f64, Error> {
 }
 
 /// Bytes a second that a copy moves, and operations a second of a product in bf16.
-struct Ceilings {
+pub(super) struct Ceilings {
     bytes: f64,
     operations: f64,
 }
 
 impl Ceilings {
-    fn line(&self, what: String, seconds: f64, (bytes, operations): (f64, f64)) -> Line {
+    pub(super) fn line(&self, what: String, seconds: f64, (bytes, operations): (f64, f64)) -> Line {
         let floor = (bytes / self.bytes).max(operations / self.operations);
         Line {
             what,
@@ -78,10 +78,7 @@ pub(super) fn measure(cx: &Cx, tiny: bool) -> Result<Vec<Line>, Error> {
             &ceilings,
         )?);
     }
-    let (x, weight) = (random(size(64, 2), 4096, 3), random(1, 4096, 4));
-    let time = seconds(cx, || rms_norm(cx, &x, weight.as_slice(), 1e-5, &mut out))?;
-    let moved = 2.0 * x.bytes() as f64;
-    lines.push(ceilings.line(format!("rms_norm, {} x 4096", x.rows()), time, (moved, 0.0)));
+    lines.extend(super::parts::measure(cx, tiny, &ceilings)?);
     Ok(lines)
 }
 
