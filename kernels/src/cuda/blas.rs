@@ -22,6 +22,8 @@ pub(super) enum Kind {
     F32,
     F16,
     Bf16,
+    /// 8 bits: 4 of exponent, 3 of mantissa. Outputs and columns in sixteens.
+    E4m3,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::E4m3 => 1,
         }
     }
 
@@ -37,6 +40,7 @@ impl Kind {
             Self::F32 => sys::cudaDataType::CUDA_R_32F,
             Self::F16 => sys::cudaDataType::CUDA_R_16F,
             Self::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+            Self::E4m3 => sys::cudaDataType::CUDA_R_8F_E4M3,
         }
     }
 }
@@ -191,12 +195,12 @@ impl Drop for Preference {
 
 /// Whether the library is found where device `number` is; it is looked for once.
 pub(super) fn is_found(number: usize) -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
     #[cfg(feature = "cuda-emu")]
     if let Some(found) = super::stand_in::has_library(number) {
         return found;
     }
     let _ = number;
-    static FOUND: OnceLock<bool> = OnceLock::new();
     // SAFETY: it opens libraries by the library's name.
     *FOUND.get_or_init(|| unsafe { sys::is_culib_present() })
 }
