@@ -111,6 +111,65 @@ fn packed_weights_agree_with_the_same_values_in_f32() {
     }
 }
 
+/// FP8 of weights and activations is near f32, and not the same, whether the weights are made here or are a checkpoint's own.
+#[test]
+fn fp8_is_near_f32() {
+    let prompt: Vec<u32> = (0..30).map(|t| (t * 13) % 200 + 5).collect();
+    let run = |cx: Cx, loaded: &Loaded, chunk: usize| {
+        Sequence::on(cx, decoder(loaded), KvDtype::F32, 64).feed_chunks(&prompt, chunk)
+    };
+    for case in ["llama", "qwen3_moe", "quant_ct_fp8", "quant_fp8_tensor"] {
+        let (stand_in, _) = device();
+        stand_in.set("capability", 89);
+        let gpu = Gpu::open(stand_in.number(), 0.9).expect("a device of the stand-in");
+        let loaded = open_on(case, Dtype::Fp8, Some(&gpu)).expect("it loads");
+        let expected = run(context(1), &open(case, Dtype::F32), 30);
+        let got = run(on(&gpu), &loaded, 30);
+        let off = worst(&got, &expected);
+        // Four bits of each factor, through the layers of a tiny model.
+        assert!(off <= 0.2, "{case}: off by {off:e}");
+        assert!(off > 1e-3, "{case}: nothing was rounded, {off:e}");
+        assert!(stand_in.count("launch:take_e4m3") > 0, "{case}");
+        // As a checkpoint is without it: activations stay as they are.
+        let auto = run(on(&gpu), &open(case, Dtype::Auto), 30);
+        let off = worst(&auto, &got);
+        assert!(off > 1e-3, "{case}: activations were not rounded, {off:e}");
+    }
+}
+
+/// Where nothing multiplies FP8, or a checkpoint's scales do not allow it, loading says so.
+#[test]
+fn fp8_is_refused_where_there_is_none() {
+    let refused = |case: &str, capability: i64, library: i64| {
+        let (stand_in, _) = device();
+        stand_in.set("capability", capability);
+        stand_in.set("library", library);
+        let gpu = Gpu::open(stand_in.number(), 0.9).expect("a device of the stand-in");
+        let error = open_on(case, Dtype::Fp8, Some(&gpu)).err();
+        error.expect("refused").to_string()
+    };
+    let error = refused("llama", 80, 1);
+    assert!(
+        error.contains("compute capability 8.0") && error.contains("8.9 or higher"),
+        "{error}"
+    );
+    let error = refused("llama", 90, 0);
+    assert!(error.contains("libcublasLt.so.13"), "{error}");
+    let error = refused("quant_fp8", 90, 1);
+    assert!(
+        error.contains("a scale for each 32 columns") && error.contains("dtype auto"),
+        "{error}"
+    );
+    for case in ["llama", "bert_classify", "gguf_blocks/llama-q8_0.gguf"] {
+        let error = open_on(case, Dtype::Fp8, None).err().expect("refused");
+        let error = error.to_string();
+        assert!(
+            error.contains("by the CPU") && error.contains("--device cuda:N"),
+            "{error}"
+        );
+    }
+}
+
 /// An engine and the team that it computes on.
 struct Engine {
     handle: EngineHandle,

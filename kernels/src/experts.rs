@@ -10,7 +10,9 @@ use crate::cpu::isa::dispatch;
 use crate::cpu::shared::Shared;
 #[cfg(feature = "cuda")]
 use crate::cuda::ops;
-use crate::linear::{grouped, shape};
+use crate::linear::grouped;
+#[cfg(feature = "cuda")]
+use crate::linear::shape;
 use crate::{Cx, Epilogue, PackedWeight, Rows, Then};
 
 /// Which experts the tokens of a step go to. Buffers keep their memory from step to step. What a device has picked stays there

@@ -5,7 +5,7 @@
 
 use crate::cpu::codes::Unit;
 use crate::cpu::int8;
-use crate::grouped::Groups;
+use crate::grouped::{Code, Groups, Scale};
 use half::{bf16, f16};
 
 /// How the values of a weight are stored. Block formats are GGML's: integer codes of some bits; 16 or 32 of them share a
@@ -72,6 +72,14 @@ impl Format {
         Self::Iq4Nl,
         Self::Mxfp4,
     ];
+
+    /// e4m3 with one f32 scale for each row, made of f32.
+    pub const FP8: Self = Self::Grouped(Groups {
+        code: Code::Fp8,
+        scale: Scale::F32,
+        zeros: false,
+        cols: 1 << 24,
+    });
 
     /// Its place in [`Format::ALL`].
     pub(crate) const fn number(self) -> u8 {

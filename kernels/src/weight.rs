@@ -8,7 +8,7 @@ use crate::cpu::shared::Shared;
 use crate::cpu::table;
 #[cfg(feature = "cuda")]
 use crate::cuda::OnDevice;
-use crate::grouped::GroupedRow;
+use crate::grouped::{Code, GroupedRow};
 use crate::memory::Zeroed;
 use crate::stand_in::Values;
 use crate::{Cx, Error, Format, Rows};
@@ -26,6 +26,8 @@ pub struct PackedWeight {
     lines: Values,
     /// Row after row, to be looked up and never multiplied.
     flat: bool,
+    /// See [`PackedWeight::with_fp8_activations`].
+    fp8: bool,
     /// The column of the activations that each column of the packed weight belongs to, if they are not in order.
     order: Option<Arc<[u32]>>,
     /// Its values on a device, once a product there has asked for them.
@@ -124,6 +126,7 @@ impl PackedWeight {
             format,
             lines: Values::Own(lines),
             flat: false,
+            fp8: false,
             order: None,
             #[cfg(feature = "cuda")]
             device: OnceLock::new(),
@@ -188,13 +191,42 @@ impl PackedWeight {
         self.order.as_deref()
     }
 
-    /// Whether [`PackedWeight::stack`] can put `other` below this one.
-    pub fn stacks_with(&self, other: &Self) -> bool {
-        (self.cols, self.format) == (other.cols, other.format) && self.order == other.order
+    /// The same weight for products whose activations are e4m3 as well, each row with a scale of its own (its largest value is the
+    /// largest e4m3, 448; the others the nearest, ties to even); sums are f32, scaled once. Only a device multiplies it
+    /// (`cuda::Gpu::check_fp8`).
+    ///
+    /// # Errors
+    /// [`Error::Group`] if its columns do not share one scale, [`Error::Stack`] for another format or an order of columns.
+    pub fn with_fp8_activations(self) -> Result<Self, Error> {
+        let cols = self.cols;
+        match self.format {
+            Format::Grouped(groups) if groups.code == Code::Fp8 && self.order.is_none() => {
+                if groups.cols < cols {
+                    let group = groups.cols;
+                    return Err(Error::Group { cols, group });
+                }
+                Ok(Self { fp8: true, ..self })
+            }
+            format => Err(Error::Stack(format!(
+                "{} with activations of FP8",
+                format.name()
+            ))),
+        }
     }
 
-    /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] or [`Format::F16`] (nearest even), or to
-    /// [`Format::Int8`], 127 steps to the largest of a row.
+    /// See [`PackedWeight::with_fp8_activations`].
+    pub fn has_fp8_activations(&self) -> bool {
+        self.fp8
+    }
+
+    /// Whether [`PackedWeight::stack`] can put `other` below this one.
+    pub fn stacks_with(&self, other: &Self) -> bool {
+        (self.cols, self.format, self.fp8) == (other.cols, other.format, other.fp8)
+            && self.order == other.order
+    }
+
+    /// Packs `f32` values as [`Format::F32`] or rounded to [`Format::Bf16`] or [`Format::F16`] (nearest even), to
+    /// [`Format::Int8`], 127 steps to the largest of a row, or to [`Format::FP8`], a row's largest value being the largest e4m3.
     ///
     /// # Errors
     /// As [`PackedWeight::from_bytes`]; a block format is refused, as are rows of INT8 that are too long for exact sums.
@@ -205,7 +237,7 @@ impl PackedWeight {
         values: &[f32],
     ) -> Result<Self, Error> {
         let plain = matches!(format, Format::F32 | Format::Bf16 | Format::F16);
-        if !plain && format != Format::Int8 {
+        if !plain && ![Format::Int8, Format::FP8].contains(&format) {
             return Err(Error::Stack(format!(
                 "{} cannot be made from f32",
                 format.name()
@@ -221,6 +253,11 @@ impl PackedWeight {
                     .saturating_mul(cols)
                     .saturating_mul(format.block_bytes()),
                 got: values.len() * format.block_bytes(),
+            });
+        }
+        if let Format::Grouped(groups) = format {
+            return Self::grouped(rows, cols, groups, |r, to| {
+                to.scales[0] = grouped::round(&values[r * cols..(r + 1) * cols], to.codes);
             });
         }
         if format == Format::Int8 {
@@ -253,6 +290,7 @@ impl PackedWeight {
             return Err(Error::Stack("no parts".to_owned()));
         };
         let (cols, format, order) = (first.cols, first.format, first.order.clone());
+        let fp8 = first.fp8;
         if let Some(part) = parts.iter().find(|p| !p.stacks_with(first)) {
             return Err(Error::Stack(format!(
                 "{cols} columns of {} beside {} of {}",
@@ -262,7 +300,10 @@ impl PackedWeight {
             )));
         }
         parts.iter().for_each(Self::at_home);
-        let whole = || Self::hollow(parts.iter().map(|p| p.rows).sum(), cols, format);
+        let whole = || {
+            let whole = Self::hollow(parts.iter().map(|p| p.rows).sum(), cols, format);
+            whole.map(|whole| Self { fp8, ..whole })
+        };
         if parts.iter().any(|p| p.rows > 0 && p.lines.is_empty()) {
             return whole();
         }
@@ -283,6 +324,7 @@ impl PackedWeight {
                 rest = after;
             }
             return Ok(Self {
+                fp8,
                 order,
                 ..Self::from_lines((rows, cols), format, lines)
             });
@@ -312,7 +354,11 @@ impl PackedWeight {
                 pack::unpack_row(&parts[part].lines, (row, cols), format, out);
             })?
         };
-        Ok(Self { order, ..stacked })
+        Ok(Self {
+            fp8,
+            order,
+            ..stacked
+        })
     }
 
     /// Output rows.
@@ -391,6 +437,7 @@ impl PackedWeight {
     /// If it is a table: nothing multiplies one.
     pub(crate) fn lines(&self) -> &[Line] {
         assert!(!self.flat, "a table is not multiplied");
+        assert!(!self.fp8, "activations of FP8 are for devices");
         self.at_home();
         &self.lines
     }

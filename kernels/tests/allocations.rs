@@ -79,7 +79,7 @@ impl Experts {
         spread(cx, x, routing, sorted);
         linear_by_expert(cx, sorted, routing, &self.gate_up, Then::SiluMul, inner);
         linear_by_expert(cx, inner, routing, &self.down, Then::Store, answers);
-        combine(cx, answers, routing, x);
+        combine(cx, answers, routing, Then::Add, x);
     }
 }
 

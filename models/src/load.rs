@@ -170,6 +170,7 @@ fn open_folder(
     };
     let architecture = registry::find(name)?;
     check_int8(folder, architecture.1, options)?;
+    check_fp8(folder, options)?;
     if architecture.1 == Kind::Decoder {
         // An embedder that was made of a model which generates: its text would be nonsense.
         modules::only_transformer(folder)?;
@@ -202,6 +203,28 @@ fn check_int8(path: &Path, kind: Kind, options: &LoadOptions) -> Result<(), Load
         path: path.to_owned(),
         reason: reason.to_owned(),
     })
+}
+
+/// Refuses [`Dtype::Fp8`] where nothing multiplies it.
+fn check_fp8(path: &Path, options: &LoadOptions) -> Result<(), LoadError> {
+    if options.dtype != Dtype::Fp8 {
+        return Ok(());
+    }
+    let refused = |reason| {
+        let path = path.to_owned();
+        Err(LoadError::File { path, reason })
+    };
+    #[cfg(feature = "cuda")]
+    if let Some(upload) = &options.upload {
+        return match upload.gpu().check_fp8() {
+            Ok(()) => Ok(()),
+            Err(error) => refused(format!("cannot be computed with dtype fp8: {error}")),
+        };
+    }
+    refused(
+        "cannot be computed with dtype fp8 by the CPU: products of FP8 need an NVIDIA GPU of compute capability 8.9 or higher (--device cuda:N) and cuBLASLt; use dtype auto, bf16 or, for encoders, int8"
+            .to_owned(),
+    )
 }
 
 /// Builds what [`open_folder`] opened.
@@ -299,6 +322,7 @@ fn open_gguf(path: &Path, options: &LoadOptions) -> Result<(Checkpoint, Architec
     let (meta, weights) = Weights::gguf(path, options)?;
     let architecture = registry::find_gguf(&meta)?;
     check_int8(path, architecture.1, options)?;
+    check_fp8(path, options)?;
     let checkpoint = Checkpoint {
         kind: architecture.1,
         weights,

@@ -49,6 +49,10 @@ pub enum Dtype {
     /// loaded, and one for each token's activations); tables, and what comes after pooling, in bf16. Quantized weights stay as they
     /// are stored. A decoder refuses it.
     Int8,
+    /// Products in FP8, on GPUs that have them ([`koma_kernels::PackedWeight::with_fp8_activations`]): weights in e4m3 with a scale for each
+    /// row, as an FP8 checkpoint has them or made when they are loaded, and activations in e4m3 with one for each token. Tables, heads and
+    /// embeddings are in bf16; other quantized weights stay as they are stored.
+    Fp8,
 }
 
 /// What is being done before a model is there.

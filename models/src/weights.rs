@@ -90,7 +90,7 @@ struct Use {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Precision {
     Any,
-    /// No int8.
+    /// No int8, no FP8.
     Fine,
 }
 

@@ -133,8 +133,8 @@ pub(crate) struct ServerArgs {
 /// Settings of a model; as flags and variables for all models, in the file also for one.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ModelArgs {
-    /// Weights and activations: auto (as stored; encoders in bf16 where the processor multiplies it), f32 (exact), bf16, int8 (encoders only, made when a model is loaded) [default: auto]
-    #[arg(long, value_name = "auto|f32|bf16|int8")]
+    /// Weights and activations: auto (as stored; encoders in bf16 where the processor multiplies it), f32 (exact), bf16, int8 (encoders only, made when a model is loaded), fp8 (products in e4m3 on GPUs of compute capability 8.9 or higher with cuBLASLt; made when a model is loaded, or as an FP8 checkpoint has them) [default: auto]
+    #[arg(long, value_name = "auto|f32|bf16|int8|fp8")]
     dtype: Option<String>,
     /// Keys and values in the cache: auto (bf16; f32 with --dtype f32), f32, bf16, int8 (of each token and head; almost twice the tokens in the same memory, a little less exact) [default: auto]
     #[arg(long, value_name = "auto|f32|bf16|int8")]

@@ -239,6 +239,7 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
         ("f32", Dtype::F32),
         ("bf16", Dtype::Bf16),
         ("int8", Dtype::Int8),
+        ("fp8", Dtype::Fp8),
     ];
     let dtype = values.choice("dtype", &dtypes)?.unwrap_or(Dtype::Auto);
     let kv_dtypes = [

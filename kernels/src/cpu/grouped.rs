@@ -187,10 +187,39 @@ pub(crate) fn unpack(lines: &[Line], groups: Groups, row: usize, to: &mut Groupe
     }
 }
 
+/// The largest e4m3.
+const E4M3_MOST: f32 = 448.0;
+
 /// The value of an e4m3, which must not be NaN: its bits are those of an f16 of another exponent.
 fn e4m3(code: u8) -> f32 {
     let bits = u16::from(code & 0x80) << 8 | u16::from(code & 0x7f) << 7;
     f16::from_bits(bits).to_f32() * E4M3
+}
+
+/// The e4m3 nearest to `value`, ties to even; the largest for what is larger.
+pub(crate) fn to_e4m3(value: f32) -> u8 {
+    let bits = value.to_bits();
+    let (sign, size) = ((bits >> 24 & 0x80) as u8, bits & 0x7fff_ffff);
+    if value.is_nan() {
+        return sign | 0x7f;
+    }
+    let code = if size < 0x3c80_0000 {
+        // Below 2^-6 steps are 2^-9.
+        (value.abs() * 512.0).round_ties_even() as u32
+    } else {
+        ((size + 0x7_ffff + (size >> 20 & 1)) >> 20) - (120 << 3)
+    };
+    sign | code.min(0x7e) as u8
+}
+
+/// The codes of a row, and their scale: its largest value becomes the largest code.
+pub(crate) fn round(row: &[f32], codes: &mut [u8]) -> f32 {
+    let most = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let scale = most / E4M3_MOST;
+    for (code, v) in codes.iter_mut().zip(row) {
+        *code = to_e4m3(if scale > 0.0 { v / scale } else { *v });
+    }
+    scale
 }
 
 /// The values of row `row`. `out`: `[cols]`.

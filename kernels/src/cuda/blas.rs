@@ -23,6 +23,8 @@ pub(super) enum Kind {
     F32,
     F16,
     Bf16,
+    /// 8 bits: 4 of exponent, 3 of mantissa. Outputs and columns in sixteens.
+    E4m3,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::E4m3 => 1,
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
             Self::F32 => sys::cudaDataType::CUDA_R_32F,
             Self::F16 => sys::cudaDataType::CUDA_R_16F,
             Self::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+            Self::E4m3 => sys::cudaDataType::CUDA_R_8F_E4M3,
         }
     }
 }
@@ -84,7 +88,7 @@ impl Product {
     pub(super) fn read(words: &[u64]) -> Self {
         let size = |i: usize| words[i] as usize;
         Self {
-            kind: [Kind::F32, Kind::F16, Kind::Bf16][size(0)],
+            kind: [Kind::F32, Kind::F16, Kind::Bf16, Kind::E4m3][size(0)],
             rows: size(1),
             outputs: size(2),
             cols: size(3),

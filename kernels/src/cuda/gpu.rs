@@ -18,6 +18,9 @@ const CODE: &[&[u8]] = &[];
 /// The lowest compute capability that the device code is compiled for.
 const LEAST: (i32, i32) = (7, 5);
 
+/// The lowest whose tensor cores multiply FP8.
+const FP8: (i32, i32) = (8, 9);
+
 /// What is known of a device before it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuInfo {
@@ -212,6 +215,33 @@ impl Gpu {
     /// Whether cuBLASLt (`libcublasLt.so.13`) is found. Without it Koma's own kernels multiply.
     pub fn has_library(&self) -> bool {
         super::blas::is_found(self.info.number)
+    }
+
+    /// Whether it multiplies FP8 ([`crate::PackedWeight::with_fp8_activations`]).
+    ///
+    /// # Errors
+    /// [`Error::Device`], with what was found and what is needed.
+    pub fn check_fp8(&self) -> Result<(), Error> {
+        let GpuInfo {
+            number,
+            ref name,
+            capability: (major, minor),
+            ..
+        } = self.info;
+        let found = if self.info.capability < FP8 {
+            format!("has compute capability {major}.{minor}")
+        } else if self.has_library() {
+            return Ok(());
+        } else {
+            "has no cuBLASLt beside it (libcublasLt.so.13, of CUDA 13)".to_owned()
+        };
+        Err(Error::Device(
+            Fault::Broken,
+            format!(
+                "cuda:{number} ({name}) {found}; products of FP8 need compute capability {}.{} or higher, and cuBLASLt",
+                FP8.0, FP8.1
+            ),
+        ))
     }
 
     fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {

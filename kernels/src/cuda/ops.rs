@@ -2,6 +2,7 @@
 
 mod attention;
 mod experts;
+mod fp8;
 mod linear;
 mod rows;
 

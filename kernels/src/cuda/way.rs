@@ -29,6 +29,9 @@ impl Way {
     /// How `rows` rows are multiplied with a weight that lies as `form` says.
     pub(super) fn of(stream: &Stream, form: &Form, rows: usize) -> Result<Self, Error> {
         let packed = matches!(form, Form::Packed(..));
+        if matches!(form, Form::E4m3(_)) {
+            return Ok(Self::Library);
+        }
         let wished = stream.blas().wished;
         if let Some(way) = wished {
             return if packed || way != Self::Few {
@@ -71,12 +74,19 @@ pub(super) fn tiled_rows(kind: Kind, cols: usize) -> &'static str {
         (Kind::F32, _) => "gemm_rows_f32_plain",
         (Kind::F16, true) => "gemm_rows_f16",
         (Kind::F16, false) => "gemm_rows_f16_plain",
-        (Kind::Bf16, true) => "gemm_rows_bf16",
         (Kind::Bf16, false) => "gemm_rows_bf16_plain",
+        // Codes are not multiplied in tiles.
+        (Kind::Bf16 | Kind::E4m3, _) => "gemm_rows_bf16",
     }
 }
 
 impl Cx {
+    /// Whether cuBLASLt is found on its device.
+    pub fn has_library(&self) -> bool {
+        self.stream()
+            .is_some_and(|stream| stream.gpu().has_library())
+    }
+
     /// From now on products go this way, whatever their shape; `None`: as their shapes say. For who measures. A product for which
     /// there is no such way fails ([`Cx::check`]).
     pub fn multiply_by(&self, way: Option<Way>) {

@@ -41,7 +41,22 @@ pub(super) enum Form {
     Rows(Kind),
     /// As on the CPU.
     Packed(Packed, Kernels),
+    /// Rows of e4m3, multiplied with activations of the same.
+    E4m3(Codes),
 }
+
+/// Rows of codes, each with a scale.
+#[derive(Debug)]
+pub(super) struct Codes {
+    /// Rows and columns, rounded up to what cuBLASLt takes; what is not the weight's is 0.
+    pub(super) outputs: usize,
+    pub(super) cols: usize,
+    /// `[rows]`, f32.
+    pub(super) scales: Buffer,
+}
+
+/// Outputs and columns of a product of e4m3 come in as many.
+const SIXTEEN: usize = 16;
 
 /// A weight's values on a device.
 #[derive(Debug)]
@@ -88,7 +103,8 @@ pub(super) fn number(kind: Kind) -> i32 {
     match kind {
         Kind::F32 => 0,
         Kind::F16 => 1,
-        Kind::Bf16 => 2,
+        // Nothing is unpacked to codes but codes, by a kernel of its own.
+        Kind::Bf16 | Kind::E4m3 => 2,
     }
 }
 
@@ -168,6 +184,11 @@ impl OnDevice {
             _ => None,
         };
         let (form, values) = match kind {
+            _ if weight.has_fp8_activations() => {
+                let (codes, values) = codes(stream, &bytes, packed)?;
+                drop(bytes);
+                (Form::E4m3(codes), values)
+            }
             None => {
                 let kernels = Kernels {
                     gemv: [1, 8].map(|rows| format!("gemv_{name}_r{rows}")),
@@ -203,7 +224,7 @@ impl OnDevice {
         let order = order.transpose()?;
         // The host's values may go now, and other streams may read these. What they were unpacked from is not kept.
         stream.wait()?;
-        if matches!(form, Form::Rows(_)) {
+        if !matches!(form, Form::Packed(..)) {
             stream.trim()?;
         }
         Ok(Self {
@@ -266,12 +287,30 @@ impl OnDevice {
         to: (Kind, u64),
     ) -> Result<(), Error> {
         match &self.form {
-            Form::Rows(_) => Ok(()),
+            Form::Rows(_) | Form::E4m3(_) => Ok(()),
             Form::Packed(packed, kernels) => {
                 unpack_rows(stream, (&self.values, packed, &kernels.unpack), rows, to)
             }
         }
     }
+}
+
+/// Packed e4m3 with a scale for each row, as rows of codes and the scales.
+fn codes(stream: &Arc<Stream>, lines: &Buffer, packed: Packed) -> Result<(Codes, Buffer), Error> {
+    stream.gpu().check_fp8()?;
+    let (rows, cols) = (packed.rows as usize, packed.cols as usize);
+    let codes = Codes {
+        outputs: rows.next_multiple_of(SIXTEEN),
+        cols: cols.next_multiple_of(SIXTEEN),
+        scales: stream.take(4 * rows)?,
+    };
+    let bytes = codes.outputs * codes.cols;
+    let values = stream.take(bytes)?;
+    stream.clear(values.at(), bytes);
+    let grid = Grid::with([pairs(rows), cols.div_ceil(32), 1], 32);
+    let (step, scales) = (codes.cols as i32, codes.scales.at());
+    launch!(stream, "unpack_e4m3", grid; lines.at(), packed, step, values.at(), scales)?;
+    Ok((codes, values))
 }
 
 fn unpack_rows(

@@ -3,6 +3,7 @@
 
 mod attention;
 mod experts;
+mod fp8;
 mod linear;
 mod memory;
 mod rows;

@@ -124,7 +124,7 @@ pub(super) fn build_with(
         Some(_) => names::gguf,
     });
     let weights = &checkpoint.weights;
-    let embedding = weights.matrix(EMBEDDING, spec.vocab, spec.hidden)?;
+    let embedding = weights.fine(EMBEDDING, spec.vocab, spec.hidden)?;
     let embedding = Arc::new(weights.settled(embedding)?);
     let tied = match spec.tied {
         Some(tied) => tied && !has_another_head(weights)?,
@@ -138,7 +138,7 @@ pub(super) fn build_with(
         head: if tied {
             Linear::shared(Arc::clone(&embedding))
         } else {
-            Linear::load_one(weights, "lm_head", (spec.vocab, spec.hidden), false)?
+            Linear::load_fine(weights, "lm_head", (spec.vocab, spec.hidden), false)?
         },
         embedding,
         embedding_scale: spec.embedding_scale,

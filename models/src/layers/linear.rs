@@ -80,7 +80,7 @@ impl Linear {
         )
     }
 
-    /// As [`Linear::load_one`], but not in int8.
+    /// As [`Linear::load_one`], but not in int8 or FP8.
     pub(crate) fn load_fine(
         weights: &Weights,
         name: &str,

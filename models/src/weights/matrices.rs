@@ -21,7 +21,7 @@ impl Weights {
         self.read(name, (rows, cols), Precision::Any)
     }
 
-    /// As [`Weights::matrix`], but not in int8: for tables, and for products of which a request has only one row.
+    /// As [`Weights::matrix`], but not in int8 or FP8: for tables, and for products of which a request has only one row.
     ///
     /// # Errors
     /// As [`Weights::matrix`].
@@ -221,6 +221,10 @@ impl Weights {
             let values = self.values(name, stored, bytes, &[rows, cols])?;
             PackedWeight::from_f32(rows, cols, wanted, &values)
         };
+        let packed = match wanted {
+            Format::FP8 => packed.and_then(PackedWeight::with_fp8_activations),
+            _ => packed,
+        };
         packed.map_err(|e| self.tensor_error(name, e.to_string()))
     }
 
@@ -239,9 +243,13 @@ impl Weights {
             (Dtype::Auto, Stored::As(format)) => Ok(*format),
             (Dtype::F32, _) => Ok(Format::F32),
             (Dtype::Bf16, _) => Ok(Format::Bf16),
-            (Dtype::Int8, Stored::As(format)) if format.block_len() > 1 => Ok(*format),
+            (Dtype::Int8 | Dtype::Fp8, Stored::As(format)) if format.block_len() > 1 => Ok(*format),
             (Dtype::Int8, _) => Ok(match precision {
                 Precision::Any => Format::Int8,
+                Precision::Fine => Format::Bf16,
+            }),
+            (Dtype::Fp8, _) => Ok(match precision {
+                Precision::Any => Format::FP8,
                 Precision::Fine => Format::Bf16,
             }),
         }

@@ -131,11 +131,19 @@ impl Weights {
         let (name, entry) = parts.codes;
         let own = Format::Grouped(parts.groups);
         let wanted = match self.options.dtype {
-            Dtype::Auto | Dtype::Int8 => own,
+            Dtype::Auto | Dtype::Int8 | Dtype::Fp8 => own,
             Dtype::F32 => Format::F32,
             Dtype::Bf16 => Format::Bf16,
         };
         let kernel = |e: koma_kernels::Error| self.tensor_error(name, e.to_string());
+        let fp8 = self.options.dtype == Dtype::Fp8 && parts.groups.code == Code::Fp8;
+        if fp8 && parts.groups.cols < cols {
+            let reason = format!(
+                "has a scale for each {} columns, and dtype fp8 needs one for a whole row; use dtype auto",
+                parts.groups.cols
+            );
+            return Err(self.tensor_error(name, reason));
+        }
         let packed = if let Some(other) = self.contents.instead((rows, cols), wanted) {
             other.map_err(kernel)?
         } else {
@@ -154,6 +162,11 @@ impl Weights {
                 }
                 PackedWeight::from_f32(rows, cols, wanted, &values).map_err(kernel)?
             }
+        };
+        let packed = if fp8 {
+            packed.with_fp8_activations().map_err(kernel)?
+        } else {
+            packed
         };
         let used = Use {
             values: rows * cols,

@@ -151,7 +151,7 @@ pub(super) fn expected_need(
     process: &ProcessConfig,
     gpu: &OnGpu,
 ) -> anyhow::Result<ModelNeed> {
-    let options = options(model, process);
+    let options = on(gpu, options(model, process));
     let mut known = outline(&model.source, &options).with_context(|| cannot_load(model))?;
     // A window that is cut by tokenizer or pooling configuration is checked once they are read.
     if !known.cache_groups.is_empty() {

@@ -196,7 +196,11 @@ fn wrong_flags_and_variables_are_named_with_what_is_allowed() {
     check("", &[by_kubernetes], &parts);
     check("--config @none.toml", &[], &["--config", "none.toml"]);
     check("--threads 0", &[], &["--threads", "1 to 1024"]);
-    check("--dtype int4", &[], &["--dtype", "auto, f32, bf16, int8"]);
+    check(
+        "--dtype int4",
+        &[],
+        &["--dtype", "auto, f32, bf16, int8, fp8"],
+    );
     check(
         "--kv-dtype q8",
         &[],

@@ -1,7 +1,7 @@
 //! Every operation on the device against the processor, or against sums in f64 of the same values.
 
 use super::{Line, Pair};
-use koma_kernels::cuda::{Choice, Chooser};
+use koma_kernels::cuda::{Choice, Chooser, Way};
 use koma_kernels::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, Cx, Epilogue, Error, Format, GroupKind,
     HeadLayout, KvCache, KvDtype, PackedWeight, RopeTable, Rows, StandIns, Then, embed,
@@ -52,6 +52,13 @@ fn both(pair: &Pair, what: &str, bound: f64, each: impl Fn(&Cx, &mut Rows)) -> R
 
 pub(super) fn check(pair: &Pair) -> Result<Vec<Line>, Error> {
     let mut lines = rows(pair)?;
+    for format in [Format::F32, Format::F16, Format::Bf16] {
+        // As where there is no cuBLASLt.
+        pair.gpu.multiply_by(Some(Way::Tiled));
+        let checked = products(pair, format, &mut lines);
+        pair.gpu.multiply_by(None);
+        checked?;
+    }
     for format in Format::ALL {
         products(pair, format, &mut lines)?;
     }
@@ -112,7 +119,7 @@ fn rows(pair: &Pair) -> Result<Vec<Line>, Error> {
     ])
 }
 
-/// Rows looked up bit for bit, and products by the kernel of few rows and through cuBLASLt.
+/// Rows looked up bit for bit, and products of few rows, in tiles, and through cuBLASLt where it is found.
 fn products(pair: &Pair, format: Format, lines: &mut Vec<Line>) -> Result<(), Error> {
     let (n, k) = (200, 1024);
     let weight = StandIns::new(1 << 20).weight(n, k, format)?;
@@ -122,7 +129,7 @@ fn products(pair: &Pair, format: Format, lines: &mut Vec<Line>) -> Result<(), Er
     lines.push(both(pair, &what, 0.0, |cx, out| {
         embed(cx, &ids, &weight, out);
     })?);
-    for m in [1, 8, 33] {
+    for m in [1, 8, 33, 70] {
         let x = random(m, k, m as u64);
         let expected = product(&x, &weight);
         let mut got = Rows::new();

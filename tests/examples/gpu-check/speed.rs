@@ -2,6 +2,7 @@
 
 use super::Line;
 use super::kernels::random;
+use koma_kernels::cuda::Way;
 use koma_kernels::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, Cx, Epilogue, Error, Format, GroupKind,
     HeadLayout, KvCache, KvDtype, Rows, StandIns, linear, paged, scale_rows,
@@ -71,6 +72,7 @@ pub(super) fn measure(cx: &Cx, tiny: bool) -> Result<Vec<Line>, Error> {
         ),
     ];
     products(cx, tiny, &ceilings, &mut lines)?;
+    ways(cx, tiny, &ceilings, &mut lines)?;
     for (batch, len) in [(1, 512), (1, 4096), (32, 512), (32, 4096)] {
         lines.push(attention(
             cx,
@@ -105,6 +107,47 @@ fn products(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> 
                 let what = format!("linear {}, {m} x {n} x {k}", format.name());
                 let work = (moved as f64, 2.0 * (m * n * k) as f64);
                 lines.push(ceilings.line(what, time, work));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ways of a product beside each other, by number of rows: where the switch between them belongs (`kernels/src/cuda/way.rs`).
+fn ways(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> Result<(), Error> {
+    let (n, k) = if tiny { (64, 256) } else { (4096, 14336) };
+    let rows: &[usize] = if tiny {
+        &[1, 9]
+    } else {
+        &[1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
+    };
+    for format in [Format::Bf16, Format::Q8_0, Format::Q4_0, Format::Q4K] {
+        let weight = StandIns::new(usize::MAX).weight(n, k, format)?;
+        for &m in rows {
+            for (way, name) in [
+                (Way::Few, "few"),
+                (Way::Tiled, "tiled"),
+                (Way::Library, "library"),
+            ] {
+                let none = match way {
+                    // Plain weights have no such kernel.
+                    Way::Few => format.block_len() == 1,
+                    Way::Tiled => false,
+                    Way::Library => !cx.has_library(),
+                };
+                if none {
+                    continue;
+                }
+                cx.multiply_by(Some(way));
+                let (x, mut out) = (random(m, k, 5), Rows::new());
+                let time = seconds(cx, || {
+                    linear(cx, &x, &weight, Epilogue::default(), &mut out);
+                });
+                cx.multiply_by(None);
+                let moved = weight.bytes() + x.bytes() + 4 * m * n;
+                let what = format!("{name}: {}, {m} x {n} x {k}", format.name());
+                let work = (moved as f64, 2.0 * (m * n * k) as f64);
+                lines.push(ceilings.line(what, time?, work));
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::cuda::pool::Buffer;
 use crate::cuda::stream::{Grid, Stream, launch};
 use crate::cuda::way::{FEW_ROWS, Way, tiled_rows};
 use crate::cuda::weight::{Form, OnDevice, Packed, halves};
-use crate::{Epilogue, Error, PackedWeight, Rows, Then};
+use crate::{Epilogue, Error, Fault, PackedWeight, Rows, Then};
 use std::sync::Arc;
 
 /// Rows and outputs of a block that multiplies in tiles, and its threads: as in `cuda/gemm.cuh`.
@@ -17,7 +17,7 @@ pub(super) const TILE_THREADS: u32 = 128;
 const UNPACKED: usize = if cfg!(test) { 1 << 12 } else { 1 << 25 };
 
 /// The number by which kernels know what follows a product: `Then` in `cuda/elementwise.cuh`.
-fn number(then: Then) -> i32 {
+pub(super) fn number(then: Then) -> i32 {
     match then {
         Then::Store => 0,
         Then::Add => 1,
@@ -93,6 +93,9 @@ fn product(
     epilogue: Epilogue<'_>,
     task: Task,
 ) -> Result<(), Error> {
+    if let Form::E4m3(codes) = &weight.form {
+        return super::fp8::product(stream, (weight, codes), epilogue, task);
+    }
     let way = Way::of(stream, &weight.form, task.rows)?;
     let adds = match way {
         Way::Few => false,
@@ -187,7 +190,8 @@ fn activations(
     let name = match kind {
         Kind::F32 => "take_f32",
         Kind::F16 => "take_f16",
-        Kind::Bf16 => "take_bf16",
+        // Codes have a kernel of their own.
+        Kind::Bf16 | Kind::E4m3 => "take_bf16",
     };
     launch!(stream, name, each(count); task.x, order, task.cols as i32, count, memory.at())?;
     Ok((memory.at(), Some(memory)))
@@ -216,11 +220,20 @@ pub(super) fn own(
             (tiled_rows(*kind, task.cols), &plain)
         }
         Form::Packed(packed, kernels) => (kernels.gemm.as_str(), packed),
+        Form::E4m3(_) => return Err(not_here("multiplied in tiles")),
     };
     let tiles = [task.outputs.div_ceil(TILE_OUTPUTS), height(TILE_ROWS), 1];
     let grid = Grid::with(tiles, TILE_THREADS);
     let order = weight.order();
     launch!(stream, name, grid; values, *packed, parts, task.x, order, rows, add, task.out)
+}
+
+/// What is not done with rows of e4m3.
+fn not_here(done: &str) -> Error {
+    Error::Device(
+        Fault::Other,
+        format!("weights of FP8 with activations of FP8 are not {done}"),
+    )
 }
 
 /// A product of bf16 whose fragments are not what the tensor cores take, for the tests' control.
@@ -279,13 +292,14 @@ pub(crate) fn embed(stream: &Arc<Stream>, ids: &[u32], weight: &PackedWeight, ou
                 let name = match kind {
                     Kind::F32 => "look_up_f32",
                     Kind::F16 => "look_up_f16",
-                    Kind::Bf16 => "look_up_bf16",
+                    Kind::Bf16 | Kind::E4m3 => "look_up_bf16",
                 };
                 launch!(stream, name, grid; values, weight.cols() as i32, ids, order, out)
             }
             Form::Packed(packed, kernels) => {
                 launch!(stream, &kernels.look_up, grid; values, *packed, ids, order, out)
             }
+            Form::E4m3(_) => Err(not_here("looked up")),
         }
     });
 }

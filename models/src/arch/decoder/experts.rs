@@ -133,7 +133,7 @@ impl ExpertsSpec {
             let gate_up = stacked(weights, &plain("experts"), gates, ups)?;
             (gate_up, "experts.down_proj.weight")
         };
-        let router = Linear::load_one(weights, &plain("gate"), (count, hidden), false)?;
+        let router = Linear::load_fine(weights, &plain("gate"), (count, hidden), false)?;
         let down = weights.matrices(&plain(down), (count, hidden, inner))?;
         self.mlp(weights, router, gate_up, down)
     }
@@ -142,7 +142,7 @@ impl ExpertsSpec {
     fn load_each(&self, weights: &Weights, hidden: usize, i: usize) -> Result<Mlp, LoadError> {
         let (inner, names) = (self.inner, self.names);
         let name = |part: &str| format!("model.layers.{i}.{}.{part}", names.block);
-        let router = Linear::load_one(weights, &name("gate"), (self.count, hidden), false)?;
+        let router = Linear::load_fine(weights, &name("gate"), (self.count, hidden), false)?;
         let [gate, up, down] = names.each;
         let all = |part: &str, rows, cols| -> Result<Vec<PackedWeight>, LoadError> {
             let each = |e| weights.matrix(&name(&format!("experts.{e}.{part}.weight")), rows, cols);
