@@ -2,15 +2,17 @@
 
 mod attention;
 mod linear;
+mod recurrent;
 mod rows;
 
 pub(crate) use attention::{paged, varlen, write_kv};
 pub(crate) use linear::{embed, grouped};
+pub(crate) use recurrent::mix_states;
 #[cfg(all(test, feature = "cuda-emu"))]
 pub(crate) use rows::rms_norm_without_barrier;
 pub(crate) use rows::{
-    combine, gather, layer_norm, pool, rms_norm, rms_norm_heads, rope, rope_angles, scale,
-    soft_cap, spread,
+    add_rows, combine, gather, layer_norm, pool, rms_norm, rms_norm_heads, rope, rope_angles,
+    scale, soft_cap, spread,
 };
 
 use super::Stream;
