@@ -309,7 +309,7 @@ fn paged_line(
         // (Queries and weights beside an int8 cache are two int8 each: of the limit of int8 at most half can be had.)
         unit: match dtype {
             KvDtype::Int8 => Probe::Int8,
-            KvDtype::F32 | KvDtype::Bf16 => Probe::Bf16,
+            _ => Probe::Bf16,
         },
     };
     let meta = AttnMeta {

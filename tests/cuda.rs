@@ -365,6 +365,50 @@ fn experts_are_picked_on_the_device() {
     }
 }
 
+/// Every kind of cache that only devices have: logits near those of the exact cache, and an engine that generates; on the CPU an
+/// error that names the flag.
+#[test]
+fn caches_of_a_device_store_fewer_bits() {
+    let case = Case::read("llama");
+    let prompt = ids(&case.json["prompts"][0]["ids"]);
+    let expected = &case.tensor("logits.0").values;
+    for (dtype, least, most) in [
+        (KvDtype::F16, 1e-6, 2e-3),
+        (KvDtype::Bf16, 1e-6, 2e-2),
+        (KvDtype::Fp8, 1e-4, 2e-1),
+    ] {
+        let (_stand_in, gpu) = device();
+        // Weights stay on the device that first uses them.
+        let loaded = open("llama", Dtype::F32);
+        let room = prompt.len() + 64;
+        let mut sequence = Sequence::on(on(&gpu), decoder(&loaded), dtype, room);
+        let off = worst(&sequence.feed_chunks(&prompt, 5), expected);
+        assert!(off > least && off <= most, "{dtype:?}: off by {off:e}");
+        let config = EngineConfig {
+            kv_dtype: dtype,
+            ..config()
+        };
+        let engine = start("llama", Some(&gpu), config.clone());
+        let requests: Vec<NewRequest> = (0..4).map(self::prompt).collect();
+        let alone: Vec<_> = requests
+            .iter()
+            .map(|r| outcome(engine.handle.submit(r.clone()).expect("admitted")))
+            .collect();
+        for (got, alone) in together(&engine, &requests).into_iter().zip(alone) {
+            let (got, alone) = (outcome(got).expect("tokens"), alone.expect("tokens"));
+            assert_eq!(got, alone, "{dtype:?}: the company changes nothing");
+        }
+        let loaded = open("llama", Dtype::F32);
+        let team = Arc::new(Team::new(1));
+        let here = EngineHandle::start(loaded, config, team, Isa::detect());
+        let error = here.err().map(|error| error.to_string());
+        let named = error
+            .as_deref()
+            .is_some_and(|e| e.contains("--kv-dtype") && e.contains("int8"));
+        assert_eq!(named, dtype != KvDtype::Bf16, "{dtype:?}: {error:?}");
+    }
+}
+
 /// Models share what a device has: each keeps its weights and the memory of its largest step, and caches get what is left.
 #[test]
 fn caches_take_what_is_left_of_a_device() {

@@ -275,6 +275,32 @@ fn the_hard_load_forks_shares_and_preempts_and_is_right() {
     assert!(stats.prefix_hits > 0 && stats.preemptions > 0, "{stats:?}");
 }
 
+/// The same on a device: keys, values and states lie there, and it chooses. States that stay where they were are noticed.
+#[cfg(feature = "cuda-emu")]
+#[test]
+fn the_hard_load_is_right_on_a_device() {
+    use koma_models::kernels::cuda::{Gpu, stand_in::Device};
+    use koma_models::kernels::{Class, Cx, Isa, Team};
+    use std::sync::Arc;
+    let device = Device::new();
+    let gpu = Gpu::open(device.number(), 0.9).expect("a device of the stand-in");
+    let cx = || {
+        let cx = Cx::new(Arc::new(Team::new(1)), Class::Throughput, Isa::Portable);
+        cx.on(&gpu).expect("a stream")
+    };
+    let mut rig = Rig::toy_on(cx(), config(toy_groups(), 12), 0);
+    let mut copies = 0;
+    let wrong = differences(&mut rig, &hard_load(), |plan| copies += plan.copies.len());
+    assert_eq!(wrong, []);
+    let stats = rig.scheduler.stats();
+    assert!(copies > 0, "no fork copied a block");
+    assert!(stats.prefix_hits > 0 && stats.preemptions > 0, "{stats:?}");
+    assert!(device.count("launch:mix_states") > 20, "states are there");
+    let mut rig = Rig::toy_on(cx(), config(toy_groups(), 12), 0);
+    let wrong = differences(&mut rig, &hard_load(), |plan| plan.copies.clear());
+    assert!(!wrong.is_empty(), "the control");
+}
+
 #[test]
 fn negative_control_a_wrong_slot_is_noticed() {
     let mut rig = Rig::toy(config(toy_groups(), 12), 1);

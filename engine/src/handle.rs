@@ -144,6 +144,15 @@ impl EngineHandle {
             }
             _ => (cx, config),
         };
+        if config.kv_dtype.is_for_devices() && !groups.is_empty() && !cx.is_on_device() {
+            let dtype = config.kv_dtype.name();
+            return Err(StartError::Config {
+                field: "--kv-dtype",
+                message: format!(
+                    "{dtype} is for models on a GPU (--device cuda:N); model `{name}` is on the CPU, where int8 takes as little memory"
+                ),
+            });
+        }
         let blocks = budget::blocks(&groups, &config, loaded.limits.max_len, name)?;
         let info = ModelInfo {
             tasks: tasks(&loaded),

@@ -51,5 +51,7 @@ pub use event::{Event, EventStream, FinishReason, StopReason, Timings, TokenLogp
 pub use forecast::{Forecast, ForecastLoad, FormatRate, Phase, forecast};
 pub use handle::{EngineHandle, Health, ModelInfo, NewRequest, Task, TaskKind};
 pub use koma_models as models;
+#[cfg(feature = "cuda")]
+pub use on_gpu::{GpuMemory, gpu_memory};
 pub use params::{PoolingParams, SamplingOptions, SamplingParams};
 pub use stats::{Stats, StepRecord};

@@ -82,13 +82,21 @@ impl Rig {
 
     /// With the toy decoder (see [`ToyDecoder::slipping`]).
     pub(crate) fn toy(config: SchedulerConfig, slip: u32) -> Self {
+        let team = Arc::new(Team::new(1));
+        let cx = Cx::new(team, Class::Throughput, Isa::Portable);
+        Self::toy_on(cx, config, slip)
+    }
+
+    /// The same, computed by `cx`.
+    pub(crate) fn toy_on(cx: Cx, config: SchedulerConfig, slip: u32) -> Self {
         let shape = &config.cache;
-        let cache = KvCache::new(&shape.groups, shape.blocks, shape.block_size, KvDtype::Bf16);
+        let (blocks, size) = (shape.blocks, shape.block_size);
+        let cache = KvCache::on(&cx, &shape.groups, blocks, size, KvDtype::Bf16);
         let runner = ModelRunner {
             model: Model::Decoder(Box::new(ToyDecoder::slipping(slip))),
             head: None,
             eos_ids: config.eos_ids.clone(),
-            cx: Cx::new(Arc::new(Team::new(1)), Class::Throughput, Isa::Portable),
+            cx,
             cache: cache.unwrap(),
             kinds: shape.groups.iter().map(|g| g.kind).collect(),
             block_size: shape.block_size,

@@ -6,6 +6,7 @@
 //! Invariant: every value it stores is a small whole number, so that bf16 and f32 caches hold it exactly; a token that is
 //! read from a wrong slot, or too late, or not at all, changes all that follows.
 
+use koma_models::kernels::recurrent::{MIXED, mix, mix_states};
 use koma_models::kernels::{
     CacheGroup, Cx, Error, Fault, GroupKind, HeadLayout, KvCache, KvLayer, Rows, write_kv,
 };
@@ -149,9 +150,6 @@ const LAYOUT: HeadLayout = HeadLayout {
     v_dim: 2,
 };
 
-/// Values of the recurrent state: the mixture, and the number of tokens.
-const STATE: usize = 2;
-
 impl ToyDecoder {
     /// Without a hook; `slip`: see there.
     #[cfg(test)]
@@ -172,7 +170,7 @@ impl Decoder for ToyDecoder {
                 layout: LAYOUT,
                 window: WINDOW,
             },
-            GroupKind::Recurrent { values: STATE },
+            GroupKind::Recurrent { values: MIXED },
         ];
         kinds
             .map(|kind| CacheGroup { kind, layers })
@@ -219,7 +217,13 @@ impl Decoder for ToyDecoder {
         );
         let seen = Seen::new(batch, 1, WINDOW, block_size);
         seen.mix_all(&cache.layer(1, 0), &mut work.normed)?;
-        recur(batch, cache, &mut work.normed);
+        mix_states(
+            cx,
+            &mut work.normed,
+            &batch.cu_seqlens,
+            &batch.groups[2].states,
+            &mut cache.states(2, 0),
+        );
         work.output.reset(batch.logit_rows.len(), VOCAB);
         for (i, &row) in batch.logit_rows.iter().enumerate() {
             logits(
@@ -289,26 +293,6 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The recurrent layer: takes what `rows` has of each token into the request's state, and leaves the state there.
-fn recur(batch: &Batch, cache: &mut KvCache, rows: &mut Rows) {
-    for i in 0..batch.requests() {
-        let slots = batch.groups[2].states[i];
-        let mut state = [0.0; STATE];
-        if let Some(read) = slots.read {
-            state.copy_from_slice(cache.state(2, 0, read as usize));
-        }
-        let (start, end) = bounds(batch, i);
-        for r in start..end {
-            let mixture = mix(mix(state[0] as u64, state[1] as u64), rows.row(r)[0] as u64);
-            state = [(mixture % 65_536) as f32, state[1] + 1.0];
-            rows.row_mut(r)[0] = state[0];
-        }
-        cache
-            .state(2, 0, slots.write as usize)
-            .copy_from_slice(&state);
-    }
-}
-
 fn bounds(batch: &Batch, request: usize) -> (usize, usize) {
     (
         batch.cu_seqlens[request] as usize,
@@ -323,14 +307,6 @@ fn logits(state: u64, row: &mut [f32]) {
     for id in ids {
         row[id as usize] = (mix(state, u64::from(id)) % 2000) as f32 / 250.0;
     }
-}
-
-fn mix(state: u64, value: u64) -> u64 {
-    let z = (state ^ (value + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        .wrapping_add(0x632b_e59b_d9b4_e019);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// The logits after `tokens`, computed from the tokens alone: no cache, no batch.

@@ -271,6 +271,8 @@ __device__ __forceinline__ void merge_splits(const Task *tasks, Shape shape, con
 
 EACH_COUNT(f32, F32Store)
 EACH_COUNT(bf16, Bf16Store)
+EACH_COUNT(f16, F16Store)
+EACH_COUNT(fp8, Fp8Store)
 EACH_COUNT(int8, Int8Store)
 
 #define MERGE(C)                                                                                                      \

@@ -53,6 +53,12 @@ extern "C" __global__ void __launch_bounds__(threads) scale(float *x, float fact
 }
 EXPORT(scale)
 
+// `out += from`, again from its start where `from` (`[many]`) is shorter.
+extern "C" __global__ void __launch_bounds__(threads) add_rows(const float *from, size_t many, size_t count, float *out) {
+  EACH(i, count) out[i] += from[i % many];
+}
+EXPORT(add_rows)
+
 // Row `i` of `out` is row `rows[i]` of `from`; both `width` wide.
 extern "C" __global__ void __launch_bounds__(threads)
 gather_rows(const float *from, const unsigned *rows, size_t width, size_t count, float *out) {

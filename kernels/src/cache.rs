@@ -4,6 +4,7 @@
 //! start on as blocks are used, and a block is copied at once.
 
 mod layer;
+mod states;
 
 #[cfg(feature = "cuda")]
 use crate::cuda::DeviceBlocks;
@@ -12,6 +13,7 @@ use crate::{Cx, Error, HeadLayout};
 use half::bf16;
 pub use layer::{KvLayer, write_kv};
 pub(crate) use layer::{LANES, Numbers, Places, Store, View};
+pub use states::StateLayer;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,22 +25,43 @@ pub enum KvDtype {
     /// Each key and each value of a token and head in 127 steps of its largest number, which are kept as f32; a little more
     /// than a quarter of the memory. One with a NaN or an infinity is NaN.
     Int8,
+    /// Rounded to nearest even; half the memory. Numbers beyond 65,504 become infinite. On devices only.
+    F16,
+    /// E4M3 (OCP 8-bit floating point 1.0), rounded to nearest even; a quarter of the memory. What is larger than 448 becomes 448, what is
+    /// not finite NaN. On devices only.
+    Fp8,
 }
 
 impl KvDtype {
+    /// Its name, as flags and reports have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::F16 => "f16",
+            Self::Fp8 => "fp8-e4m3",
+        }
+    }
+
+    /// Whether only devices have caches of it.
+    pub fn is_for_devices(self) -> bool {
+        matches!(self, Self::F16 | Self::Fp8)
+    }
+
     /// Bytes of one value.
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
-            Self::Bf16 => 2,
-            Self::Int8 => 1,
+            Self::Bf16 | Self::F16 => 2,
+            Self::Int8 | Self::Fp8 => 1,
         }
     }
 
     /// Bytes beside the values of each token and head.
     pub fn scale_bytes(self) -> usize {
         match self {
-            Self::F32 | Self::Bf16 => 0,
+            Self::F32 | Self::Bf16 | Self::F16 | Self::Fp8 => 0,
             Self::Int8 => 8,
         }
     }
@@ -101,7 +124,11 @@ enum GroupStore {
     States {
         values: usize,
         slots: usize,
+        /// `[layers, slots, values]`.
         data: Zeroed<f32>,
+        /// The same, if a device has them; then there are none in `data`.
+        #[cfg(feature = "cuda")]
+        device: Option<DeviceBlocks>,
     },
 }
 
@@ -115,13 +142,16 @@ impl KvCache {
     /// Memory for `blocks` blocks of `block_size` tokens in every group. Pages are touched only when written.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if a size overflows or the memory cannot be had.
+    /// [`Error::OutOfMemory`] if a size overflows or the memory cannot be had; [`Error::CacheDtype`] if `dtype` is for devices only.
     pub fn new(
         groups: &[CacheGroup],
         blocks: usize,
         block_size: usize,
         dtype: KvDtype,
     ) -> Result<Self, Error> {
+        if dtype.is_for_devices() {
+            return Err(Error::CacheDtype(dtype.name()));
+        }
         Self::make(groups, (blocks, block_size), dtype, true)
     }
 
@@ -140,10 +170,9 @@ impl KvCache {
         if let Some(stream) = cx.stream() {
             let mut cache = Self::make(groups, (blocks, block_size), dtype, false)?;
             for (store, group) in cache.groups.iter_mut().zip(groups) {
-                if let GroupStore::Blocks { device, .. } = store {
-                    let bytes = group.block_bytes(block_size, dtype).saturating_mul(blocks);
-                    *device = stream.attempt(|| DeviceBlocks::new(stream, bytes));
-                }
+                let bytes = group.block_bytes(block_size, dtype).saturating_mul(blocks);
+                let (GroupStore::Blocks { device, .. } | GroupStore::States { device, .. }) = store;
+                *device = stream.attempt(|| DeviceBlocks::new(stream, bytes));
             }
             cx.check()?;
             return Ok(cache);
@@ -172,8 +201,11 @@ impl KvCache {
                             layout,
                             block_size,
                             layers: group.layers,
-                            store: Store::new(if on_host { bytes } else { 0 }, dtype)
-                                .ok_or_else(oom)?,
+                            store: if on_host {
+                                Store::new(bytes, dtype).ok_or_else(oom)?
+                            } else {
+                                Store::There(dtype)
+                            },
                             #[cfg(feature = "cuda")]
                             device: None,
                         }
@@ -181,7 +213,9 @@ impl KvCache {
                     GroupKind::Recurrent { values } => GroupStore::States {
                         values,
                         slots: blocks,
-                        data: Zeroed::new(bytes / 4).ok_or_else(oom)?,
+                        data: Zeroed::new(if on_host { bytes / 4 } else { 0 }).ok_or_else(oom)?,
+                        #[cfg(feature = "cuda")]
+                        device: None,
                     },
                 })
             })
@@ -215,20 +249,26 @@ impl KvCache {
         }
     }
 
-    /// State of `layer` in slot `slot` of the recurrent group `group`: `[values]`.
+    /// States of layer `layer` of the recurrent group `group`.
     ///
     /// # Panics
-    /// If there is no such slot, or the group is not recurrent.
+    /// If there is no such layer, or the group is not recurrent.
     #[track_caller]
-    pub fn state(&mut self, group: usize, layer: usize, slot: usize) -> &mut [f32] {
+    pub fn states(&mut self, group: usize, layer: usize) -> StateLayer<'_> {
         match &mut self.groups[group] {
             GroupStore::States {
                 values,
                 slots,
                 data,
+                #[cfg(feature = "cuda")]
+                device,
             } => {
-                let at = (layer * *slots + slot) * *values;
-                &mut data[at..at + *values]
+                let (shape, len) = ((*values, *slots), *values * *slots);
+                #[cfg(feature = "cuda")]
+                if device.is_some() {
+                    return StateLayer::new(shape, &mut []).with(device.as_ref(), layer * len);
+                }
+                StateLayer::new(shape, &mut data[layer * len..(layer + 1) * len])
             }
             GroupStore::Blocks { .. } => {
                 panic!("cache group {group} holds keys and values, not states")
@@ -251,6 +291,7 @@ impl KvCache {
                     Store::Bf16(values) => values.fill(bf16::from_f32(0.25).to_bits()),
                     // As a scale that is 0.01, and as a number -68 of those.
                     Store::Int8(bytes) => bytes.fill(0x3c),
+                    Store::There(_) => {}
                 },
                 GroupStore::States { .. } => {}
             }
@@ -282,13 +323,24 @@ impl KvCache {
                     Store::F32(v) => copy(v, len, from, to),
                     Store::Bf16(v) => copy(v, len, from, to),
                     Store::Int8(v) => copy(v, len, from, to),
+                    Store::There(_) => {}
                 }
             }
             GroupStore::States {
                 values,
                 slots,
                 data,
+                #[cfg(feature = "cuda")]
+                device,
             } => {
+                #[cfg(feature = "cuda")]
+                if let Some(device) = device {
+                    let (state, layer) = (4 * *values, 4 * *values * *slots);
+                    for start in (0..device.bytes()).step_by(layer.max(1)) {
+                        device.copy(start + from * state, start + to * state, state);
+                    }
+                    return;
+                }
                 for layer in data.chunks_exact_mut((*values * *slots).max(1)) {
                     copy(layer, *values, from, to);
                 }

@@ -56,6 +56,9 @@ pub enum Error {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// Only devices store keys and values like this.
+    #[error("a cache in {0} is for models on a GPU; on the CPU there are f32, bf16 and int8")]
+    CacheDtype(&'static str),
     /// `KOMA_ISA` or a caller asked for a path that this processor does not have.
     #[error("the CPU path `{0}` is unknown or not supported by this processor")]
     Isa(String),

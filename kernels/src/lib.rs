@@ -27,6 +27,7 @@ pub mod neuron;
 mod norm;
 mod pooling;
 mod probe;
+pub mod recurrent;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod rope;
@@ -41,7 +42,7 @@ mod weight;
 
 pub use activation::{gelu_erf, gelu_tanh, silu, silu_mul, soft_cap};
 pub use attention::{AttnMeta, AttnSpec, BlockTables, HeadLayout, paged, varlen, varlen_one};
-pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, write_kv};
+pub use cache::{CacheGroup, GroupKind, KvCache, KvDtype, KvLayer, StateLayer, write_kv};
 pub use cx::{Cx, EachPart, EachRow, Isa};
 pub use error::{Error, Fault};
 pub use experts::{Routing, combine, linear_by_expert, route, spread};
@@ -55,7 +56,7 @@ pub use probe::{Probe, ProbeMemory, probe};
 pub use rope::{RopeTable, rope, rope_angles};
 pub use stand_in::StandIns;
 pub use team::{Class, Team, TeamStats};
-pub use tensor::{Rows, gather_rows, scale_rows};
+pub use tensor::{Rows, add_rows, gather_rows, scale_rows};
 pub use trace::Op;
 pub use vectorized::Vectorized;
 pub use weight::{PackedWeight, embed};

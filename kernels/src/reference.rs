@@ -273,6 +273,27 @@ pub fn layer_norm(x: &mut Rows, weight: &[f32], bias: &[f32], eps: f32) {
     }
 }
 
+/// As [`crate::recurrent::mix_states`], of one request: the digests after each of `values`, from the state `(digest, tokens)` on.
+pub fn mix_states((mut digest, tokens): (u64, u64), values: &[u64]) -> Vec<u64> {
+    let each = (tokens..).zip(values).map(|(count, value)| {
+        let mixed = [count, *value]
+            .into_iter()
+            .fold(digest, crate::recurrent::mix);
+        digest = mixed % 65_536;
+        digest
+    });
+    each.collect()
+}
+
+/// As [`crate::add_rows`].
+pub fn add_rows(from: &Rows, out: &mut Rows) {
+    for r in 0..out.rows() {
+        let from = from.row(r % from.rows()).to_vec();
+        let row = out.row_mut(r).iter_mut().zip(from);
+        row.for_each(|(o, v)| *o = (f64::from(*o) + f64::from(v)) as f32);
+    }
+}
+
 /// As [`crate::pool`]: each mode by its definition.
 pub fn pool(
     modes: &[Pooling],

@@ -180,3 +180,28 @@ pub fn scale_rows(cx: &Cx, x: &mut Rows, factor: f32) {
         }
     });
 }
+
+/// Adds row `r` of `from` to row `r` of `out`; if `from` has one row, that one to each. `from`: `[rows or 1, out.width()]`.
+///
+/// # Panics
+/// If the shapes do not agree.
+#[track_caller]
+pub fn add_rows(cx: &Cx, from: &Rows, out: &mut Rows) {
+    let each = from.rows() == out.rows();
+    assert!(each || from.rows() == 1, "add_rows: rows");
+    assert_eq!(from.width(), out.width(), "add_rows: width");
+    #[cfg(feature = "cuda")]
+    if let Some(stream) = cx.stream() {
+        return crate::cuda::ops::add_rows(stream, from, out);
+    }
+    let (rows, width) = (out.rows(), out.width());
+    let to = Shared::new(out.as_mut_slice());
+    cx.run_rows(rows, width, &|range| {
+        for r in range {
+            // SAFETY: a row belongs to one range.
+            let to = unsafe { to.part(r * width..(r + 1) * width) };
+            let from = from.row(if each { r } else { 0 });
+            to.iter_mut().zip(from).for_each(|(o, v)| *o += v);
+        }
+    });
+}

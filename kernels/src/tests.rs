@@ -10,6 +10,7 @@ mod grouped;
 mod int8;
 mod linear;
 mod pooling;
+mod recurrent;
 mod rows;
 mod stand_in;
 

@@ -386,14 +386,14 @@ impl PackedWeight {
         lines * size_of::<Line>()
     }
 
-    /// The same weight on a device and no longer on the host: only operations on that device can use it. One without values of its own
-    /// (hollow, or a stand-in) stays as it is.
+    /// The same weight on a device and no longer on the host: only operations on that device can use it. One without values (hollow)
+    /// stays as it is.
     ///
     /// # Errors
     /// [`Error::Device`], if the device has no room for it.
     #[cfg(feature = "cuda")]
     pub fn settled(self, upload: &crate::cuda::Upload) -> Result<Self, Error> {
-        if self.lines.is_empty() || !matches!(self.lines, Values::Own(_)) {
+        if self.lines.is_empty() {
             return Ok(self);
         }
         let device = OnceLock::from(upload.bring(&self)?);

@@ -1,6 +1,7 @@
 //! The tensors of one forward: what the engine's runner builds and a model reads.
 
 use crate::layers::apart::Apart;
+pub use koma_kernels::recurrent::StateSlots;
 use koma_kernels::{BlockTables, Error, Routing, Rows};
 use std::ops::Range;
 
@@ -36,15 +37,6 @@ pub struct GroupSlots {
     pub slot_mapping: Vec<u32>,
     /// State slots of each request, `[requests]`.
     pub states: Vec<StateSlots>,
-}
-
-/// Where a recurrent layer reads a request's state before its first token of the step, and writes it after the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StateSlots {
-    /// None: the request is at its start, the state is all zeros.
-    pub read: Option<u32>,
-    /// May equal `read`.
-    pub write: u32,
 }
 
 impl Batch {

@@ -136,8 +136,8 @@ pub(crate) struct ModelArgs {
     /// Weights and activations: auto (as stored; encoders in bf16 where the processor multiplies it), f32 (exact), bf16, int8 (encoders only, made when a model is loaded), fp8 (products in e4m3 on GPUs of compute capability 8.9 or higher with cuBLASLt; made when a model is loaded, or as an FP8 checkpoint has them) [default: auto]
     #[arg(long, value_name = "auto|f32|bf16|int8|fp8")]
     dtype: Option<String>,
-    /// Keys and values in the cache: auto (bf16; f32 with --dtype f32), f32, bf16, int8 (of each token and head; almost twice the tokens in the same memory, a little less exact) [default: auto]
-    #[arg(long, value_name = "auto|f32|bf16|int8")]
+    /// Keys and values in the cache: auto (bf16; f32 with --dtype f32), f32, bf16, int8 (of each token and head; almost twice the tokens in the same memory, a little less exact); on GPUs also f16 and fp8-e4m3 (without a scale; twice the tokens) [default: auto]
+    #[arg(long, value_name = "auto|f32|bf16|int8|f16|fp8-e4m3")]
     kv_dtype: Option<String>,
     /// Memory of each chat model's cache, such as 512M or 2GiB [default of serve and plan: a part of the memory that is free; else what is needed]
     #[arg(long, value_name = "SIZE")]

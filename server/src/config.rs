@@ -185,7 +185,7 @@ impl ModelConfig {
             "name": self.name,
             "source": self.root,
             "dtype": format!("{:?}", self.dtype).to_lowercase(),
-            "kv_dtype": format!("{:?}", self.kv_dtype).to_lowercase(),
+            "kv_dtype": self.kv_dtype.name(),
             "kv_cache_bytes": self.kv_cache_bytes,
             "max_model_len": self.max_model_len,
             "max_running": self.max_running,
@@ -247,6 +247,8 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
         ("f32", Some(KvDtype::F32)),
         ("bf16", Some(KvDtype::Bf16)),
         ("int8", Some(KvDtype::Int8)),
+        ("f16", Some(KvDtype::F16)),
+        ("fp8-e4m3", Some(KvDtype::Fp8)),
     ];
     let kv_dtype = values.choice("kv-dtype", &kv_dtypes)?.flatten();
     let exact = dtype == Dtype::F32;

@@ -246,7 +246,11 @@ fn usage_errors_have_code_2_and_name_what_is_wrong() {
         &["serve", "a/b", "--kv-dtype", "int4"],
         &[],
         2,
-        &["--kv-dtype", "`int4`", "auto, f32, bf16, int8"],
+        &[
+            "--kv-dtype",
+            "`int4`",
+            "auto, f32, bf16, int8, f16, fp8-e4m3",
+        ],
     );
     check(
         &["serve", "a/b"],

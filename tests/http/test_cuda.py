@@ -30,6 +30,17 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_is_needed() -> None:
     assert NEEDED in done.stderr and "panicked" not in done.stderr, done.stderr
 
 
+def test_a_plan_for_a_gpu_that_is_not_there_says_the_same() -> None:
+    command = [os.environ["KOMA_BIN"], "plan", "tests/models/intent", "--input-len", "8", "--device", "cuda:0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    assert done.returncode == 1, done.stderr
+    assert NEEDED in done.stderr and "panicked" not in done.stderr, done.stderr
+    # With `auto` it is a forecast of the processors' work.
+    command[-1] = "auto"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    assert done.returncode == 0 and "expected for" in done.stdout, done.stdout + done.stderr
+
+
 def test_auto_falls_back_to_the_cpu_and_says_why() -> None:
     server = start("intent=tests/models/intent", "--device", "auto")
     try:

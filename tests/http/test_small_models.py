@@ -253,7 +253,7 @@ def test_wrong_models_refuse_to_start(tmp_path: pathlib.Path) -> None:
         ((str(tmp_path / "missing.gguf"),), "missing.gguf"),
         (("a=tests/models/intent", "a=tests/models/rerank"), "a"),
         (("tests/models/intent", "--port", "70000"), "port"),
-        (("tests/models/intent", "--kv-dtype", "int4"), "auto, f32, bf16, int8"),
+        (("tests/models/intent", "--kv-dtype", "int4"), "auto, f32, bf16, int8, f16, fp8-e4m3"),
     ]:
         failed = start(*arguments)
         assert failed.process.wait(timeout=120) != 0, arguments

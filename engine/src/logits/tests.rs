@@ -7,14 +7,16 @@ use crate::testing::{greedy, request};
 /// The row after the edits that `params` asks for, with this prompt and output; and the logits before, of the tally's tokens.
 fn edited(
     row: &[f32],
-    params: SamplingParams,
+    params: &SamplingParams,
     (prompt, output): (&[u32], &[u32]),
 ) -> (Vec<f32>, Vec<f32>) {
     let mut request = request(0, prompt, params.clone());
-    output.iter().for_each(|&id| request.push(id));
+    for &id in output {
+        request.push(id);
+    }
     let (mut row, mut before) = (row.to_vec(), vec![9.0]);
     let known = (&request.tally, request.outputs());
-    edit(&mut row, (&params, &[3]), known, &mut before);
+    edit(&mut row, (params, &[3]), known, &mut before);
     (row, before)
 }
 
@@ -40,10 +42,10 @@ fn penalties_by_hand() {
         (penalties(0.0, 0.0, 2.0), [2.0, -8.0, 4.0, -8.0, 1.0, 0.0]),
         (penalties(-1.0, 2.0, 0.5), [8.0, -5.0, 15.0, -8.0, 1.0, 0.0]),
     ] {
-        assert_eq!(edited(&row, params, tokens).0, expected);
+        assert_eq!(edited(&row, &params, tokens).0, expected);
     }
     // The first penalty alone on a token that is in no output.
-    let (row, before) = edited(&row, penalties(1.0, 1.0, 4.0), (&[5, 0], &[]));
+    let (row, before) = edited(&row, &penalties(1.0, 1.0, 4.0), (&[5, 0], &[]));
     assert_eq!(row, [1.0, -4.0, 8.0, -8.0, 1.0, 0.0]);
     assert_eq!(before, [4.0, 0.0], "of 0 and 5");
 }
@@ -60,7 +62,7 @@ fn the_order_of_edits() {
         bias: vec![(1, 3.0), (2, -100.0), (4, 0.25)],
         ..greedy(9)
     };
-    let (row, before) = edited(&[0.0, -1.0, 1.0, 3.0, 5.0], params, (&[2], &[1, 1]));
+    let (row, before) = edited(&[0.0, -1.0, 1.0, 3.0, 5.0], &params, (&[2], &[1, 1]));
     // (-1 + 3) / 2 - 2 * 1 - 0.5, (1 - 100) * 2, 5 + 0.25.
     assert_eq!(row, [0.0, -1.5, -198.0, 3.0, 5.25]);
     assert_eq!(before, [-1.0, 1.0, 5.0], "as the model gave them");
@@ -75,7 +77,7 @@ fn a_mask_leaves_what_it_names_and_nothing_brings_the_others_back() {
         ..greedy(9)
     };
     // One token more than the mask knows.
-    let (row, _) = edited(&[1.0; 71], params, (&[1], &[]));
+    let (row, _) = edited(&[1.0; 71], &params, (&[1], &[]));
     let left: Vec<usize> = (0..71).filter(|&i| row[i] > GONE).collect();
     assert_eq!(left, ids.map(|id| id as usize));
     assert_eq!((row[0], row[32]), (1.0, 2.0));
@@ -89,7 +91,7 @@ fn masks_take_away_what_would_stop_too_early() {
         ..greedy(9)
     };
     let gone = |params: &SamplingParams, output: &[u32]| {
-        let (row, _) = edited(&[1.0; 4], params.clone(), (&[0], output));
+        let (row, _) = edited(&[1.0; 4], params, (&[0], output));
         row.iter().map(|x| *x == GONE).collect::<Vec<_>>()
     };
     assert_eq!(gone(&params, &[2]), [false, true, false, true]);
@@ -129,7 +131,7 @@ fn no_edit_makes_infinities_or_tokens() {
         },
         ..greedy(9)
     };
-    let (row, _) = edited(&[f32::MAX, GONE, 1.0], params, (&[0, 1, 2], &[]));
+    let (row, _) = edited(&[f32::MAX, GONE, 1.0], &params, (&[0, 1, 2], &[]));
     assert_eq!(row, [f32::MAX, GONE, 100.0]);
 }
 
@@ -145,7 +147,9 @@ fn tallies_hold_each_token_once() {
         ..greedy(9)
     };
     let mut request = request(0, &[8, 2, 2, 5], params.clone());
-    [7, 2, 7, 0].into_iter().for_each(|id| request.push(id));
+    for id in [7, 2, 7, 0] {
+        request.push(id);
+    }
     let seen: Vec<_> = request
         .tally
         .changes()

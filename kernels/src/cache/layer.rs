@@ -20,6 +20,8 @@ use crate::cuda::DeviceBlocks;
 use crate::memory::Zeroed;
 use crate::{Cx, HeadLayout, Rows};
 use half::bf16;
+#[cfg(feature = "cuda")]
+use half::f16;
 
 /// Tokens, or values of a value head, that are computed side by side.
 pub(crate) const LANES: usize = 16;
@@ -32,6 +34,8 @@ pub(crate) enum Store {
     Bf16(Zeroed<u16>),
     /// Of int8 plus 128, and of the f32 that are their scales.
     Int8(Zeroed<u8>),
+    /// A device has the numbers.
+    There(KvDtype),
 }
 
 impl Store {
@@ -41,6 +45,7 @@ impl Store {
             KvDtype::F32 => Self::F32(Zeroed::new(bytes / 4)?.in_huge_pages()),
             KvDtype::Bf16 => Self::Bf16(Zeroed::new(bytes / 2)?.in_huge_pages()),
             KvDtype::Int8 => Self::Int8(Zeroed::new(bytes)?.in_huge_pages()),
+            KvDtype::F16 | KvDtype::Fp8 => return None,
         })
     }
 
@@ -49,6 +54,7 @@ impl Store {
             Self::F32(_) => KvDtype::F32,
             Self::Bf16(_) => KvDtype::Bf16,
             Self::Int8(_) => KvDtype::Int8,
+            Self::There(dtype) => *dtype,
         }
     }
 }
@@ -293,6 +299,8 @@ impl<'a> KvLayer<'a> {
             return match self.dtype() {
                 KvDtype::F32 => f32::from_le_bytes(device.read(4 * at)),
                 KvDtype::Bf16 => bf16::from_le_bytes(device.read(2 * at)).to_f32(),
+                KvDtype::F16 => f16::from_le_bytes(device.read(2 * at)).to_f32(),
+                KvDtype::Fp8 => e4m3(device.read::<1>(at)[0]),
                 KvDtype::Int8 => f32::from(i16::from(device.read::<1>(at)[0]) - 128),
             };
         }
@@ -300,6 +308,7 @@ impl<'a> KvLayer<'a> {
             Store::F32(v) => v[at],
             Store::Bf16(v) => bf16::from_bits(v[at]).to_f32(),
             Store::Int8(v) => f32::from(i16::from(v[at]) - 128),
+            Store::There(_) => f32::NAN,
         }
     }
 
@@ -310,7 +319,7 @@ impl<'a> KvLayer<'a> {
             return f32::from_le_bytes(device.read(at));
         }
         match &*self.store {
-            Store::F32(_) | Store::Bf16(_) => 1.0,
+            Store::F32(_) | Store::Bf16(_) | Store::There(_) => 1.0,
             Store::Int8(v) => f32::from_ne_bytes([v[at], v[at + 1], v[at + 2], v[at + 3]]),
         }
     }
@@ -333,7 +342,7 @@ impl<'a> KvLayer<'a> {
 /// Each head is written by one thread, in the order of the rows: heads never share memory, whatever the slots are.
 ///
 /// # Panics
-/// If the shapes do not agree.
+/// If the shapes do not agree, or the cache is on a device and `cx` is not.
 #[track_caller]
 pub fn write_kv(cx: &Cx, qkv: &Rows, layer: &mut KvLayer<'_>, slots: &[u32]) {
     let (layout, places) = (layer.layout, layer.places);
@@ -344,10 +353,21 @@ pub fn write_kv(cx: &Cx, qkv: &Rows, layer: &mut KvLayer<'_>, slots: &[u32]) {
         return crate::cuda::ops::write_kv(stream, qkv, layer, slots);
     }
     match layer.store {
+        Store::There(_) => panic!("write_kv: the cache is on a device"),
         Store::F32(store) => write(cx, (qkv, slots), (&layout, &places), store),
         Store::Bf16(store) => write(cx, (qkv, slots), (&layout, &places), store),
         Store::Int8(store) => write(cx, (qkv, slots), (&layout, &places), store),
     }
+}
+
+/// The value of an E4M3 (OCP 8-bit floating point 1.0, table 1).
+#[cfg(feature = "cuda")]
+fn e4m3(code: u8) -> f32 {
+    let size = code & 0x7f;
+    // As an f32 of an exponent that is 120 less.
+    let value = f32::from_bits(u32::from(size) << 20) * f32::from_bits((127 + 120) << 23);
+    let value = if size == 0x7f { f32::NAN } else { value };
+    if code & 0x80 == 0 { value } else { -value }
 }
 
 fn write<T: Number>(

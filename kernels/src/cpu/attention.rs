@@ -238,7 +238,7 @@ impl Kernel for Attend<'_> {
         unsafe {
             if let Context::Paged { view, table } = task.context {
                 match view.store {
-                    Store::F32(_) => {}
+                    Store::F32(_) | Store::There(_) => {}
                     Store::Bf16(store) => {
                         let mut form = Pairs::new(task, (view, store), table, values);
                         return attend::<S, _>(task, self.target, work, &mut form);

@@ -50,6 +50,16 @@ impl DeviceBlocks {
         bytes
     }
 
+    /// Puts numbers at byte `at`.
+    pub(crate) fn write(&self, at: usize, values: &[f32]) {
+        assert!(
+            at + size_of_val(values) <= self.bytes,
+            "numbers beyond the last"
+        );
+        let stream = &self.stream;
+        stream.attempt(|| stream.upload(self.buffer.at() + at as u64, values));
+    }
+
     /// Copies `bytes` bytes at `from` to `to`.
     pub(crate) fn copy(&self, from: usize, to: usize, bytes: usize) {
         assert!(

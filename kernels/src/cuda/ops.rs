@@ -4,6 +4,7 @@ mod attention;
 mod experts;
 mod fp8;
 mod linear;
+mod recurrent;
 mod rows;
 
 pub(crate) use attention::{paged, varlen, write_kv};
@@ -11,11 +12,12 @@ pub(crate) use experts::{DeviceRouting, by_expert, combine, route, spread};
 #[cfg(all(test, feature = "cuda-emu"))]
 pub(crate) use linear::linear_swapped;
 pub(crate) use linear::{embed, grouped};
+pub(crate) use recurrent::mix_states;
 #[cfg(all(test, feature = "cuda-emu"))]
 pub(crate) use rows::rms_norm_without_barrier;
 pub(crate) use rows::{
-    gather, layer_norm, pool, rms_norm, rms_norm_heads, rope, rope_angles, scale, silu_mul,
-    soft_cap,
+    add_rows, gather, layer_norm, pool, rms_norm, rms_norm_heads, rope, rope_angles, scale,
+    silu_mul, soft_cap,
 };
 
 use super::Stream;

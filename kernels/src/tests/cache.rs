@@ -10,7 +10,7 @@ const LAYOUT: HeadLayout = HeadLayout {
     v_dim: 3,
 };
 
-const GROUPS: [CacheGroup; 3] = [
+pub(super) const GROUPS: [CacheGroup; 3] = [
     CacheGroup {
         kind: GroupKind::Full(LAYOUT),
         layers: 2,
@@ -43,7 +43,7 @@ fn read(kv: &mut KvCache, group: usize, layer: usize, slot: usize) -> Vec<f32> {
 }
 
 /// `v`, one of `values`, as the cache stores it.
-fn rounded(dtype: KvDtype, values: &[f32], v: f32) -> f32 {
+pub(super) fn rounded(dtype: KvDtype, values: &[f32], v: f32) -> f32 {
     match dtype {
         KvDtype::F32 => v,
         KvDtype::Bf16 => half::bf16::from_f32(v).to_f32(),
@@ -51,6 +51,35 @@ fn rounded(dtype: KvDtype, values: &[f32], v: f32) -> f32 {
             let largest = values.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
             (v * (127.0 / largest)).round_ties_even() * (largest / 127.0)
         }
+        KvDtype::F16 => half::f16::from_f32(v).to_f32(),
+        KvDtype::Fp8 => nearest_e4m3(v),
+    }
+}
+
+/// The nearest number of E4M3, the one with an even code of two; by looking at all of them.
+pub(super) fn nearest_e4m3(v: f32) -> f32 {
+    if !v.is_finite() {
+        return f32::NAN;
+    }
+    let value = |code: u8| reference::grouped(crate::Code::Fp8, code, 1.0, 0);
+    // Codes from 0x7f on are NaN and the negative ones.
+    let size = f64::from(v.abs().min(448.0));
+    let off = |code: u8| (f64::from(value(code)) - size).abs();
+    let nearest = |a: &u8, b: &u8| off(*a).total_cmp(&off(*b)).then((a % 2).cmp(&(b % 2)));
+    let code = (0..0x7f_u8).min_by(nearest).expect("some codes");
+    value(code).copysign(v)
+}
+
+/// On the processor an error that says what there is.
+#[test]
+fn what_only_devices_store_is_refused_here() {
+    for dtype in [KvDtype::F16, KvDtype::Fp8] {
+        let error = KvCache::new(&GROUPS, 9, 16, dtype).expect_err("for devices");
+        let message = error.to_string();
+        assert!(
+            message.contains(dtype.name()) && message.contains("int8"),
+            "{message}"
+        );
     }
 }
 
@@ -150,6 +179,8 @@ fn bytes_of_a_block() {
         (KvDtype::F32, 16 * 2 * (5 + 16) * 4),
         (KvDtype::Bf16, 16 * 2 * (6 + 16) * 2),
         (KvDtype::Int8, 16 * 2 * (8 + 16 + 8)),
+        (KvDtype::F16, 16 * 2 * (6 + 16) * 2),
+        (KvDtype::Fp8, 16 * 2 * (8 + 16)),
     ] {
         let layers = [2, 1].map(|layers| layers * bytes);
         assert_eq!(GROUPS[0].block_bytes(16, dtype), layers[0], "{dtype:?}");
@@ -202,11 +233,23 @@ fn check_copy(dtype: KvDtype) {
     let (from, other) = (read(&mut kv, 1, 0, 4), read(&mut kv, 1, 0, 16));
     assert!(from != other, "another group is not touched");
 
-    kv.state(2, 1, 3)
-        .copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    check_state_copy(&mut kv);
+}
+
+pub(super) fn check_state_copy(kv: &mut KvCache) {
+    let state = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    kv.states(2, 1).write(3, &state);
     kv.copy_block(2, 3, 0);
-    assert_eq!(kv.state(2, 1, 0), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    assert_eq!(kv.state(2, 0, 0), [0.0; 6]);
+    for (layer, slot, expected) in [
+        (1, 0, state),
+        (1, 3, state),
+        (0, 0, [0.0; 6]),
+        (1, 1, [0.0; 6]),
+    ] {
+        let mut got = [9.0; 6];
+        kv.states(2, layer).read(slot, &mut got);
+        assert_eq!(got, expected, "layer {layer}, slot {slot}");
+    }
 }
 
 #[test]

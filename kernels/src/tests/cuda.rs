@@ -34,14 +34,14 @@ const SEEDS: &[i64] = if SANITIZED {
 const STEP: usize = if SANITIZED { 3 } else { 1 };
 
 /// A context on a device of its own.
-struct World {
+pub(super) struct World {
     device: Device,
     gpu: Arc<Gpu>,
-    cx: Cx,
+    pub(super) cx: Cx,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(&[])
     }
 

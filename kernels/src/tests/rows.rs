@@ -4,8 +4,8 @@ use super::*;
 use crate::cpu::activation;
 use crate::cpu::isa::{Kernel, Simd, dispatch};
 use crate::{
-    HeadLayout, RopeTable, layer_norm, reference, rms_norm, rms_norm_add, rms_norm_heads, rope,
-    rope_angles, silu_mul, soft_cap,
+    HeadLayout, RopeTable, add_rows, layer_norm, reference, rms_norm, rms_norm_add, rms_norm_heads,
+    rope, rope_angles, silu_mul, soft_cap,
 };
 
 /// Runs `run` on all rows, on some of them and on one thread, and asserts that no row changes a bit.
@@ -280,6 +280,28 @@ fn functions_have_their_limits() {
         ] {
             let got = apply(isa, function, x);
             assert!(got == expected, "{isa:?} {function:?}({x}) is {got}");
+        }
+    }
+}
+
+/// Rows of their own, and one for all; on the device the same bits.
+#[test]
+fn rows_are_added() {
+    for (rows, width) in [(1, 1), (7, 33), (40, 768)] {
+        let mut random = Random::new(width as u64);
+        let before = random.rows(rows, width);
+        for from in [random.rows(rows, width), random.rows(1, width)] {
+            let mut expected = before.clone();
+            reference::add_rows(&from, &mut expected);
+            #[allow(unused_mut, reason = "without a stand-in there are no others")]
+            let mut all: Vec<Cx> = isas().map(|isa| cx(isa, 3)).collect();
+            #[cfg(feature = "cuda-emu")]
+            all.push(super::cuda::World::new().cx);
+            for cx in all {
+                let mut got = before.clone();
+                add_rows(&cx, &from, &mut got);
+                assert_bits("sum", got.as_slice(), expected.as_slice());
+            }
         }
     }
 }

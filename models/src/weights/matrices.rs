@@ -187,7 +187,8 @@ impl Weights {
     /// If there is no room.
     pub(crate) fn settled(&self, weight: PackedWeight) -> Result<PackedWeight, LoadError> {
         #[cfg(feature = "cuda")]
-        if let (Some(upload), Contents::Own) = (&self.options.upload, &self.contents) {
+        let there = !matches!(self.contents, Contents::None);
+        if let Some(upload) = self.options.upload.as_ref().filter(|_| there) {
             return weight.settled(upload).map_err(|e| LoadError::File {
                 path: self.path.clone(),
                 reason: e.to_string(),

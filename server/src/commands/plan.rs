@@ -1,13 +1,16 @@
-//! `koma plan`: what a model will need and how fast it will be, before it is loaded.
+//! `koma plan`: what a model will need and how fast it will be, before it is loaded; on a GPU what it will need there.
 //!
 //! Owns: the questions. Must not know: how a model computes; the engine forecasts.
 //!
 //! Invariant: of the weights only the heads of the files are read (what is not on this machine is fetched), and what is said of memory is what loading will say.
 
+#[cfg(feature = "cuda")]
+mod gpu;
 mod report;
 #[cfg(test)]
 mod tests;
 
+use super::device::Devices;
 use super::start;
 use crate::config::{DeviceChoice, PlanConfig};
 use crate::output::Results;
@@ -29,6 +32,13 @@ const OUTPUT_LEN: usize = 64;
 /// If the model could not be loaded, does not fit, or is not for such a load, or the result cannot be written.
 pub(crate) fn plan(config: &PlanConfig) -> anyhow::Result<()> {
     let results = Results::open(config.json.as_deref())?;
+    let gpu = Devices::gpu(&config.model)?;
+    #[cfg(feature = "cuda")]
+    if let Some(upload) = &gpu {
+        let report = gpu::needs_of(config, upload)?;
+        return results.write(&report.json(), &report.text());
+    }
+    let _ = gpu;
     let report = forecast_of(config)?;
     results.write(&report.json(), &report.text())
 }
@@ -38,10 +48,6 @@ fn forecast_of(config: &PlanConfig) -> anyhow::Result<Report> {
         config.model.device.choice != DeviceChoice::Neuron,
         "--device neuron: only the processors' work can be forecast, because a forecast is a rehearsal on the machine itself. What a Neuron \
          device does is measured on one: `koma serve --device neuron`, then `koma bench serve` (see neuron-export/README.md)"
-    );
-    ensure!(
-        !matches!(config.model.device.choice, DeviceChoice::Cuda(_)),
-        "--device cuda: only the processors' work can be forecast, because a forecast is a rehearsal on the machine itself"
     );
     let process = resident();
     let source = start::fetched(&config.model, &config.process)?.source;

@@ -79,7 +79,7 @@ pub(super) fn options(model: &ModelConfig, process: &ProcessConfig) -> LoadOptio
 }
 
 /// `options` of a model that `gpu` computes, if there is one.
-fn on(gpu: &OnGpu, options: LoadOptions) -> LoadOptions {
+pub(super) fn on(gpu: &OnGpu, options: LoadOptions) -> LoadOptions {
     #[cfg(feature = "cuda")]
     let options = LoadOptions {
         upload: gpu.clone(),

@@ -37,7 +37,7 @@ pub(crate) enum RunTask {
         top_n: Option<u32>,
     },
     Embed,
-    Complete(SamplingOptions),
+    Complete(Box<SamplingOptions>),
 }
 
 /// All that `koma run` needs.
@@ -133,7 +133,7 @@ impl RunConfig {
             RunCommand::Complete {
                 texts,
                 sampling: asked,
-            } => (texts, RunTask::Complete(sampling(asked)?)),
+            } => (texts, RunTask::Complete(Box::new(sampling(asked)?))),
         };
         check_texts(texts, &task)?;
         Ok(Self {

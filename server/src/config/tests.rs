@@ -204,7 +204,7 @@ fn wrong_flags_and_variables_are_named_with_what_is_allowed() {
     check(
         "--kv-dtype q8",
         &[],
-        &["--kv-dtype", "`q8`", "auto, f32, bf16, int8"],
+        &["--kv-dtype", "`q8`", "auto, f32, bf16, int8, f16, fp8-e4m3"],
     );
     check("--isa sse", &[], &["--isa", "auto, portable"]);
     check("--host a/b", &[], &["--host", "without port"]);
@@ -357,6 +357,8 @@ fn the_cache_is_exact_where_the_weights_are() {
     check("--dtype f32 --kv-dtype bf16", KvDtype::Bf16);
     check("--kv-dtype f32", KvDtype::F32);
     check("--kv-dtype int8", KvDtype::Int8);
+    check("--kv-dtype f16", KvDtype::F16);
+    check("--kv-dtype fp8-e4m3", KvDtype::Fp8);
     check("--dtype f32 --kv-dtype int8", KvDtype::Int8);
 }
 

@@ -184,10 +184,7 @@ fn cache_labels(info: &ModelInfo) -> Labels {
     let config = &info.config;
     vec![
         ("block_size", config.block_size.to_string()),
-        (
-            "cache_dtype",
-            format!("{:?}", config.kv_dtype).to_lowercase(),
-        ),
+        ("cache_dtype", config.kv_dtype.name().to_owned()),
         ("enable_prefix_caching", config.prefix_cache.to_string()),
         ("num_gpu_blocks", info.blocks.to_string()),
     ]

@@ -109,7 +109,7 @@ async fn the_chunks_of_a_chat() {
     );
 }
 
-/// Both routes, and SageMaker's with its `parameters`: what is forbidden does not come, what is favoured does.
+/// Both routes, and `SageMaker`'s with its `parameters`: what is forbidden does not come, what is favoured does.
 #[tokio::test]
 async fn biases_penalties_and_masks_reach_the_sampler() {
     let server = Server::start();

@@ -205,17 +205,14 @@ fn a_device_edits_as_the_processor_does() {
                 let noise = super::noise(request, params, 0);
                 let id = sampler.sample(&edited, &case, noise);
                 changed += usize::from(id != sampler.sample(plain, &case, noise));
-                match chooser.chosen(r) {
-                    Some(got) => {
-                        let right = (id, plain[id as usize]);
-                        assert_eq!(got, right, "{vocab} {r} {case:?}");
-                    }
-                    None => {
-                        let there = logits.row(r).iter().map(|x| x.to_bits());
-                        assert!(there.eq(edited.iter().map(|x| x.to_bits())), "{vocab} {r}");
-                        let before = chooser.before(r, id).unwrap_or(edited[id as usize]);
-                        assert_eq!(before, plain[id as usize], "{vocab} {r} {case:?}");
-                    }
+                if let Some(got) = chooser.chosen(r) {
+                    let right = (id, plain[id as usize]);
+                    assert_eq!(got, right, "{vocab} {r} {case:?}");
+                } else {
+                    let there = logits.row(r).iter().map(|x| x.to_bits());
+                    assert!(there.eq(edited.iter().map(|x| x.to_bits())), "{vocab} {r}");
+                    let before = chooser.before(r, id).unwrap_or(edited[id as usize]);
+                    assert_eq!(before, plain[id as usize], "{vocab} {r} {case:?}");
                 }
             }
         }

@@ -190,51 +190,43 @@ impl Plan {
     }
 }
 
-/// The kernels by the number of queries and the width of a value.
-fn names(dtype: KvDtype) -> [[&'static str; 4]; 2] {
-    match dtype {
-        KvDtype::F32 => [
-            [
-                "attention_f32_q1_c1",
-                "attention_f32_q1_c2",
-                "attention_f32_q1_c4",
-                "attention_f32_q1_c8",
+/// The kernels of a cache: the write, and attention by the number of queries and the width of a value.
+struct Kernels {
+    write: &'static str,
+    attention: [[&'static str; 4]; 2],
+}
+
+macro_rules! kernels {
+    ($store:literal) => {
+        Kernels {
+            write: concat!("write_kv_", $store),
+            attention: [
+                [
+                    concat!("attention_", $store, "_q1_c1"),
+                    concat!("attention_", $store, "_q1_c2"),
+                    concat!("attention_", $store, "_q1_c4"),
+                    concat!("attention_", $store, "_q1_c8"),
+                ],
+                [
+                    concat!("attention_", $store, "_q4_c1"),
+                    concat!("attention_", $store, "_q4_c2"),
+                    concat!("attention_", $store, "_q4_c4"),
+                    concat!("attention_", $store, "_q4_c8"),
+                ],
             ],
-            [
-                "attention_f32_q4_c1",
-                "attention_f32_q4_c2",
-                "attention_f32_q4_c4",
-                "attention_f32_q4_c8",
-            ],
-        ],
-        KvDtype::Bf16 => [
-            [
-                "attention_bf16_q1_c1",
-                "attention_bf16_q1_c2",
-                "attention_bf16_q1_c4",
-                "attention_bf16_q1_c8",
-            ],
-            [
-                "attention_bf16_q4_c1",
-                "attention_bf16_q4_c2",
-                "attention_bf16_q4_c4",
-                "attention_bf16_q4_c8",
-            ],
-        ],
-        KvDtype::Int8 => [
-            [
-                "attention_int8_q1_c1",
-                "attention_int8_q1_c2",
-                "attention_int8_q1_c4",
-                "attention_int8_q1_c8",
-            ],
-            [
-                "attention_int8_q4_c1",
-                "attention_int8_q4_c2",
-                "attention_int8_q4_c4",
-                "attention_int8_q4_c8",
-            ],
-        ],
+        }
+    };
+}
+
+impl Kernels {
+    fn of(dtype: KvDtype) -> Self {
+        match dtype {
+            KvDtype::F32 => kernels!("f32"),
+            KvDtype::Bf16 => kernels!("bf16"),
+            KvDtype::F16 => kernels!("f16"),
+            KvDtype::Fp8 => kernels!("fp8"),
+            KvDtype::Int8 => kernels!("int8"),
+        }
     }
 }
 
@@ -286,7 +278,7 @@ fn attend(
     let width = (layout.v_dim.div_ceil(32))
         .next_power_of_two()
         .trailing_zeros() as usize;
-    let name = names(cache.dtype)[usize::from(plan.queries > 4)][width];
+    let name = Kernels::of(cache.dtype).attention[usize::from(plan.queries > 4)][width];
     let states = stream.take(4 * room(plan.states) * (layout.v_dim + 2))?;
     let tasks = stream.input("tasks of attention", &plan.tasks)?;
     let merges = stream.input("merges of attention", &plan.merges)?;
@@ -443,11 +435,7 @@ fn write(
     slots: &[u32],
     (dtype, store): (KvDtype, u64),
 ) -> Result<(), Error> {
-    let name = match dtype {
-        KvDtype::F32 => "write_kv_f32",
-        KvDtype::Bf16 => "write_kv_bf16",
-        KvDtype::Int8 => "write_kv_int8",
-    };
+    let name = Kernels::of(dtype).write;
     let slots_there = stream.input("slots", slots)?;
     let (q_heads, kv_heads) = (layout.q_heads as i32, layout.kv_heads as i32);
     let (k_dim, v_dim) = (layout.k_dim as i32, layout.v_dim as i32);

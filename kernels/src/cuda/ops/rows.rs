@@ -132,6 +132,15 @@ pub(crate) fn silu_mul(stream: &Arc<Stream>, gate: &mut Rows, up: &Rows) {
     });
 }
 
+pub(crate) fn add_rows(stream: &Arc<Stream>, from: &Rows, out: &mut Rows) {
+    stream.attempt(|| {
+        let (count, values) = (from.rows() * from.width(), out.rows() * out.width());
+        let from = from.on(stream)?;
+        let out = out.change_on(stream)?;
+        launch!(stream, "add_rows", each(values); from, count, values, out)
+    });
+}
+
 pub(crate) fn gather(stream: &Arc<Stream>, from: &Rows, rows: &[u32], out: &mut Rows) {
     stream.attempt(|| {
         let rows = (rows.len(), stream.input("rows", rows)?);

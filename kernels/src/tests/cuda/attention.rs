@@ -1,8 +1,11 @@
 //! Attention over a cache on a device and inside packed sequences.
 
 use super::super::attention::{self as table, LAYOUTS, WINDOWS, capped, layout, spec};
+use super::super::cache::rounded;
 use super::*;
-use crate::{AttnSpec, KvDtype, reference, varlen, varlen_one};
+use crate::{
+    AttnSpec, CacheGroup, GroupKind, KvCache, KvDtype, reference, varlen, varlen_one, write_kv,
+};
 
 /// What a request was and is: its last rows.
 const REQUESTS: [(usize, std::ops::Range<usize>); 6] = [
@@ -18,7 +21,11 @@ const REQUESTS: [(usize, std::ops::Range<usize>); 6] = [
 fn paged_agrees_with_the_naive_body() {
     // In steps, one of each width of values.
     for (number, heads) in LAYOUTS.into_iter().enumerate().step_by(STEP.min(2)) {
-        for (size, dtype) in [(16, KvDtype::F32), (48, KvDtype::Bf16), (16, KvDtype::Int8)] {
+        let all = [(16, KvDtype::F32), (48, KvDtype::Bf16), (16, KvDtype::Int8)];
+        // What only devices have differs from those in how numbers are read alone.
+        let more = [(16, KvDtype::F16), (48, KvDtype::Fp8)];
+        let more = more.into_iter().filter(|_| number % 4 == 0);
+        for (size, dtype) in all.into_iter().chain(more) {
             let world = World::with(&[("seed", number as i64)]);
             let layout = layout(heads);
             let lens = [1, 70, 64, 65, 600, 15];
@@ -43,6 +50,7 @@ fn a_query_has_the_same_bits_in_any_company_and_order() {
         ((9, 3, 64, 64), KvDtype::Bf16, None),
         ((3, 1, 5, 7), KvDtype::F32, Some(300)),
         ((4, 2, 20, 20), KvDtype::Int8, None),
+        ((4, 2, 20, 20), KvDtype::Fp8, None),
     ] {
         let layout = layout(heads);
         let mut cache = table::World::on(&world.cx, layout, &[LEN, 40, 330], (16, dtype));
@@ -73,6 +81,68 @@ fn a_query_has_the_same_bits_in_any_company_and_order() {
         world.device.count("launch:merge_splits_c2") > 0,
         "splits were shared"
     );
+}
+
+/// Every kind of number: all of E4M3 and what lies halfway between them, a step beside that, and what no E4M3 holds.
+#[test]
+fn what_is_written_is_rounded_to_nearest_even() {
+    let world = World::new();
+    let layout = layout((1, 1, 64, 64));
+    let mut values: Vec<f32> = Vec::new();
+    for code in 0..0x7e_u8 {
+        let value = |code| reference::grouped(crate::Code::Fp8, code, 1.0, 0);
+        let half = f32::midpoint(value(code), value(code + 1));
+        values.extend([value(code), -half, half.next_up(), -half.next_down()]);
+    }
+    values.extend([
+        448.0,
+        -448.1,
+        1e30,
+        0.0,
+        -0.0,
+        1e-30,
+        -f32::MIN_POSITIVE,
+        65504.0,
+        -65519.9,
+    ]);
+    values.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+    values.extend(Random::new(3).values(500));
+    values.resize(values.len().next_multiple_of(64), 1.0);
+    for dtype in [KvDtype::F16, KvDtype::Fp8, KvDtype::Bf16, KvDtype::F32] {
+        let group = CacheGroup {
+            kind: GroupKind::Full(layout),
+            layers: 1,
+        };
+        let blocks = values.len().div_ceil(64 * 16);
+        let mut kv = KvCache::on(&world.cx, &[group], blocks, 16, dtype).expect("a cache");
+        let rows = values
+            .chunks(64)
+            .flat_map(|row| [[0.0; 64].as_slice(), row, row].concat());
+        let qkv = Rows::from_vec(layout.qkv_width(), rows.collect());
+        let slots: Vec<u32> = (0..qkv.rows() as u32).collect();
+        write_kv(&world.cx, &qkv, &mut kv.layer(0, 0), &slots);
+        world.good();
+        let mut wrong = 0;
+        for (slot, row) in values.chunks(64).enumerate() {
+            let expected: Vec<f32> = row.iter().map(|v| rounded(dtype, row, *v)).collect();
+            let (mut key, mut value) = ([0.0; 64], [0.0; 64]);
+            kv.layer(0, 0).read_key(slot, 0, &mut key);
+            kv.layer(0, 0).read_value(slot, 0, &mut value);
+            for got in [key, value] {
+                let same =
+                    |(g, e): (&f32, &f32)| g.to_bits() == e.to_bits() || (g.is_nan() && e.is_nan());
+                let good = got.iter().zip(&expected).all(same);
+                assert!(good, "{dtype:?}: {got:?}, not {expected:?}");
+                // The control: what was written is not what is stored.
+                wrong += got.iter().zip(row).filter(|(g, v)| g != v).count();
+            }
+        }
+        assert_eq!(
+            wrong < 10,
+            dtype == KvDtype::F32,
+            "{dtype:?}: {wrong} changed"
+        );
+    }
 }
 
 /// The controls: another block, or one block too few in the table, is not the same; one that was freed is refused.

@@ -231,3 +231,22 @@ fn pooling_has_the_bits_of_the_processor() {
         world.good();
     }
 }
+
+/// States on the device, written there and read by a later step; copies of them in all layers.
+#[test]
+fn states_are_updated_and_copied_on_the_device() {
+    use crate::tests::{cache, recurrent};
+    let world = World::new();
+    let expected = recurrent::expected();
+    for &seed in SEEDS {
+        world.device.set("seed", seed);
+        for cuts in [&[][..], &[7, 8, 30]] {
+            assert_eq!(recurrent::run(&world.cx, cuts), expected, "{cuts:?}");
+        }
+        world.good();
+    }
+    assert!(world.device.count("launch:mix_states") > 0, "it ran there");
+    let kv = crate::KvCache::on(&world.cx, &cache::GROUPS, 5, 4, crate::KvDtype::Bf16);
+    cache::check_state_copy(&mut kv.expect("a small cache"));
+    world.good();
+}

@@ -78,7 +78,7 @@ impl Report {
                 "input_len": load.input_len,
                 "output_len": load.output_len,
                 "dtype": format!("{:?}", config.model.dtype).to_lowercase(),
-                "kv_dtype": format!("{:?}", config.model.kv_dtype).to_lowercase(),
+                "kv_dtype": config.model.kv_dtype.name(),
                 "max_running": config.model.max_running,
                 "max_batch_tokens": max_batch_tokens,
             },

@@ -9,13 +9,13 @@ use koma_engine::EngineHandle;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-fn folder(name: &str) -> PathBuf {
+pub(super) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests")
         .join(name)
 }
 
-fn config(source: &Path, arguments: &str) -> PlanConfig {
+pub(super) fn config(source: &Path, arguments: &str) -> PlanConfig {
     let words = ["koma", "plan", source.to_str().unwrap()].into_iter();
     let cli = Cli::try_parse_from(words.chain(arguments.split_whitespace())).unwrap();
     let Command::Plan(args) = cli.command else {
