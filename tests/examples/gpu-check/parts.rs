@@ -5,8 +5,9 @@ use super::kernels::random;
 use super::speed::{Ceilings, seconds};
 use koma_kernels::cuda::{Choice, Chooser};
 use koma_kernels::{
-    AttnSpec, CacheGroup, Cx, Error, Format, GroupKind, HeadLayout, KvCache, KvDtype, RopeTable,
-    Rows, StandIns, embed, gather_rows, layer_norm, rms_norm, rope, rope_angles, varlen, write_kv,
+    AttnSpec, CacheGroup, Cx, Error, Format, GroupKind, HeadLayout, KvCache, KvDtype, Pooling,
+    RopeTable, Rows, StandIns, embed, gather_rows, layer_norm, pool, rms_norm, rope, rope_angles,
+    varlen, write_kv,
 };
 
 /// Heads of Llama 3.1 8B.
@@ -17,30 +18,70 @@ const LAYOUT: HeadLayout = HeadLayout {
     v_dim: 128,
 };
 
-pub(super) fn measure(cx: &Cx, tiny: bool, ceilings: &Ceilings) -> Result<Vec<Line>, Error> {
-    let size = |large: usize, small: usize| if tiny { small } else { large };
-    let (tokens, width) = (size(64, 2), size(4096, 64));
-    let mut lines = Vec::new();
-    let mut add = |what: &str, bytes: usize, time: f64| {
-        lines.push(ceilings.line(what.to_owned(), time, (bytes as f64, 0.0)));
-    };
-    let x = random(tokens, width, 3);
-    let (weight, bias) = (random(1, width, 4), random(1, width, 5));
-    let mut out = Rows::new();
-    let time = seconds(cx, || rms_norm(cx, &x, weight.as_slice(), 1e-5, &mut out))?;
-    add("rms_norm, 64 x 4096", 2 * x.bytes(), time);
-    let mut changed = x.clone();
-    let time = seconds(cx, || {
-        layer_norm(cx, &mut changed, weight.as_slice(), bias.as_slice(), 1e-5);
-    })?;
-    add("layer_norm, 64 x 4096", 2 * x.bytes(), time);
-    let table = StandIns::new(usize::MAX).weight(size(128_256, 96), width, Format::Bf16)?;
-    let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 37 % 90).collect();
-    let time = seconds(cx, || embed(cx, &ids, &table, &mut out))?;
-    add("embed, 64 x 4096, bf16", x.bytes() / 2 * 3, time);
-    let time = seconds(cx, || gather_rows(cx, &x, &[1, 0], &mut out))?;
-    add("gather_rows, 2 x 4096", 4 * 2 * 2 * width, time);
+/// What is measured, and where it is written down.
+struct Bench<'a> {
+    cx: &'a Cx,
+    tiny: bool,
+    ceilings: &'a Ceilings,
+    lines: Vec<Line>,
+}
 
+impl Bench<'_> {
+    fn size(&self, large: usize, small: usize) -> usize {
+        if self.tiny { small } else { large }
+    }
+
+    /// `work`: bytes that `call` moves, and operations.
+    fn add(&mut self, what: String, work: (usize, usize), call: impl FnMut()) -> Result<(), Error> {
+        let time = seconds(self.cx, call)?;
+        let work = (work.0 as f64, work.1 as f64);
+        self.lines.push(self.ceilings.line(what, time, work));
+        Ok(())
+    }
+}
+
+pub(super) fn measure(cx: &Cx, tiny: bool, ceilings: &Ceilings) -> Result<Vec<Line>, Error> {
+    let mut bench = Bench {
+        cx,
+        tiny,
+        ceilings,
+        lines: Vec::new(),
+    };
+    rows(&mut bench)?;
+    positions(&mut bench)?;
+    texts(&mut bench)?;
+    choices(&mut bench)?;
+    Ok(bench.lines)
+}
+
+/// Norms and rows looked up.
+fn rows(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let (cx, tokens, width) = (bench.cx, bench.size(64, 2), bench.size(4096, 64));
+    let of = format!("{tokens} x {width}");
+    let (x, weight) = (random(tokens, width, 3), random(2, width, 4));
+    let (bytes, mut out) = (x.bytes(), Rows::new());
+    bench.add(format!("rms_norm, {of}"), (2 * bytes, 0), || {
+        rms_norm(cx, &x, weight.row(0), 1e-5, &mut out);
+    })?;
+    let mut changed = x.clone();
+    bench.add(format!("layer_norm, {of}"), (2 * bytes, 0), || {
+        layer_norm(cx, &mut changed, weight.row(0), weight.row(1), 1e-5);
+    })?;
+    let vocab = bench.size(128_256, 96);
+    let table = StandIns::new(usize::MAX).weight(vocab, width, Format::Bf16)?;
+    let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 37 % 90).collect();
+    bench.add(format!("embed, {of}, bf16"), (bytes / 2 * 3, 0), || {
+        embed(cx, &ids, &table, &mut out);
+    })?;
+    let one = 4 * width;
+    bench.add(format!("gather_rows, 2 x {width}"), (4 * one, 0), || {
+        gather_rows(cx, &x, &[1, 0], &mut out);
+    })
+}
+
+/// Rotations, and the cache.
+fn positions(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let (cx, tokens) = (bench.cx, bench.size(64, 2));
     let mut qkv = random(tokens, LAYOUT.qkv_width(), 6);
     let turns = RopeTable {
         inv_freq: (0..64).map(|i| 0.9f32.powi(i)).collect(),
@@ -49,48 +90,72 @@ pub(super) fn measure(cx: &Cx, tiny: bool, ceilings: &Ceilings) -> Result<Vec<Li
     };
     let positions: Vec<u32> = (0..tokens as u32).collect();
     let mut angles = Rows::new();
-    let time = seconds(cx, || rope_angles(cx, &positions, &turns, &mut angles))?;
-    add("rope_angles, 64 tokens", angles.bytes(), time);
-    let time = seconds(cx, || rope(cx, &mut qkv, &LAYOUT, &angles, false))?;
-    let turned = 4 * tokens * (32 + 8) * 128;
-    add("rope, 64 tokens, 40 heads of 128", 2 * turned, time);
-    for dtype in [KvDtype::F32, KvDtype::Bf16, KvDtype::Int8] {
+    let bytes = 4 * tokens * 128;
+    bench.add(format!("rope_angles, {tokens} tokens"), (bytes, 0), || {
+        rope_angles(cx, &positions, &turns, &mut angles);
+    })?;
+    let turned = 2 * 4 * tokens * (32 + 8) * 128;
+    let what = format!("rope, {tokens} tokens, 40 heads of 128");
+    bench.add(what, (turned, 0), || {
+        rope(cx, &mut qkv, &LAYOUT, &angles, false);
+    })?;
+    for dtype in [
+        KvDtype::F32,
+        KvDtype::Bf16,
+        KvDtype::F16,
+        KvDtype::Fp8,
+        KvDtype::Int8,
+    ] {
         let kind = GroupKind::Full(LAYOUT);
         let group = CacheGroup { kind, layers: 1 };
         let mut cache = KvCache::on(cx, &[group], tokens.div_ceil(16), 16, dtype)?;
-        let time = seconds(cx, || {
+        let bytes = tokens * 2 * 8 * 128 * (4 + dtype.bytes());
+        let what = format!("write_kv {dtype:?}, {tokens} tokens, 8 heads of 128");
+        bench.add(what, (bytes, 0), || {
             write_kv(cx, &qkv, &mut cache.layer(0, 0), &positions);
         })?;
-        let values = tokens * 2 * 8 * 128;
-        let what = format!("write_kv {dtype:?}, 64 tokens, 8 heads of 128");
-        add(&what, values * (4 + dtype.bytes()), time);
     }
-    let heads = HeadLayout {
+    Ok(())
+}
+
+/// What only encoders do.
+fn texts(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let layout = HeadLayout {
         q_heads: 12,
         kv_heads: 12,
         k_dim: 64,
         v_dim: 64,
     };
     let spec = AttnSpec {
-        layout: heads,
+        layout,
         scale: 0.125,
         causal: false,
         window: None,
         cap: None,
         halves: false,
     };
-    let (texts, len) = (size(32, 2), size(128, 20));
+    let (cx, texts, len) = (bench.cx, bench.size(32, 2), bench.size(128, 20));
     let ends: Vec<u32> = (0..=texts).map(|i| (i * len) as u32).collect();
-    let text = random(texts * len, heads.qkv_width(), 7);
-    let time = seconds(cx, || varlen(cx, &text, &ends, &spec, &mut out))?;
-    let products = (2 * 2 * texts * len * len * 12 * 64) as f64;
+    let text = random(texts * len, layout.qkv_width(), 7);
+    let mut out = Rows::new();
+    let products = 2 * 2 * texts * len * len * 12 * 64;
     let what = format!("varlen, {texts} texts of {len} tokens, 12 heads of 64");
-    lines.push(ceilings.line(what, time, (text.bytes() as f64, products)));
+    bench.add(what, (text.bytes(), products), || {
+        varlen(cx, &text, &ends, &spec, &mut out);
+    })?;
+    let hidden = random(texts * len, 768, 8);
+    let what = format!("pool, the mean of {texts} texts of {len} tokens");
+    bench.add(what, (hidden.bytes(), 0), || {
+        pool(cx, &[Pooling::Mean], &hidden, (&ends, &[]), &mut out);
+    })
+}
 
-    let vocab = size(128_256, 600);
-    let mut logits = random(size(32, 2), vocab, 8);
+/// The choice of tokens.
+fn choices(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let (cx, rows, vocab) = (bench.cx, bench.size(32, 2), bench.size(128_256, 600));
+    let mut logits = random(rows, vocab, 8);
     let mut chooser = Chooser::default();
-    for _ in 0..logits.rows() {
+    for _ in 0..rows {
         chooser.row(None);
         chooser.choose(Choice {
             uniform: 0.5,
@@ -101,13 +166,11 @@ pub(super) fn measure(cx: &Cx, tiny: bool, ceilings: &Ceilings) -> Result<Vec<Li
         });
     }
     let mut failed = Ok(());
-    let time = seconds(cx, || {
+    let what = format!("choosing of {rows} x {vocab} logits");
+    bench.add(what, (2 * logits.bytes(), 0), || {
         let done = chooser.ask(cx, &mut logits);
         let done = done.and_then(|()| chooser.wait(cx));
         failed = std::mem::replace(&mut failed, Ok(())).and(done);
     })?;
-    failed?;
-    let what = format!("choosing of {} x {vocab} logits", logits.rows());
-    lines.push(ceilings.line(what, time, (2.0 * logits.bytes() as f64, 0.0)));
-    Ok(lines)
+    failed
 }
