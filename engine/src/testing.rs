@@ -91,7 +91,8 @@ impl Rig {
     pub(crate) fn toy_on(cx: Cx, config: SchedulerConfig, slip: u32) -> Self {
         let shape = &config.cache;
         let (blocks, size) = (shape.blocks, shape.block_size);
-        let cache = KvCache::on(&cx, &shape.groups, blocks, size, KvDtype::Bf16);
+        // And one that steps are filled up with.
+        let cache = KvCache::on(&cx, &shape.groups, blocks + 1, size, KvDtype::Bf16);
         let runner = ModelRunner {
             model: Model::Decoder(Box::new(ToyDecoder::slipping(slip))),
             head: None,
@@ -100,7 +101,7 @@ impl Rig {
             cache: cache.unwrap(),
             kinds: shape.groups.iter().map(|g| g.kind).collect(),
             block_size: shape.block_size,
-            spare_block: 0,
+            spare_block: blocks as u32,
             buffers: Buffers::default(),
         };
         Self {

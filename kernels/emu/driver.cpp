@@ -25,7 +25,7 @@ enum : Result {
   capture_unsupported = 900,
 };
 
-constexpr int device_count = 256;
+constexpr int device_count = 4096;
 
 struct Device {
   std::recursive_mutex lock;

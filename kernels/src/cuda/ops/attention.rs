@@ -1,19 +1,15 @@
 //! Attention over a cache on the device, and inside a packed batch, whose keys and values are written into a cache that lasts for
 //! the call.
 
+mod plan;
+
+use self::plan::{Plan, QUERIES, Request, room};
 use crate::cache::Places;
 use crate::cuda::DeviceBlocks;
 use crate::cuda::stream::{Grid, Plain, Stream, launch};
 use crate::{AttnMeta, AttnSpec, BlockTables, Error, Fault, HeadLayout, KvDtype, KvLayer, Rows};
-use std::ops::Range;
 use std::sync::Arc;
 
-/// Tokens of a split, as in `cuda/attention.cu`.
-const SPLIT: usize = 256;
-/// Queries that a block works on at most.
-const QUERIES: usize = 16;
-/// Rows of a request up to which splits have blocks of their own.
-const FEW_ROWS: usize = 4;
 /// Values of a value head at most.
 const MOST_VALUES: usize = 256;
 /// Values of a key at most: queries of a block lie in 48 KiB.
@@ -76,119 +72,6 @@ struct Shape {
 }
 // SAFETY: places, 8 bytes, then ten numbers of 4.
 unsafe impl Plain for Shape {}
-
-/// `Task` in `cuda/attention.cu`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-struct Task {
-    row: u32,
-    out: u32,
-    rows: u32,
-    position: u32,
-    len: u32,
-    table: u32,
-    split: u32,
-    splits: u32,
-    state: u32,
-}
-// SAFETY: nine numbers of 4 bytes.
-unsafe impl Plain for Task {}
-
-impl Task {
-    /// All splits.
-    const WHOLE: u32 = u32::MAX;
-    /// Of no row.
-    const NONE: Self = Self {
-        row: 0,
-        out: 0,
-        rows: 0,
-        position: 0,
-        len: 0,
-        table: 0,
-        split: Self::WHOLE,
-        splits: 0,
-        state: 0,
-    };
-}
-
-/// The queries of a request, and its context.
-#[derive(Debug, Clone)]
-struct Request {
-    rows: Range<usize>,
-    /// Output row of the first query, and its place in the context.
-    out: usize,
-    position: usize,
-    /// Tokens of the context.
-    len: usize,
-    table: usize,
-}
-
-/// `count` and some more, so that contexts can grow for a while until a step is one of another size.
-fn room(count: usize) -> usize {
-    if count <= 1024 {
-        count.next_power_of_two()
-    } else {
-        count.next_multiple_of(256)
-    }
-}
-
-/// Work of a step: what blocks do, and what is merged after.
-#[derive(Debug, Default)]
-struct Plan {
-    tasks: Vec<Task>,
-    merges: Vec<Task>,
-    /// Queries of the largest task.
-    queries: usize,
-    /// Number of states.
-    states: usize,
-}
-
-impl Plan {
-    /// `heads`: query heads that a block does.
-    fn new(requests: impl Iterator<Item = Request>, layout: &HeadLayout, heads: usize) -> Self {
-        let most_rows = (QUERIES / heads).max(1);
-        let mut plan = Self::default();
-        for request in requests {
-            let splits = request.len.div_ceil(SPLIT);
-            let apart = splits > 1 && request.rows.len() <= FEW_ROWS;
-            for first in request.rows.clone().step_by(most_rows) {
-                let rows = most_rows.min(request.rows.end - first);
-                plan.queries = plan.queries.max(rows * heads);
-                let state = plan.states.div_ceil(splits.max(1));
-                let done = first - request.rows.start;
-                let task = Task {
-                    row: first as u32,
-                    out: (request.out + done) as u32,
-                    rows: rows as u32,
-                    position: (request.position + done) as u32,
-                    len: request.len as u32,
-                    table: request.table as u32,
-                    split: Task::WHOLE,
-                    splits: splits as u32,
-                    state: state as u32,
-                };
-                if apart {
-                    let split = |split: usize| Task {
-                        split: split as u32,
-                        ..task
-                    };
-                    plan.tasks.extend((0..splits).map(split));
-                    plan.merges.push(task);
-                    plan.states = (state + rows * layout.q_heads) * splits;
-                } else {
-                    plan.tasks.push(task);
-                }
-            }
-        }
-        // Tasks without rows do nothing.
-        for tasks in [&mut plan.tasks, &mut plan.merges] {
-            if !tasks.is_empty() {
-                tasks.resize(room(tasks.len()), Task::NONE);
-            }
-        }
-        plan
-    }
-}
 
 /// The kernels of a cache: the write, and attention by the number of queries and the width of a value.
 struct Kernels {
