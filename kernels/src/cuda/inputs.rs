@@ -10,7 +10,7 @@
 use super::driver::check;
 use super::pinned::{Event, Pinned};
 use super::pool::Buffer;
-use crate::{Error, Fault};
+use crate::Error;
 use cudarc::driver::sys;
 use std::collections::HashMap;
 
@@ -63,20 +63,21 @@ impl Inputs {
         self.arrived[self.half].wait()
     }
 
+    /// Whether half of the room of this step is taken.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.used > MOST / 2
+    }
+
     /// Where an array is on the device once [`Inputs::send`] was called; none if there is no room left in this step. An array of
     /// the same name with the same bytes goes once.
-    pub(super) fn put(&mut self, name: &'static str, bytes: &[u8]) -> Result<Option<u64>, Error> {
-        if bytes.len() > MOST {
-            let message = format!("{} bytes of {name} are too many for a step", bytes.len());
-            return Err(Error::Device(Fault::Other, message));
-        }
+    pub(super) fn put(&mut self, name: &'static str, bytes: &[u8]) -> Option<u64> {
         let known = self.known.entry(name).or_default();
         let start = self.half * MOST;
         let same = |(at, len): &&(usize, usize)| {
             *len == bytes.len() && self.pinned.read(start + at, *len) == bytes
         };
         if let Some((at, _)) = known.iter().find(same) {
-            return Ok(Some(self.place.at() + *at as u64));
+            return Some(self.place.at() + *at as u64);
         }
         let room = if bytes.len() < STEP {
             bytes.len().next_power_of_two().max(256)
@@ -85,12 +86,12 @@ impl Inputs {
         };
         let at = self.used;
         if at + room > MOST {
-            return Ok(None);
+            return None;
         }
         known.push((at, bytes.len()));
         self.used += room;
         self.pinned.write(start + at, bytes);
-        Ok(Some(self.place.at() + at as u64))
+        Some(self.place.at() + at as u64)
     }
 
     /// Has the arrays that were put since brought to their place: by `copies` to the device, by `main` to the place.

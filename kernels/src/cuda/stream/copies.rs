@@ -50,6 +50,7 @@ impl Stream {
         to: &mut [T],
     ) -> Result<(), Error> {
         self.copy_home(&self.inbox, from, size_of_val(to))?;
+        self.make_room()?;
         self.take_home(&self.inbox, to)
     }
 

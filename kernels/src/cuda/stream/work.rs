@@ -6,8 +6,9 @@ use super::super::driver::check;
 use super::super::gpu::Function;
 use super::super::graphs::{Graphs, Submitted};
 use super::super::inputs::Inputs;
+use super::super::pool::Buffer;
 use super::{Arg, Grid, Plain, Stream, bytes_of, lock};
-use crate::{Error, Fault};
+use crate::Error;
 use cudarc::driver::sys;
 use std::ptr;
 
@@ -17,6 +18,8 @@ pub(super) struct Work {
     pub(super) commands: Commands,
     /// Made when a step first has some.
     pub(super) inputs: Option<Inputs>,
+    /// Arrays of this step that had no room among the inputs.
+    pub(super) large: Vec<Buffer>,
     graphs: Graphs,
 }
 
@@ -25,11 +28,20 @@ impl Stream {
     pub(crate) fn begin(&self) {
         self.attempt(|| {
             self.submit()?;
-            lock(&self.work)
-                .inputs
-                .as_mut()
-                .map_or(Ok(()), Inputs::begin)
+            let mut work = lock(&self.work);
+            work.large.clear();
+            work.inputs.as_mut().map_or(Ok(()), Inputs::begin)
         });
+    }
+
+    /// Makes room for the arrays of who never begins a step. No operation may have asked for one that it has not used.
+    pub(super) fn make_room(&self) -> Result<(), Error> {
+        let mut work = lock(&self.work);
+        work.large.clear();
+        match &mut work.inputs {
+            Some(inputs) if inputs.is_half_full() => inputs.begin(),
+            _ => Ok(()),
+        }
     }
 
     /// From now on no graphs are made.
@@ -103,13 +115,12 @@ impl Stream {
         if let Some(at) = self.put(name, bytes)? {
             return Ok(at);
         }
-        // What has come so far goes ahead.
-        self.submit()?;
-        if let Some(inputs) = &mut lock(&self.work).inputs {
-            inputs.begin()?;
-        }
-        let full = || Error::Device(Fault::Other, format!("no room for {name} in a step"));
-        self.put(name, bytes)?.ok_or_else(full)
+        // Its own memory, until the step is over.
+        let memory = self.take(bytes.len())?;
+        let at = memory.at();
+        self.upload(at, values)?;
+        lock(&self.work).large.push(memory);
+        Ok(at)
     }
 
     fn put(&self, name: &'static str, bytes: &[u8]) -> Result<Option<u64>, Error> {
@@ -118,9 +129,8 @@ impl Stream {
             lock(&self.work).inputs = Some(inputs);
         }
         let mut work = lock(&self.work);
-        work.inputs
-            .as_mut()
-            .map_or(Ok(None), |i| i.put(name, bytes))
+        let inputs = work.inputs.as_mut();
+        Ok(inputs.and_then(|inputs| inputs.put(name, bytes)))
     }
 
     /// Gives all that was asked for to the device.
@@ -130,6 +140,7 @@ impl Stream {
             commands,
             inputs,
             graphs,
+            ..
         } = &mut *work;
         if let Some(inputs) = inputs {
             inputs.send(self.copies, self.raw)?;
