@@ -1,10 +1,11 @@
 //! What the first half hour on a GPU answers: whether every kernel and the tiny models give there what they give here, and how fast
 //! it is beside what the device could do. `scripts/gpu-check` packs this with a server and models into one archive.
 //!
-//!     gpu-check FOLDER [--tiny] [--device N] [--only SECTION]...
+//!     gpu-check FOLDER [--tiny] [--device N] [--only SECTION]... [--line LINE]...
 //!
-//! FOLDER holds `koma` and `models/`; `report.json` and `report.md` are written there. `--tiny`: small shapes, so that it ends on a
-//! stand-in of the driver, where no time means anything. Sections: kernels, models, speed, serving.
+//! FOLDER holds `koma` and `models/`; `report.json` and `report.md` are written there, and in `worst.txt` the three lines of `speed`
+//! that are farthest from their floors. `--tiny`: small shapes, so that it ends on a stand-in of the driver, where no time means
+//! anything. Sections: kernels, models, speed, serving. `--line`: of `speed`, these lines alone.
 
 #![expect(clippy::print_stderr, reason = "a program that a person runs")]
 
@@ -27,6 +28,7 @@ struct Asked {
     tiny: bool,
     device: usize,
     only: Vec<String>,
+    lines: Vec<String>,
 }
 
 impl Asked {
@@ -36,6 +38,7 @@ impl Asked {
             tiny: false,
             device: 0,
             only: Vec::new(),
+            lines: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -46,6 +49,7 @@ impl Asked {
                     asked.device = number.parse().map_err(|_| format!("no device {number}"))?;
                 }
                 "--only" => asked.only.push(value()?),
+                "--line" => asked.lines.push(value()?),
                 _ => asked.folder = PathBuf::from(argument),
             }
         }
@@ -53,7 +57,7 @@ impl Asked {
             Ok(asked)
         } else {
             Err(
-                "gpu-check FOLDER [--tiny] [--device N] [--only kernels|models|speed|serving]"
+                "gpu-check FOLDER [--tiny] [--device N] [--only kernels|models|speed|serving] [--line LINE]"
                     .to_owned(),
             )
         }
@@ -145,7 +149,12 @@ fn run(asked: &Asked) -> Result<bool, Box<dyn std::error::Error>> {
         let lines = match section {
             "kernels" => kernels::check(&pair)?,
             "models" => models::check(&asked.folder, &gpu)?,
-            "speed" => speed::measure(&pair.gpu, asked.tiny)?,
+            "speed" => {
+                let lines = speed::measure(&pair.gpu, asked.tiny, &asked.lines)?;
+                let worst = speed::worst(&lines).join("\n") + "\n";
+                std::fs::write(asked.folder.join("worst.txt"), worst)?;
+                lines
+            }
             _ => serving::measure(&asked.folder, asked.device, asked.tiny)?,
         };
         good &= lines.iter().all(|line| line.right != Some(false));

@@ -1,11 +1,10 @@
 //! The operations of a step that move values and hardly compute, beside the time that moving their bytes takes.
 
-use super::Line;
 use super::kernels::random;
-use super::speed::{Ceilings, seconds};
+use super::speed::Bench;
 use koma_kernels::cuda::{Choice, Chooser};
 use koma_kernels::{
-    AttnSpec, CacheGroup, Cx, Error, Format, GroupKind, HeadLayout, KvCache, KvDtype, Pooling,
+    AttnSpec, CacheGroup, Error, Format, GroupKind, HeadLayout, KvCache, KvDtype, Pooling,
     RopeTable, Rows, StandIns, embed, gather_rows, layer_norm, pool, rms_norm, rope, rope_angles,
     varlen, write_kv,
 };
@@ -18,40 +17,11 @@ const LAYOUT: HeadLayout = HeadLayout {
     v_dim: 128,
 };
 
-/// What is measured, and where it is written down.
-struct Bench<'a> {
-    cx: &'a Cx,
-    tiny: bool,
-    ceilings: &'a Ceilings,
-    lines: Vec<Line>,
-}
-
-impl Bench<'_> {
-    fn size(&self, large: usize, small: usize) -> usize {
-        if self.tiny { small } else { large }
-    }
-
-    /// `work`: bytes that `call` moves, and operations.
-    fn add(&mut self, what: String, work: (usize, usize), call: impl FnMut()) -> Result<(), Error> {
-        let time = seconds(self.cx, call)?;
-        let work = (work.0 as f64, work.1 as f64);
-        self.lines.push(self.ceilings.line(what, time, work));
-        Ok(())
-    }
-}
-
-pub(super) fn measure(cx: &Cx, tiny: bool, ceilings: &Ceilings) -> Result<Vec<Line>, Error> {
-    let mut bench = Bench {
-        cx,
-        tiny,
-        ceilings,
-        lines: Vec::new(),
-    };
-    rows(&mut bench)?;
-    positions(&mut bench)?;
-    texts(&mut bench)?;
-    choices(&mut bench)?;
-    Ok(bench.lines)
+pub(super) fn measure(bench: &mut Bench<'_>) -> Result<(), Error> {
+    rows(bench)?;
+    positions(bench)?;
+    texts(bench)?;
+    choices(bench)
 }
 
 /// Norms and rows looked up.

@@ -10,7 +10,7 @@ use koma_kernels::{
 use std::time::Instant;
 
 /// Seconds of one call: the median of five times ten.
-pub(super) fn seconds(cx: &Cx, mut call: impl FnMut()) -> Result<f64, Error> {
+fn seconds(cx: &Cx, mut call: impl FnMut()) -> Result<f64, Error> {
     let mut times = [0.0; 5];
     call();
     cx.wait()?;
@@ -24,28 +24,50 @@ pub(super) fn seconds(cx: &Cx, mut call: impl FnMut()) -> Result<f64, Error> {
     Ok(times[2])
 }
 
-/// Bytes a second that a copy moves, and operations a second of a product in bf16.
-pub(super) struct Ceilings {
-    bytes: f64,
-    operations: f64,
+/// Single operations beside the time that the device's ceilings allow, and where they are written down.
+pub(super) struct Bench<'a> {
+    pub(super) cx: &'a Cx,
+    tiny: bool,
+    /// Bytes a second that a copy moves, and operations a second of a product in bf16.
+    ceilings: (f64, f64),
+    /// The lines that are wanted; all, if none is named.
+    only: &'a [String],
+    lines: Vec<Line>,
 }
 
-impl Ceilings {
-    pub(super) fn line(&self, what: String, seconds: f64, (bytes, operations): (f64, f64)) -> Line {
-        let floor = (bytes / self.bytes).max(operations / self.operations);
-        Line {
+impl Bench<'_> {
+    pub(super) fn size(&self, large: usize, small: usize) -> usize {
+        if self.tiny { small } else { large }
+    }
+
+    /// Measures `call`, if that is wanted. `work`: bytes that it moves, and operations.
+    pub(super) fn add(
+        &mut self,
+        what: String,
+        work: (usize, usize),
+        call: impl FnMut(),
+    ) -> Result<(), Error> {
+        if !self.only.is_empty() && !self.only.contains(&what) {
+            return Ok(());
+        }
+        let time = seconds(self.cx, call)?;
+        let (bytes, operations) = self.ceilings;
+        let floor = (work.0 as f64 / bytes).max(work.1 as f64 / operations);
+        self.lines.push(Line {
             what,
             right: None,
             figures: vec![
-                ("us", seconds * 1e6),
+                ("us", time * 1e6),
                 ("floor_us", floor * 1e6),
-                ("times_floor", seconds / floor),
+                ("times_floor", time / floor),
             ],
-        }
+        });
+        Ok(())
     }
 }
 
-pub(super) fn measure(cx: &Cx, tiny: bool) -> Result<Vec<Line>, Error> {
+/// All lines, or those that `only` names.
+pub(super) fn measure(cx: &Cx, tiny: bool, only: &[String]) -> Result<Vec<Line>, Error> {
     let size = |large: usize, small: usize| if tiny { small } else { large };
     let mut x = random(size(1 << 14, 8), 1 << 12, 1);
     let time = seconds(cx, || scale_rows(cx, &mut x, 1.0))?;
@@ -57,31 +79,49 @@ pub(super) fn measure(cx: &Cx, tiny: bool) -> Result<Vec<Line>, Error> {
         linear(cx, &x, &weight, Epilogue::default(), &mut out);
     })?;
     let operations = 2.0 * (rows * edge * edge) as f64 / time;
-    let ceilings = Ceilings { bytes, operations };
     let ceiling = |what: &str, name, figure| Line {
         what: what.to_owned(),
         right: None,
         figures: vec![(name, figure)],
     };
-    let mut lines = vec![
-        ceiling("read and written", "GB_per_s", bytes / 1e9),
-        ceiling(
-            "product in bf16, with its rounding",
-            "TFLOP_per_s",
-            operations / 1e12,
-        ),
-    ];
-    products(cx, tiny, &ceilings, &mut lines)?;
-    ways(cx, tiny, &ceilings, &mut lines)?;
+    let mut bench = Bench {
+        cx,
+        tiny,
+        ceilings: (bytes, operations),
+        only,
+        lines: vec![
+            ceiling("read and written", "GB_per_s", bytes / 1e9),
+            ceiling(
+                "product in bf16, with its rounding",
+                "TFLOP_per_s",
+                operations / 1e12,
+            ),
+        ],
+    };
+    products(&mut bench)?;
+    ways(&mut bench)?;
     for (batch, len) in [(1, 512), (1, 4096), (32, 512), (32, 4096)] {
-        lines.push(attention(
-            cx,
-            (size(batch, batch.min(2)), size(len, 40)),
-            &ceilings,
-        )?);
+        let some = (size(batch, batch.min(2)), size(len, 40));
+        attention(&mut bench, some)?;
     }
-    lines.extend(super::parts::measure(cx, tiny, &ceilings)?);
-    Ok(lines)
+    super::parts::measure(&mut bench)?;
+    Ok(bench.lines)
+}
+
+/// The lines that are farthest from their floors, the farthest first.
+pub(super) fn worst(lines: &[Line]) -> Vec<&str> {
+    let far = |line: &Line| {
+        let mut figures = line.figures.iter();
+        figures
+            .find(|(name, _)| *name == "times_floor")
+            .map(|f| f.1)
+    };
+    let mut all: Vec<_> = lines.iter().filter_map(|l| Some((far(l)?, l))).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    all.iter()
+        .take(3)
+        .map(|(_, line)| line.what.as_str())
+        .collect()
 }
 
 fn square(edge: usize) -> Result<koma_kernels::PackedWeight, Error> {
@@ -89,8 +129,9 @@ fn square(edge: usize) -> Result<koma_kernels::PackedWeight, Error> {
 }
 
 /// The products of a layer of Llama 3.1 8B.
-fn products(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> Result<(), Error> {
-    let shapes: &[(usize, usize)] = if tiny {
+fn products(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let cx = bench.cx;
+    let shapes: &[(usize, usize)] = if bench.tiny {
         &[(64, 256)]
     } else {
         &[(6144, 4096), (28672, 4096), (4096, 14336)]
@@ -100,13 +141,11 @@ fn products(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> 
             let weight = StandIns::new(usize::MAX).weight(n, k, format)?;
             for m in [1, 8, 64] {
                 let (x, mut out) = (random(m, k, 5), Rows::new());
-                let time = seconds(cx, || {
-                    linear(cx, &x, &weight, Epilogue::default(), &mut out);
-                })?;
                 let moved = weight.bytes() + x.bytes() + 4 * m * n;
                 let what = format!("linear {}, {m} x {n} x {k}", format.name());
-                let work = (moved as f64, 2.0 * (m * n * k) as f64);
-                lines.push(ceilings.line(what, time, work));
+                bench.add(what, (moved, 2 * m * n * k), || {
+                    linear(cx, &x, &weight, Epilogue::default(), &mut out);
+                })?;
             }
         }
     }
@@ -114,9 +153,10 @@ fn products(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> 
 }
 
 /// The ways of a product beside each other, by number of rows: where the switch between them belongs (`kernels/src/cuda/way.rs`).
-fn ways(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> Result<(), Error> {
-    let (n, k) = if tiny { (64, 256) } else { (4096, 14336) };
-    let rows: &[usize] = if tiny {
+fn ways(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let cx = bench.cx;
+    let (n, k) = (bench.size(4096, 64), bench.size(14336, 256));
+    let rows: &[usize] = if bench.tiny {
         &[1, 9]
     } else {
         &[1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
@@ -140,14 +180,13 @@ fn ways(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> Resu
                 }
                 cx.multiply_by(Some(way));
                 let (x, mut out) = (random(m, k, 5), Rows::new());
-                let time = seconds(cx, || {
+                let moved = weight.bytes() + x.bytes() + 4 * m * n;
+                let what = format!("{name}: {}, {m} x {n} x {k}", format.name());
+                let done = bench.add(what, (moved, 2 * m * n * k), || {
                     linear(cx, &x, &weight, Epilogue::default(), &mut out);
                 });
                 cx.multiply_by(None);
-                let moved = weight.bytes() + x.bytes() + 4 * m * n;
-                let what = format!("{name}: {}, {m} x {n} x {k}", format.name());
-                let work = (moved as f64, 2.0 * (m * n * k) as f64);
-                lines.push(ceilings.line(what, time?, work));
+                done?;
             }
         }
     }
@@ -155,7 +194,8 @@ fn ways(cx: &Cx, tiny: bool, ceilings: &Ceilings, lines: &mut Vec<Line>) -> Resu
 }
 
 /// One token of each request.
-fn attention(cx: &Cx, (batch, len): (usize, usize), ceilings: &Ceilings) -> Result<Line, Error> {
+fn attention(bench: &mut Bench<'_>, (batch, len): (usize, usize)) -> Result<(), Error> {
+    let cx = bench.cx;
     let layout = HeadLayout {
         q_heads: 32,
         kv_heads: 8,
@@ -189,8 +229,9 @@ fn attention(cx: &Cx, (batch, len): (usize, usize), ceilings: &Ceilings) -> Resu
     };
     let (x, mut out) = (random(batch, layout.qkv_width(), 6), Rows::new());
     let layer = cache.layer(0, 0);
-    let time = seconds(cx, || paged(cx, &x, &layer, &meta, &spec, &mut out))?;
-    let moved = (batch * len * 2 * 8 * 128 * 2) as f64;
+    let moved = batch * len * 2 * 8 * 128 * 2;
     let what = format!("attention of {batch} tokens over {len} each, bf16");
-    Ok(ceilings.line(what, time, (moved, 0.0)))
+    bench.add(what, (moved, 0), || {
+        paged(cx, &x, &layer, &meta, &spec, &mut out);
+    })
 }
