@@ -12,7 +12,8 @@
 #include <set>
 
 std::map<std::string, emu::Kernel> &emu::kernels() {
-  static std::map<std::string, emu::Kernel> all;
+  // As all that is here: never destroyed, since threads may still call at the end of the process.
+  static auto &all = *new std::map<std::string, emu::Kernel>;
   return all;
 }
 
@@ -52,7 +53,7 @@ struct Device {
 
 // Of what devices share: pinned memory.
 std::mutex pinned_lock;
-std::map<const char *, size_t> pinned;
+std::map<const char *, size_t> &pinned = *new std::map<const char *, size_t>;
 
 bool is_pinned(const void *at, size_t bytes) {
   std::lock_guard<std::mutex> guard(pinned_lock);
@@ -63,13 +64,14 @@ bool is_pinned(const void *at, size_t bytes) {
 }
 
 Device &device(int number) {
-  static std::vector<Device> all = [] {
-    std::vector<Device> all(device_count);
+  static std::vector<Device> &all = *[] {
+    auto *devices = new std::vector<Device>(device_count);
+    std::vector<Device> &all = *devices;
     for (int i = 0; i < device_count; i++) {
       all[i].number = i;
       all[i].settings = {{"capability", 80}, {"memory", 1 << 30}, {"seed", -1}, {"shared", 99 * 1024}, {"hurry", 0}, {"library", 1}};
     }
-    return all;
+    return devices;
   }();
   return all[number];
 }
@@ -77,7 +79,7 @@ Device &device(int number) {
 int driver_version = 13000;
 thread_local int current = -1;
 std::mutex error_lock;
-std::string last_error;
+std::string &last_error = *new std::string;
 
 // Counts down a setting; true when it reaches 0.
 bool due(Device &d, const char *setting) {
