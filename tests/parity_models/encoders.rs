@@ -2,6 +2,7 @@
 
 use crate::decoders::same_bits;
 use crate::{edited, layers, open};
+use koma_kernels::Isa;
 use koma_models::{Dtype, HeadKind, Loaded, Workspace};
 use koma_tests::forward::{Input, encode, encode_traced, encoder};
 use koma_tests::golden::{self, Case, apart, ids, worst};
@@ -166,9 +167,14 @@ fn embedders_match_sentence_transformers() {
 }
 
 /// What int8 may cost these tiny models, as a share of the largest value: their rows of some random values are rougher than a
-/// trained model's. The worst costs 0.111 on the AVX2 path and less than 0.1 on AVX-512: another order of sums rounds other
-/// activations.
-const INT8: f32 = 0.15;
+/// trained model's. Paths sum in other orders, which rounds other activations: without AVX-512 the worst model costs 0.111.
+fn int8_bound() -> f32 {
+    if Isa::detect() == Isa::Avx512 {
+        0.1
+    } else {
+        0.12
+    }
+}
 
 #[test]
 fn int8_is_near_transformers() {
@@ -190,7 +196,7 @@ fn int8_is_near_transformers() {
             (loaded, off / largest)
         };
         let (loaded, rough) = off(Dtype::Int8);
-        assert!(rough <= INT8, "{name} is off by {rough:e}");
+        assert!(rough <= int8_bound(), "{name} is off by {rough:e}");
         let (_, exact) = off(Dtype::F32);
         assert!(rough > exact, "{name}: {rough:e} is not int8");
         batching(&case, &loaded);

@@ -1,7 +1,7 @@
 //! The demo models on their real weights.
 
 use crate::open;
-use koma_kernels::KvDtype;
+use koma_kernels::{Isa, KvDtype};
 use koma_models::{Dtype, LoadOptions, Source, outline};
 use koma_tests::forward::{Input, Sequence, decoder, encode, encoder};
 use koma_tests::golden::{Case, argmax, chat_gguf, embed_dir, ids, worst};
@@ -87,9 +87,14 @@ fn smollm2_in_fast_mode_agrees_where_the_reference_is_sure() {
     }
     let share = equal as f64 / top1.len() as f64;
     assert_eq!(top1.len(), 299);
-    // 288 on the AVX2 path, more on AVX-512: another order of sums rounds other activations, and close calls fall otherwise.
+    // Paths sum in other orders, which rounds other activations, and close calls fall otherwise: 288 of 299 on AVX2, 290 on the plain path.
+    let least = if Isa::detect() == Isa::Avx512 {
+        0.97
+    } else {
+        0.96
+    };
     assert!(
-        share >= 0.95,
+        share >= least,
         "{equal} of {} best ids are equal",
         top1.len()
     );
