@@ -4,6 +4,8 @@
 use std::env::var_os;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{available_parallelism, scope};
 
 /// Architectures that the fatbin has machine code for.
 const ARCHITECTURES: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
@@ -63,9 +65,24 @@ fn run(command: &mut Command, needed: &str) -> Result<(), Failure> {
     ))
 }
 
+/// Runs them all, as many at a time as there are processors.
+fn run_all(commands: Vec<Command>, needed: &str) -> Result<(), Failure> {
+    let many = available_parallelism().map_or(1, usize::from);
+    let left = Mutex::new(commands.into_iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || std::iter::from_fn(next).try_for_each(|mut command| run(&mut command, needed));
+    scope(|threads| {
+        let all: Vec<_> = (0..many).map(|_| threads.spawn(work)).collect();
+        let joined = all.into_iter().map(|thread| thread.join());
+        joined
+            .map(|done| done.unwrap_or_else(|_| Err("a compiler's thread panicked".to_owned())))
+            .collect()
+    })
+}
+
 /// One fatbin of each source, and the list of them.
 fn fatbin(home: &Path, out: &Path) -> Result<(), Failure> {
-    let mut list = Vec::new();
+    let (mut list, mut compilers) = (Vec::new(), Vec::new());
     for source in sources()? {
         let to = out
             .join(source.file_stem().unwrap_or_default())
@@ -79,12 +96,13 @@ fn fatbin(home: &Path, out: &Path) -> Result<(), Failure> {
         for sm in PTX {
             nvcc.arg(format!("-gencode=arch=compute_{sm},code=compute_{sm}"));
         }
-        run(
-            &mut nvcc,
-            "CUDA_HOME must name a CUDA toolkit 13.0 (scripts/cuda-toolkit installs one)",
-        )?;
+        compilers.push(nvcc);
         list.push(format!("include_bytes!({:?})", to.display().to_string()));
     }
+    run_all(
+        compilers,
+        "CUDA_HOME must name a CUDA toolkit 13.0 (scripts/cuda-toolkit installs one)",
+    )?;
     std::fs::write(out.join("fatbins.rs"), format!("&[{}]", list.join(",")))
         .map_err(|e| e.to_string())?;
     println!("cargo:rustc-cfg=koma_fatbin");
@@ -93,16 +111,16 @@ fn fatbin(home: &Path, out: &Path) -> Result<(), Failure> {
 
 /// `libcuda.so` and `libcublasLt.so`, under the names that their users open.
 fn stand_ins(out: &Path) -> Result<(), Failure> {
-    let compile = |sources: &[PathBuf], library: &str, needs: Option<&str>| {
+    let needed = "the feature `cuda-emu` is for tests and needs g++";
+    let gcc = || {
         let mut gcc = Command::new("g++");
-        gcc.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off"]);
+        gcc.args(["-std=c++17", "-O2", "-fPIC", "-ffp-contract=off"]);
         gcc.args([
             "-fno-strict-aliasing",
             "-fvisibility=hidden",
             "-Icuda",
             "-Wall",
         ]);
-        gcc.arg(format!("-Wl,-soname,{library}"));
         if let Some(which) = var_os("KOMA_EMU_SANITIZE") {
             let which = which.to_string_lossy();
             gcc.arg(format!("-fsanitize={which}"));
@@ -112,26 +130,36 @@ fn stand_ins(out: &Path) -> Result<(), Failure> {
                 "-g1",
             ]);
         }
-        gcc.args(["-x", "c++"]).args(sources);
-        if let Some(other) = needs {
-            gcc.args(["-x", "none", "-Wl,-rpath,$ORIGIN"])
-                .arg(out.join(other));
-        }
-        gcc.arg("-o").arg(out.join(library));
-        run(
-            &mut gcc,
-            "the feature `cuda-emu` is for tests and needs g++",
-        )
+        gcc
     };
     let mut driver = sources()?;
     driver.extend(["emu/emu.cpp", "emu/driver.cpp", "emu/broken.cpp"].map(PathBuf::from));
-    compile(&driver, "libcuda.so", None)?;
+    let blas = PathBuf::from("emu/blas.cpp");
+    let object = |source: &Path| {
+        let name = source.file_stem().unwrap_or_default();
+        out.join(name).with_extension("o")
+    };
+    let compile = |source: &PathBuf| {
+        let mut gcc = gcc();
+        gcc.args(["-c", "-x", "c++"]).arg(source);
+        gcc.arg("-o").arg(object(source));
+        gcc
+    };
+    let compilers = driver.iter().chain([&blas]).map(compile);
+    run_all(compilers.collect(), needed)?;
+    let link = |sources: &[PathBuf], library: &str, needs: Option<&str>| {
+        let mut gcc = gcc();
+        gcc.arg("-shared").arg(format!("-Wl,-soname,{library}"));
+        gcc.args(sources.iter().map(|source| object(source)));
+        if let Some(other) = needs {
+            gcc.arg("-Wl,-rpath,$ORIGIN").arg(out.join(other));
+        }
+        gcc.arg("-o").arg(out.join(library));
+        run(&mut gcc, needed)
+    };
+    link(&driver, "libcuda.so", None)?;
     // Its work is the driver's, whose stand-in lies beside it.
-    compile(
-        &["emu/blas.cpp".into()],
-        "libcublasLt.so",
-        Some("libcuda.so"),
-    )?;
+    link(&[blas], "libcublasLt.so", Some("libcuda.so"))?;
     println!("cargo:rustc-env=KOMA_EMU={}", out.display());
     Ok(())
 }

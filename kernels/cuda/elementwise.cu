@@ -5,23 +5,17 @@ constexpr int threads = 256;
 
 #define EACH(i, count) for (size_t i = size_t(blockIdx.x) * threads + threadIdx.x; i < (count); i += size_t(gridDim.x) * threads)
 
-// `out = then(product + bias)`, or `then(gate + its bias) * (up + its bias)` of the rows' halves. `product`: `[rows, n]`;
-// `out`: `[rows, n]`, gated half as wide; `bias`: `[n]` or null. `out` may be `product` where they are as wide.
-extern "C" __global__ void __launch_bounds__(threads)
-finish(const float *product, const float *bias, int then, int n, size_t rows, float *out) {
+// `out = then(sums)`, or `then(gate) * up` of the halves of a row. A row has `n` sums; `out`: `[rows, n]`, gated half as wide, and may be
+// the sums' memory where they are as wide.
+extern "C" __global__ void __launch_bounds__(threads) finish(Sums sums, int then, int n, size_t rows, float *out) {
   const bool gated = then >= silu_mul;
   const size_t width = gated ? n / 2 : n;
   EACH(i, rows * width) {
     const size_t row = i / width, col = i % width;
-    float value = product[row * n + col];
-    if (bias) value += bias[col];
+    float value = sums.at(row, col);
     if (then == add) value += out[i];
     value = apply(then, value);
-    if (gated) {
-      float up = product[row * n + width + col];
-      if (bias) up += bias[width + col];
-      value *= up;
-    }
+    if (gated) value *= sums.at(row, width + col);
     out[i] = value;
   }
 }

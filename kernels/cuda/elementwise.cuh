@@ -10,7 +10,20 @@ __device__ __forceinline__ float gelu_tanh(float x) {
   return x / (1.0f + expf(-2.0f * y));
 }
 
-// What follows a product; the numbers are those of `launch::Last`.
+// What a product leaves to be finished, in rows of `step`: each value is first multiplied with the scales of its row and of its output,
+// where there are any, and then its output's bias is added.
+struct Sums {
+  const float *values, *of_rows, *of_outputs, *bias;
+  long long step;
+
+  __device__ __forceinline__ float at(size_t row, size_t output) const {
+    float value = values[row * step + output];
+    if (of_rows) value = __fmul_rn(__fmul_rn(value, of_rows[row]), of_outputs[output]);
+    return bias ? value + bias[output] : value;
+  }
+};
+
+// What follows a product; the numbers are those of `ops::linear`.
 enum Then { store, add, then_gelu_erf, then_gelu_tanh, then_relu, then_tanh, silu_mul, gelu_erf_mul, gelu_tanh_mul };
 
 __device__ __forceinline__ float apply(int then, float x) {

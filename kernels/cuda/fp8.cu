@@ -50,24 +50,3 @@ extern "C" __global__ void __launch_bounds__(threads) take_e4m3(const float *x, 
   if (threadIdx.x == 0) scales[blockIdx.x] = scale;
 }
 EXPORT(take_e4m3)
-
-// As `finish`, of products in rows of `step` that are first multiplied with the scales of their row and of their output.
-extern "C" __global__ void __launch_bounds__(threads)
-finish_e4m3(const float *product, int step, const float *of_rows, const float *of_outputs, const float *bias, int then, int n,
-            size_t rows, float *out) {
-  const bool gated = then >= silu_mul;
-  const size_t width = gated ? n / 2 : n;
-  for (size_t i = size_t(blockIdx.x) * threads + threadIdx.x; i < rows * width; i += size_t(gridDim.x) * threads) {
-    const size_t row = i / width, col = i % width;
-    auto value_of = [&](size_t output) {
-      const float value = __fmul_rn(__fmul_rn(product[row * step + output], of_rows[row]), of_outputs[output]);
-      return bias ? value + bias[output] : value;
-    };
-    float value = value_of(col);
-    if (then == add) value += out[i];
-    value = apply(then, value);
-    if (gated) value *= value_of(width + col);
-    out[i] = value;
-  }
-}
-EXPORT(finish_e4m3)

@@ -1,17 +1,17 @@
-// The kernels of `gemm.cuh`, for each way in which a weight can lie. Parameters: the weight (or, with `parts`, an array of the
-// addresses of several of one shape), what the launcher says of it, which rows go through which (or null), the rows, the order of
-// the columns or null, how many rows, whether products are added, where they go.
+// The kernels of `gemm.cuh`, for each way in which a weight can lie. Parameters: the weight (or, with `parts`, `One` for each of several
+// of one shape), what the launcher says of it, which rows go through which (or null), the rows, the order of the columns or null, how
+// many rows, whether products are added, where they go.
 #include "gemm.cuh"
 
 #define GEMM(name, body)                                                                                                            \
   extern "C" __global__ void __launch_bounds__(gemm_threads) gemm_##name(const unsigned char *lines, Packed weight, const Part *parts, \
                                                                          const float *x, const unsigned *order, int rows, int add,     \
                                                                          float *out) {                                                 \
-    const Work work = work_of(lines, parts, rows, tile_rows);                                                                          \
+    const Work work = work_of(lines, order, parts, rows, tile_rows);                                                                   \
     if (work.rows <= 0) return;                                                                                                        \
     x += size_t(work.first) * weight.cols;                                                                                             \
     out += size_t(work.first) * weight.rows;                                                                                           \
-    body(work.lines, weight, x, order, work.rows, add, out);                                                                           \
+    body(work.weight.lines, weight, x, work.weight.order, work.rows, add, out);                                                        \
   }                                                                                                                                    \
   EXPORT(gemm_##name)
 

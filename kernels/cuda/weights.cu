@@ -89,9 +89,9 @@ template <class T> __device__ __forceinline__ void look_up_plain(const T *rows, 
 #define GEMV(name, Reader, R)                                                                                          \
   extern "C" __global__ void __launch_bounds__(gemv_warps * 32, 1) gemv_##name##_r##R(                                   \
       const unsigned char *lines, Packed weight, const Part *parts, const float *x, int rows, float *out) {              \
-    const Work work = work_of(lines, parts, rows, gemv_rows);                                                            \
+    const Work work = work_of(lines, nullptr, parts, rows, gemv_rows);                                                   \
     if (work.rows <= 0) return;                                                                                          \
-    gemv<Reader, R>(work.lines, weight, x + size_t(work.first) * weight.cols, work.rows, out + size_t(work.first) * weight.rows); \
+    gemv<Reader, R>(work.weight.lines, weight, x + size_t(work.first) * weight.cols, work.rows, out + size_t(work.first) * weight.rows); \
   }                                                                                                                      \
   EXPORT(gemv_##name##_r##R)
 

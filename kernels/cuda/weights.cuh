@@ -18,17 +18,24 @@ struct Part {
   int weight, first, rows;
 };
 
+// One of them: its bytes and the order of its columns or null, as in `take_f32`. Those that lie in another way have no bytes here.
+struct One {
+  const unsigned char *lines;
+  const unsigned *order;
+};
+
 // What a block multiplies: the rows of a tile, of one weight or of the one that its part names.
 struct Work {
-  const unsigned char *lines;
+  One weight;
   int first, rows;
 };
 
-__device__ __forceinline__ Work work_of(const unsigned char *lines, const Part *parts, int rows, int tile) {
+__device__ __forceinline__ Work work_of(const unsigned char *lines, const unsigned *order, const Part *parts, int rows, int tile) {
   const int first = blockIdx.y * tile;
-  if (!parts) return {lines, first, min(tile, rows - first)};
+  if (!parts) return {{lines, order}, first, min(tile, rows - first)};
   const Part part = parts[blockIdx.y];
-  return {reinterpret_cast<const unsigned char *const *>(lines)[part.weight], part.first, part.rows};
+  const One one = reinterpret_cast<const One *>(lines)[part.weight];
+  return {one, part.first, one.lines ? part.rows : 0};
 }
 
 __device__ __forceinline__ float half_at(const unsigned char *at) {

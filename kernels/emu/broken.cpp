@@ -1,8 +1,12 @@
 // Kernels with a fault, under other names: what the tests' controls must notice.
 #define KOMA_BUG_MISSING_BARRIER
+#define rms rms_without_barrier
+#define layer layer_without_barrier
 #define rms_norm rms_norm_without_barrier
 #define rms_norm_heads rms_norm_heads_without_barrier
 #define layer_norm layer_norm_without_barrier
+#define residual_rms_norm residual_rms_norm_without_barrier
+#define residual_layer_norm residual_layer_norm_without_barrier
 #include "../cuda/norm.cu"
 
 // The halves of a fragment changed places.

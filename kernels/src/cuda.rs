@@ -37,6 +37,7 @@ mod pool;
 #[cfg(feature = "cuda-emu")]
 pub mod stand_in;
 mod stream;
+mod sums;
 mod upload;
 mod way;
 mod weight;

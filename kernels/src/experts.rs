@@ -214,13 +214,11 @@ pub fn linear_by_expert(
     #[cfg(feature = "cuda")]
     if let Some(stream) = cx.stream() {
         shape(x, weights, epilogue, out);
-        if out.rows() * out.width() == 0
-            || ops::by_expert(stream, x, (routing.device.as_ref(), weights), then, out)
-        {
-            return;
+        if out.rows() * out.width() > 0 {
+            ops::by_expert(stream, x, (routing.device.as_ref(), weights), then, out);
         }
+        return;
     }
-    // Also where experts differ in format: one after the other, by what the device has picked.
     grouped(cx, x, (routing.picks().starts(), weights), epilogue, out);
 }
 

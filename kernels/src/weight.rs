@@ -214,6 +214,12 @@ impl PackedWeight {
         }
     }
 
+    /// The same weight for products whose activations are as they are elsewhere.
+    #[must_use]
+    pub fn without_fp8_activations(self) -> Self {
+        Self { fp8: false, ..self }
+    }
+
     /// See [`PackedWeight::with_fp8_activations`].
     pub fn has_fp8_activations(&self) -> bool {
         self.fp8

@@ -6,6 +6,7 @@
 use super::blas::Product;
 use super::gpu::Function;
 use super::stream::{Arg, Grid};
+use super::sums::Residual;
 use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
 use cudarc::driver::sys;
 use std::ffi::c_void;
@@ -16,6 +17,8 @@ use std::ptr;
 pub(super) struct Commands {
     words: Vec<u64>,
     count: usize,
+    /// What the last command adds, and where its words begin, if that is all it does.
+    last: Option<(Residual, usize)>,
 }
 
 /// One of them.
@@ -62,10 +65,33 @@ impl Commands {
     pub(super) fn clear(&mut self) {
         self.words.clear();
         self.count = 0;
+        self.last = None;
+    }
+
+    /// The command that adds `residual`, and nothing else.
+    pub(super) fn add_residual(
+        &mut self,
+        residual: Residual,
+        function: Function,
+        grid: Grid,
+        arguments: &[Arg<'_>],
+    ) {
+        let start = self.words.len();
+        self.launch(function, grid, arguments);
+        self.last = Some((residual, start));
+    }
+
+    /// Takes the last command back, if all it does is to add to these `(rows, width)` at `to`: what it adds is the caller's to add.
+    pub(super) fn take_residual(&mut self, to: u64, shape: (usize, usize)) -> Option<Residual> {
+        let (residual, start) = self.last.take_if(|(last, _)| last.is_to(to, shape))?;
+        self.words.truncate(start);
+        self.count -= 1;
+        Some(residual)
     }
 
     /// A command of kind `kind`, whose words `write` adds.
     fn add(&mut self, kind: u64, write: impl FnOnce(&mut Vec<u64>)) {
+        self.last = None;
         let start = self.words.len();
         self.words.push(0);
         write(&mut self.words);

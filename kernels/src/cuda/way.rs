@@ -51,16 +51,18 @@ impl Way {
     }
 
     /// How the rows of a step are multiplied with the weights of their experts, all at once: how many each gets only the device knows.
+    /// `ordered`: whether some have their columns in another order, each in its own, which only tiles follow.
     pub(super) fn of_experts(
         stream: &Stream,
         form: &Form,
         (rows, experts): (usize, usize),
+        ordered: bool,
     ) -> Self {
         let few = match stream.blas().wished {
             Some(way) => way == Self::Few,
             None => rows <= FEW_ROWS * experts,
         };
-        if few && matches!(form, Form::Packed(..)) {
+        if few && !ordered && matches!(form, Form::Packed(..)) {
             Self::Few
         } else {
             Self::Tiled

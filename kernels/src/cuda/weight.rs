@@ -65,7 +65,7 @@ pub(crate) struct OnDevice {
     values: Buffer,
     /// The order of the columns, if they have one.
     order: Option<Buffer>,
-    /// The addresses of weights that are multiplied together, of which this is the first.
+    /// Where the weights are that are multiplied together, of which this is the first.
     together: OnceLock<(Vec<u64>, Buffer)>,
     stream: Arc<Stream>,
 }
@@ -245,16 +245,16 @@ impl OnDevice {
         self.order.as_ref().map_or(0, Buffer::at)
     }
 
-    /// Whether kernels are told the same of both, and have their columns in order.
+    /// Whether kernels are told the same of both, but for the order of their columns.
     pub(super) fn lies_like(&self, other: &Self) -> bool {
-        let same = match (&self.form, &other.form) {
+        match (&self.form, &other.form) {
             (Form::Rows(kind), Form::Rows(of_other)) => kind == of_other,
             (Form::Packed(packed, kernels), Form::Packed(of_other, others)) => {
                 packed == of_other && kernels.gemm == others.gemm
             }
+            (Form::E4m3(_), Form::E4m3(_)) => true,
             _ => false,
-        };
-        same && self.order.is_none() && other.order.is_none()
+        }
     }
 
     /// Where `addresses` are on the device: those of several weights, this one first. They are kept, or else put into `spare`.

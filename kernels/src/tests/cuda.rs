@@ -6,6 +6,7 @@ mod experts;
 mod fp8;
 mod linear;
 mod memory;
+mod residual;
 mod rows;
 mod steps;
 

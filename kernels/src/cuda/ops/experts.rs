@@ -1,6 +1,6 @@
 //! Layers of experts: which experts a step's tokens go to stays on the device, and the products of all experts are one launch.
 //!
-//! Invariant: nothing here waits for the device, but where experts differ in format.
+//! Invariant: nothing here waits for the device, but who asks what was picked.
 
 use super::each;
 use super::linear::{Several, TILE_ROWS, Task, finished, own};
@@ -8,6 +8,7 @@ use super::rows::gather_those;
 use crate::cuda::pool::Buffer;
 use crate::cuda::stream::{Grid, Stream, launch};
 use crate::cuda::way::{FEW_ROWS, Way};
+use crate::cuda::weight::OnDevice;
 use crate::experts::Picks;
 use crate::{Epilogue, Error, Fault, PackedWeight, Rows, Then};
 use std::sync::{Arc, OnceLock};
@@ -121,29 +122,48 @@ pub(crate) fn spread(
     });
 }
 
-/// The products of all experts in one launch, if their weights lie in one way; else `false`, and nothing is done.
+/// Experts of a layer that lie in one way, and so are multiplied by one launch.
+struct Alike {
+    /// The number of the first.
+    first: usize,
+    way: Way,
+    /// `One` in `cuda/weights.cuh` for each expert of the layer.
+    all: Vec<u64>,
+}
+
+impl Alike {
+    /// Sorts the experts by how they lie, for products of `rows` rows.
+    fn sort(stream: &Stream, experts: &[&OnDevice], rows: usize) -> Vec<Self> {
+        let mut left: Vec<_> = (0..experts.len()).collect();
+        let mut sets = Vec::new();
+        while let Some(&first) = left.first() {
+            let alike = |i: &usize| experts[*i].lies_like(experts[first]);
+            let (same, others): (Vec<_>, _) = left.into_iter().partition(alike);
+            left = others;
+            let mut all = vec![0; 2 * experts.len()];
+            for &i in &same {
+                all[2 * i..][..2].copy_from_slice(&[experts[i].values(), experts[i].order()]);
+            }
+            let ordered = same.iter().any(|i| experts[*i].order() != 0);
+            let way = Way::of_experts(stream, &experts[first].form, (rows, experts.len()), ordered);
+            sets.push(Self { first, way, all });
+        }
+        sets
+    }
+}
+
+/// The products of all experts, in one launch for each way in which they lie.
 pub(crate) fn by_expert(
     stream: &Arc<Stream>,
     x: &Rows,
     (routing, weights): (Option<&DeviceRouting>, &[PackedWeight]),
     then: Then,
     out: &mut Rows,
-) -> bool {
-    let done = stream.attempt(|| {
+) {
+    stream.attempt(|| {
         let routing = DeviceRouting::of(routing, stream)?;
-        let all: Vec<_> = weights
-            .iter()
-            .map(|weight| weight.on(stream))
-            .collect::<Result<_, _>>()?;
-        let Some(first) = all.first() else {
-            return Ok(true);
-        };
-        if !all.iter().all(|weight| weight.lies_like(first)) {
-            return Ok(false);
-        }
-        let addresses: Vec<u64> = all.iter().map(|weight| weight.values()).collect();
-        let mut spare = None;
-        let addresses = first.beside(stream, &addresses, &mut spare)?;
+        let experts = weights.iter().map(|weight| weight.on(stream));
+        let experts: Vec<_> = experts.collect::<Result<_, _>>()?;
         let task = Task {
             x: x.on(stream)?,
             rows: x.rows(),
@@ -156,23 +176,23 @@ pub(crate) fn by_expert(
             },
             add: then == Then::Add,
         };
-        let way = Way::of_experts(stream, &first.form, (task.rows, weights.len()));
-        let (parts, count) = &routing.parts[usize::from(way == Way::Tiled)];
-        let several = Several {
-            addresses,
-            parts: parts.at(),
-            count: *count,
-        };
-        finished(
-            stream,
-            Epilogue::then(then),
-            (task, way == Way::Tiled),
-            |task| own(stream, (first, way), Some(several), task),
-        )?;
-        Ok(true)
+        let sets = Alike::sort(stream, &experts, task.rows);
+        let adds = sets.iter().all(|set| set.way == Way::Tiled);
+        finished(stream, Epilogue::then(then), (task, adds), |task| {
+            for set in &sets {
+                let first = experts[set.first];
+                let (parts, count) = &routing.parts[usize::from(set.way == Way::Tiled)];
+                let mut spare = None;
+                let several = Several {
+                    all: first.beside(stream, &set.all, &mut spare)?,
+                    parts: parts.at(),
+                    count: *count,
+                };
+                own(stream, (first, set.way), Some(several), task)?;
+            }
+            Ok(())
+        })
     });
-    // What failed is kept by the stream.
-    done.unwrap_or(true)
 }
 
 pub(crate) fn combine(

@@ -1,10 +1,10 @@
 //! Products of FP8: activations rounded to e4m3 with a scale for each row, multiplied with codes of a weight by cuBLASLt, in f32, and
 //! scaled by what follows.
 
-use super::each;
-use super::linear::{Task, number};
+use super::linear::{Task, finish};
 use crate::cuda::blas::{Kind, Product};
 use crate::cuda::stream::{Grid, Stream, launch};
+use crate::cuda::sums::Sums;
 use crate::cuda::weight::{Codes, OnDevice};
 use crate::{Epilogue, Error};
 use std::sync::Arc;
@@ -34,18 +34,12 @@ pub(super) fn product(
         out: memory.at(),
     };
     stream.multiply(&whole)?;
-    let bias = epilogue
-        .bias
-        .map(|bias| stream.constant(bias))
-        .transpose()?
-        .unwrap_or(0);
-    let (then, n) = (number(epilogue.then), task.outputs as i32);
-    let width = if epilogue.then.is_gated() {
-        task.outputs / 2
-    } else {
-        task.outputs
+    let sums = Sums {
+        values: memory.at(),
+        of_rows: scales.at(),
+        of_outputs: codes.scales.at(),
+        step: outputs as i64,
+        bias: 0,
     };
-    let (step, grid) = (outputs as i32, each(task.rows * width));
-    let (of_rows, of_outputs) = (scales.at(), codes.scales.at());
-    launch!(stream, "finish_e4m3", grid; memory.at(), step, of_rows, of_outputs, bias, then, n, task.rows, task.out)
+    finish(stream, epilogue, (sums, vec![memory, scales]), task)
 }

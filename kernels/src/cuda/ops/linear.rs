@@ -3,7 +3,8 @@
 use super::each;
 use crate::cuda::blas::{Kind, Product};
 use crate::cuda::pool::Buffer;
-use crate::cuda::stream::{Grid, Stream, launch};
+use crate::cuda::stream::{Arg, Grid, Stream, launch};
+use crate::cuda::sums::{Residual, Sums};
 use crate::cuda::way::{FEW_ROWS, Way, tiled_rows};
 use crate::cuda::weight::{Form, OnDevice, Packed, halves};
 use crate::{Epilogue, Error, Fault, PackedWeight, Rows, Then};
@@ -45,7 +46,8 @@ pub(super) struct Task {
 /// Several weights of one shape, and the parts of the rows that go through them, as kernels find them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Several {
-    pub(super) addresses: u64,
+    /// `One` in `cuda/weights.cuh` for each.
+    pub(super) all: u64,
     pub(super) parts: u64,
     pub(super) count: usize,
 }
@@ -133,10 +135,24 @@ pub(super) fn finished(
         add: false,
         ..task
     })?;
-    let bias = epilogue
-        .bias
-        .map(|bias| stream.constant(bias))
-        .transpose()?;
+    let sums = Sums {
+        values: product,
+        step: task.outputs as i64,
+        ..Sums::default()
+    };
+    finish(stream, epilogue, (sums, memory.into_iter().collect()), task)
+}
+
+/// What follows a product whose sums are in `memory`, if not where they go.
+pub(super) fn finish(
+    stream: &Arc<Stream>,
+    epilogue: Epilogue<'_>,
+    (mut sums, memory): (Sums, Vec<Buffer>),
+    task: Task,
+) -> Result<(), Error> {
+    if let Some(bias) = epilogue.bias {
+        sums.bias = stream.constant(bias)?;
+    }
     let (then, n) = (number(epilogue.then), task.outputs as i32);
     let width = if epilogue.then.is_gated() {
         task.outputs / 2
@@ -144,7 +160,26 @@ pub(super) fn finished(
         task.outputs
     };
     let grid = each(task.rows * width);
-    launch!(stream, "finish", grid; product, bias.unwrap_or(0), then, n, task.rows, task.out)
+    if epilogue.then != Then::Add {
+        return launch!(stream, "finish", grid; sums, then, n, task.rows, task.out);
+    }
+    let residual = Residual {
+        sums,
+        to: task.out,
+        rows: task.rows,
+        width,
+        _memory: memory,
+    };
+    let arguments = [
+        Arg::of(&sums),
+        Arg::of(&then),
+        Arg::of(&n),
+        Arg::of(&task.rows),
+        Arg::of(&task.out),
+    ];
+    let kernel = ("finish", stream.gpu().function("finish")?);
+    stream.launch_residual(residual, kernel, grid, &arguments);
+    Ok(())
 }
 
 /// The product alone.
@@ -204,7 +239,7 @@ pub(super) fn own(
     several: Option<Several>,
     task: Task,
 ) -> Result<(), Error> {
-    let (values, parts) = several.map_or((weight.values(), 0), |s| (s.addresses, s.parts));
+    let (values, parts) = several.map_or((weight.values(), 0), |s| (s.all, s.parts));
     let (rows, add) = (task.rows as i32, i32::from(task.add));
     let height = |tile: usize| several.map_or(task.rows.div_ceil(tile), |s| s.count);
     if let (Way::Few, Form::Packed(packed, kernels)) = (way, &weight.form) {

@@ -21,6 +21,9 @@ pub(crate) fn rms_norm(
             out.write_on(stream)?
         };
         let grid = Grid::of(rows, 256);
+        if !add && let Some(last) = stream.take_residual(x, (rows, width)) {
+            return launch!(stream, "residual_rms_norm", grid; last.sums, x, weight, eps, width as i32, out);
+        }
         launch!(stream, "rms_norm", grid; x, weight, eps, width as i32, i32::from(add), out)
     });
 }
@@ -66,10 +69,14 @@ pub(crate) fn layer_norm(
     eps: f32,
 ) {
     stream.attempt(|| {
-        let (grid, width) = (Grid::of(x.rows(), 256), x.width() as i32);
+        let (rows, width) = (x.rows(), x.width());
         let (weight, bias) = (stream.constant(weight)?, stream.constant(bias)?);
         let x = x.change_on(stream)?;
-        launch!(stream, "layer_norm", grid; x, weight, bias, eps, width)
+        let grid = Grid::of(rows, 256);
+        if let Some(last) = stream.take_residual(x, (rows, width)) {
+            return launch!(stream, "residual_layer_norm", grid; last.sums, x, weight, bias, eps, width as i32);
+        }
+        launch!(stream, "layer_norm", grid; x, weight, bias, eps, width as i32)
     });
 }
 

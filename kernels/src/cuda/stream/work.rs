@@ -7,6 +7,7 @@ use super::super::gpu::Function;
 use super::super::graphs::{Graphs, Submitted};
 use super::super::inputs::Inputs;
 use super::super::pool::Buffer;
+use super::super::sums::Residual;
 use super::{Arg, Grid, Plain, Stream, bytes_of, lock};
 use crate::Error;
 use cudarc::driver::sys;
@@ -64,10 +65,34 @@ impl Stream {
         if grid.blocks.contains(&0) {
             return;
         }
-        #[cfg(feature = "cuda-emu")]
-        super::super::stand_in::agree(name, arguments.iter().map(|argument| argument.0.len()));
-        debug_assert!(arguments.iter().all(|a| !a.0.is_empty()), "{name}");
+        agree(name, arguments);
         lock(&self.work).commands.launch(function, grid, arguments);
+    }
+
+    /// As [`Stream::launch`] of a kernel that adds `residual` and does nothing else.
+    pub(in super::super) fn launch_residual(
+        &self,
+        residual: Residual,
+        (name, function): (&str, Function),
+        grid: Grid,
+        arguments: &[Arg<'_>],
+    ) {
+        if grid.blocks.contains(&0) {
+            return;
+        }
+        agree(name, arguments);
+        let commands = &mut lock(&self.work).commands;
+        commands.add_residual(residual, function, grid, arguments);
+    }
+
+    /// What was asked for last, if that is to add to these `(rows, width)` at `to`, and it is not on its way yet: it is not asked for
+    /// any more, who calls adds it.
+    pub(in super::super) fn take_residual(
+        &self,
+        to: u64,
+        shape: (usize, usize),
+    ) -> Option<Residual> {
+        lock(&self.work).commands.take_residual(to, shape)
     }
 
     /// Asks for a product, in the order of the stream.
@@ -203,4 +228,11 @@ impl Stream {
             }
         }
     }
+}
+
+/// Asserts that a kernel gets the parameters that it has, as far as that can be known.
+fn agree(name: &str, arguments: &[Arg<'_>]) {
+    #[cfg(feature = "cuda-emu")]
+    super::super::stand_in::agree(name, arguments.iter().map(|argument| argument.0.len()));
+    debug_assert!(arguments.iter().all(|a| !a.0.is_empty()), "{name}");
 }

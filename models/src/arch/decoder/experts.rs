@@ -160,7 +160,12 @@ impl ExpertsSpec {
         gate_up: GateUp,
         down: Vec<PackedWeight>,
     ) -> Result<Mlp, LoadError> {
-        let settled = |all| weights.all_settled(all);
+        // Which rows an expert gets is known to the device alone, and the library that multiplies FP8 has to be told: experts keep
+        // their weights of 8 bits, and their activations are not rounded to as many.
+        let settled = |all: Vec<_>| {
+            let all = all.into_iter().map(PackedWeight::without_fp8_activations);
+            weights.all_settled(all.collect())
+        };
         Ok(Mlp::Experts(Experts {
             router,
             gate_up: match gate_up {
