@@ -2,8 +2,9 @@
 
     scripts/cuda_resources.py           compares; --write writes the table anew
 
-Registers of a thread, static shared memory, stack and spills as ptxas tells them. A difference is a change to look at and to
-commit; spills are refused in the kernels of a decoder's step.
+Registers of a thread, static shared memory, stack and spills as ptxas tells them, and instructions of tensor cores in the machine
+code. A difference is a change to look at and to commit. Refused are: spills and local memory in the kernels of a decoder's step; a
+kernel of tiles that does not use tensor cores; loads and stores by pointers that the compiler could not place in one kind of memory.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,20 +22,28 @@ TABLE = SOURCES / "resources.txt"
 # As in kernels/build.rs.
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 # Kernels that run in every step of a decoder, a row or a few rows for each request.
-DECODE = re.compile(r"attention_\w+_q1_|merge_splits|write_kv|gemv|gemm|route|sort_by_expert|cut_by_expert|silu_times|unpack_e4m3|look_up|rms_norm|rope|finish|take_|soft_cap|scale|gather_rows|combine|choose_tokens|look_at_rows|edit_rows|mix_states")
+DECODE = re.compile(r"attention_\w+_q1_|merge_splits|write_kv|gemv|gemm|route|sort_by_expert|cut_by_expert|silu_times|unpack_e4m3|look_up|(residual_)?rms_norm|rope|finish|take_|soft_cap|scale|gather_rows|combine|choose_tokens|look_at_rows|edit_rows|mix_states")
 
 COMPILED = re.compile(r"Compiling entry function '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
+# Kernels whose products are tensor cores'. (What is narrower than a fragment has plain ones; sm_75 has no bf16.)
+TILES = re.compile(r"gemm_\w+(?<!_plain)$|attention_tiles_\w+$")
+FUNCTION = re.compile(r"Function : (\w+)")
+TENSOR = re.compile(r"\b[HQ]G?MMA\b")
+GENERIC = re.compile(r"\b(LD|ST)\.E\b")
+LOCAL = re.compile(r"\b(LDL|STL)\b")
 
 
 def compile_one(nvcc: Path, source: Path, sm: int) -> list[str]:
     """The lines of one source on one architecture."""
-    command = [nvcc, "-std=c++17", "-O3", "-cubin", "-I", SOURCES, "-Xptxas", "-v", "-o", os.devnull, source, f"-arch=sm_{sm}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{source.name} for sm_{sm}: nvcc failed\n{done.stderr}")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        command = [nvcc, "-std=c++17", "-O3", "-cubin", "-I", SOURCES, "-Xptxas", "-v", "-o", cubin.name, source, f"-arch=sm_{sm}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{source.name} for sm_{sm}: nvcc failed\n{done.stderr}")
+        tensor = look_at_code(nvcc.parent, Path(cubin.name), sm)
     lines, kernel, stack = [], None, (0, 0, 0)
     for line in done.stderr.splitlines():
         if found := COMPILED.search(line):
@@ -42,13 +52,36 @@ def compile_one(nvcc: Path, source: Path, sm: int) -> list[str]:
             stack = tuple(map(int, found.groups()))
         elif kernel and (found := USED.search(line)):
             shared = SHARED.search(line)
-            lines.append(f"{kernel} {sm} {found[1]} {shared[1] if shared else 0} {stack[0]} {stack[1] + stack[2]}")
+            spills = stack[1] + stack[2]
+            lines.append(f"{kernel} {sm} {found[1]} {shared[1] if shared else 0} {stack[0]} {tensor[kernel]} {spills}")
             kernel = None
     return lines
 
 
+def look_at_code(tools: Path, cubin: Path, sm: int) -> dict[str, int]:
+    """How many instructions of tensor cores each kernel has; ends where the machine code has what it must not have."""
+    found = os.pathsep.join([str(tools), os.environ["PATH"]])
+    command = [tools / "cuobjdump", "-sass", cubin]
+    code = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PATH": found}).stdout
+    tensor, kernel = {}, None
+    for line in code.splitlines():
+        if named := FUNCTION.search(line):
+            kernel = named[1]
+            tensor[kernel] = 0
+        elif kernel:
+            tensor[kernel] += bool(TENSOR.search(line))
+            if GENERIC.search(line):
+                sys.exit(f"{kernel} for sm_{sm} does not know what memory it reads or writes: {line.strip()}")
+            if LOCAL.search(line) and DECODE.match(kernel):
+                sys.exit(f"{kernel} for sm_{sm} uses local memory: {line.strip()}")
+    for kernel, count in tensor.items():
+        if TILES.match(kernel) and count == 0 and not (sm < 80 and kernel.endswith("_bf16")):
+            sys.exit(f"{kernel} for sm_{sm} does not use tensor cores")
+    return tensor
+
+
 def compile_all(nvcc: Path) -> list[str]:
-    """The table's lines: kernel, architecture, registers, shared bytes, stack, bytes of spills."""
+    """The table's lines, as its head says."""
     tasks = [(source, sm) for source in sorted(SOURCES.glob("*.cu")) for sm in ARCHITECTURES]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return sorted(line for lines in pool.map(lambda task: compile_one(nvcc, *task), tasks) for line in lines)
@@ -65,7 +98,7 @@ def main() -> None:
     spilled = [line for line in lines if DECODE.match(line) and not line.endswith(" 0")]
     if spilled:
         sys.exit("spills in kernels of a decoder's step:\n" + "\n".join(spilled))
-    head = "# kernel, architecture, registers, bytes of shared memory, of stack, of spills; by scripts/cuda_resources.py"
+    head = "# kernel, architecture, registers, bytes of shared memory, of stack, instructions of tensor cores, bytes of spills; by scripts/cuda_resources.py"
     text = "\n".join([head, *lines]) + "\n"
     if write:
         TABLE.write_text(text)

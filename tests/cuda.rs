@@ -96,7 +96,7 @@ fn packed_weights_agree_with_the_same_values_in_f32() {
         ("quant_fp8", 1e-2),
     ] {
         let (packed, exact) = (open(case, Dtype::Auto), open(case, Dtype::F32));
-        let (_stand_in, gpu) = device();
+        let (stand_in, gpu) = device();
         let prompt: Vec<u32> = (0..30).map(|t| (t * 13) % 200 + 5).collect();
         let run = |cx: Cx, loaded: &Loaded, chunk: usize| {
             Sequence::on(cx, decoder(loaded), KvDtype::F32, 64).feed_chunks(&prompt, chunk)
@@ -104,6 +104,7 @@ fn packed_weights_agree_with_the_same_values_in_f32() {
         let expected = run(context(1), &exact, 30);
         let off = worst(&run(on(&gpu), &packed, 6), &expected);
         assert!(off <= bound, "{case}: off by {off:e}");
+        assert!(stand_in.count("launch:residual_rms_norm") > 0, "{case}");
         let off = worst(&run(on(&gpu), &packed, 30), &expected);
         // The other way was taken, where few rows are exact.
         assert!(off > LOGITS, "{case}: rounded to bf16, {off:e}");
@@ -130,6 +131,12 @@ fn fp8_is_near_f32() {
         assert!(off <= 0.2, "{case}: off by {off:e}");
         assert!(off > 1e-3, "{case}: nothing was rounded, {off:e}");
         assert!(stand_in.count("launch:take_e4m3") > 0, "{case}");
+        // In FP8 as well, experts read nothing: one copy, of the logits.
+        if case == "qwen3_moe" {
+            let reads = stand_in.count("cuMemcpyDtoH");
+            run(on(&gpu), &loaded, 30);
+            assert_eq!(stand_in.count("cuMemcpyDtoH"), reads + 1, "{case}");
+        }
         // As a checkpoint is without it: activations stay as they are.
         let auto = run(on(&gpu), &open(case, Dtype::Auto), 30);
         let off = worst(&auto, &got);
@@ -349,7 +356,13 @@ fn the_order_of_streams_and_graphs_change_no_token() {
 /// Which experts a token goes to never comes home: in a step the host waits for ids alone.
 #[test]
 fn experts_are_picked_on_the_device() {
-    for case in ["qwen3_moe", "mixtral"] {
+    // Alike, of two formats, and with columns in orders of their own.
+    for case in [
+        "qwen3_moe",
+        "mixtral",
+        "gguf_experts_k/qwen3moe-experts.gguf",
+        "quant_experts_gptq",
+    ] {
         let requests: Vec<NewRequest> = (0..3).map(prompt).collect();
         let cpu = start(case, None, config());
         let (stand_in, gpu) = device();
@@ -490,11 +503,16 @@ fn encoders_give_the_values_of_the_cpu() {
         let cpu = start(case, None, config());
         let (stand_in, gpu) = device();
         let engine = start(case, Some(&gpu), config());
-        let expected = together(&cpu, &texts);
-        for (got, expected) in together(&engine, &texts).into_iter().zip(expected) {
-            same(case, got, &outcome(expected).expect("values"));
+        let expected = together(&cpu, &texts).into_iter().map(outcome);
+        let expected: Vec<_> = expected.map(|values| values.expect("values")).collect();
+        // The weights of norms go to the device first, between a product and its norm.
+        for _ in 0..2 {
+            for (got, expected) in together(&engine, &texts).into_iter().zip(&expected) {
+                same(case, got, expected);
+            }
         }
         assert!(stand_in.count("launch:layer_norm") > 0, "it ran there");
+        assert!(stand_in.count("launch:residual_layer_norm") > 0, "{case}");
     }
 }
 

@@ -37,6 +37,14 @@ template <> __device__ __forceinline__ float from_float<float>(float value) { re
 template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) { return __float2bfloat16(value); }
 template <> __device__ __forceinline__ __half from_float<__half>(float value) { return __float2half(value); }
 
+// A pointer to the device's own memory, where the compiler cannot know that: one that was itself read from memory.
+template <class T> __device__ __forceinline__ T *global(T *pointer) {
+#ifdef __CUDACC__
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
+}
+
 // Sums and maxima of a warp, the same bits in every lane: a butterfly adds the same pairs in each.
 __device__ __forceinline__ float warp_sum(float value) {
   UNROLL

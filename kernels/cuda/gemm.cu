@@ -11,7 +11,7 @@
     if (work.rows <= 0) return;                                                                                                        \
     x += size_t(work.first) * weight.cols;                                                                                             \
     out += size_t(work.first) * weight.rows;                                                                                           \
-    body(work.weight.lines, weight, x, work.weight.order, work.rows, add, out);                                                        \
+    body(global(work.weight.lines), weight, x, work.weight.order, work.rows, add, out);                                                \
   }                                                                                                                                    \
   EXPORT(gemm_##name)
 

@@ -61,18 +61,31 @@ template <class T> struct Plain {
   }
 };
 
+// Which column of the activations is the weight's column `i`. `order`: as in `take_f32`, or null.
+__device__ __forceinline__ int column(const unsigned *order, int i) { return order ? int(__ldg(order + i)) : i; }
+
 // The rows of activations that a block multiplies, rounded to T; those that there are not, up to a whole fragment, are zero. `order`:
-// as in `take_f32`, or null.
+// as in `column`.
 template <class T>
 __device__ __forceinline__ void stage_rows(const float *x, const unsigned *order, int cols, int rows, int col, T *to) {
   const int whole = (rows + mma_rows - 1) / mma_rows * mma_rows;
+  if (!order && cols % 4 == 0) {
+    // Four at a time: rows begin at multiples of sixteen bytes.
+    for (int i = threadIdx.x; i < whole * tile_cols / 4; i += gemm_threads) {
+      const int row = i / (tile_cols / 4), at = i % (tile_cols / 4) * 4;
+      float4 four = {0, 0, 0, 0};
+      if (row < rows && col + at < cols) four = *reinterpret_cast<const float4 *>(x + size_t(row) * cols + col + at);
+      *reinterpret_cast<uint2 *>(to + row * tile_step + at) = {both<T>(four.x, four.y), both<T>(four.z, four.w)};
+    }
+    return;
+  }
   for (int i = threadIdx.x; i < whole * tile_cols / 2; i += gemm_threads) {
     const int row = i / (tile_cols / 2), at = i % (tile_cols / 2) * 2;
     float two[2];
     UNROLL
     for (int k = 0; k < 2; k++) {
       const int from = col + at + k;
-      two[k] = row < rows && from < cols ? x[size_t(row) * cols + (order ? order[from] : from)] : 0.0f;
+      two[k] = row < rows && from < cols ? x[size_t(row) * cols + column(order, from)] : 0.0f;
     }
     *reinterpret_cast<unsigned *>(to + row * tile_step + at) = both<T>(two[0], two[1]);
   }
@@ -160,7 +173,7 @@ __device__ __forceinline__ void gemm_plain(const unsigned char *lines, const Pac
     for (int i = threadIdx.x; i < tile_rows * plain_cols; i += gemm_threads) {
       const int r = i / plain_cols, k = i % plain_cols, at = col + k;
       const bool there = r < rows && k < count;
-      acts[r * plain_step + k] = there ? to_float(from_float<T>(x[size_t(r) * cols + (order ? order[at] : at)])) : 0.0f;
+      acts[r * plain_step + k] = there ? to_float(from_float<T>(x[size_t(r) * cols + column(order, at)])) : 0.0f;
       values[r * plain_step + k] = first + r < weight.rows && k < count ? to_float(from[size_t(first + r) * cols + at]) : 0.0f;
     }
     __syncthreads();

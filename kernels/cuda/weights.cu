@@ -12,6 +12,8 @@ __device__ __forceinline__ void gemv(const unsigned char *lines, const Packed &w
   SHARED(float, parts, gemv_warps * 32);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const unsigned char *pair = lines + size_t(blockIdx.x) * weight.pair;
+  // Whether rows begin at multiples of sixteen bytes.
+  const bool fours = weight.cols % 4 == 0;
   float sums[R];
   UNROLL
   for (int r = 0; r < R; r++) sums[r] = 0;
@@ -23,9 +25,21 @@ __device__ __forceinline__ void gemv(const unsigned char *lines, const Packed &w
     UNROLL
     for (int r = 0; r < R; r++) {
       if (r >= rows) break;
+      const float *row = from + size_t(r) * weight.cols;
+      if (fours && count == block_cols) {
+        UNROLL
+        for (int i = 0; i < block_cols; i += 4) {
+          const float4 four = *reinterpret_cast<const float4 *>(row + i);
+          sums[r] = fmaf(values[i], four.x, sums[r]);
+          sums[r] = fmaf(values[i + 1], four.y, sums[r]);
+          sums[r] = fmaf(values[i + 2], four.z, sums[r]);
+          sums[r] = fmaf(values[i + 3], four.w, sums[r]);
+        }
+        continue;
+      }
       UNROLL
       for (int i = 0; i < block_cols; i++)
-        if (i < count) sums[r] = fmaf(values[i], from[size_t(r) * weight.cols + i], sums[r]);
+        if (i < count) sums[r] = fmaf(values[i], row[i], sums[r]);
     }
   }
   const int output = blockIdx.x * 32 + lane;
@@ -91,7 +105,8 @@ template <class T> __device__ __forceinline__ void look_up_plain(const T *rows, 
       const unsigned char *lines, Packed weight, const Part *parts, const float *x, int rows, float *out) {              \
     const Work work = work_of(lines, nullptr, parts, rows, gemv_rows);                                                   \
     if (work.rows <= 0) return;                                                                                          \
-    gemv<Reader, R>(work.weight.lines, weight, x + size_t(work.first) * weight.cols, work.rows, out + size_t(work.first) * weight.rows); \
+    gemv<Reader, R>(global(work.weight.lines), weight, x + size_t(work.first) * weight.cols, work.rows,                  \
+                    out + size_t(work.first) * weight.rows);                                                             \
   }                                                                                                                      \
   EXPORT(gemv_##name##_r##R)
 

@@ -32,10 +32,14 @@ struct Work {
 
 __device__ __forceinline__ Work work_of(const unsigned char *lines, const unsigned *order, const Part *parts, int rows, int tile) {
   const int first = blockIdx.y * tile;
-  if (!parts) return {{lines, order}, first, min(tile, rows - first)};
-  const Part part = parts[blockIdx.y];
-  const One one = reinterpret_cast<const One *>(lines)[part.weight];
-  return {one, part.first, one.lines ? part.rows : 0};
+  Work work = {{lines, order}, first, min(tile, rows - first)};
+  if (parts) {
+    const Part part = parts[blockIdx.y];
+    work.weight = reinterpret_cast<const One *>(lines)[part.weight];
+    work.first = part.first;
+    work.rows = work.weight.lines ? part.rows : 0;
+  }
+  return work;
 }
 
 __device__ __forceinline__ float half_at(const unsigned char *at) {

@@ -19,6 +19,7 @@
 #define __ballot_sync(mask, value) emu::ballot(mask, value)
 #define __shfl_sync(mask, value, from) emu::shuffle(mask, value, unsigned(from), "shfl")
 
+struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 
