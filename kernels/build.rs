@@ -73,10 +73,10 @@ fn run_all(commands: Vec<Command>, needed: &str) -> Result<(), Failure> {
     let work = || std::iter::from_fn(next).try_for_each(|mut command| run(&mut command, needed));
     scope(|threads| {
         let all: Vec<_> = (0..many).map(|_| threads.spawn(work)).collect();
-        let joined = all.into_iter().map(|thread| thread.join());
-        joined
-            .map(|done| done.unwrap_or_else(|_| Err("a compiler's thread panicked".to_owned())))
-            .collect()
+        all.into_iter().try_for_each(|thread| {
+            let done = thread.join();
+            done.unwrap_or_else(|_| Err("a thread that compiles panicked".to_owned()))
+        })
     })
 }
 
