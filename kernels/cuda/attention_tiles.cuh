@@ -58,19 +58,20 @@ template <class Store, class T, int warps, int D, int tile> struct Tiles {
   float *scales;     // [2][tile], of int8: of keys, then of values
   unsigned *dirty;   // how many threads found a value that is not finite
 
-  // The queries, rounded; those that there are not are zero.
+  // The queries, rounded; those that there are not are zero, and so is, of these and of the keys, what makes their numbers whole sixteens.
   __device__ __forceinline__ void stage_queries(const float *qkv, const Task &task, const Shape &shape, int heads, int first_head,
                                                 int all) {
-    const int half = shape.k_dim / 2;
+    const int half = (shape.k_dim + mma_cols - 1) / mma_cols * mma_cols / 2;
     for (int i = threadIdx.x; i < queries * half; i += threads) {
       const int m = i / half, d = i % half * 2;
       unsigned pair = 0;
-      if (m < all) {
+      if (m < all && d < shape.k_dim) {
         const float *from = qkv + (task.row + m / heads) * shape.qkv_width + size_t(first_head + m % heads) * shape.k_dim + d;
         pair = both<T>(from[0], from[1]);
       }
       *reinterpret_cast<unsigned *>(rows + m * query_step + d) = pair;
     }
+    for (int i = shape.k_dim / 2 * key_step + threadIdx.x; i < half * key_step; i += threads) keys[i] = 0;
   }
 
   // The tokens from `start` on; those that are not among `sees`, which somebody in the block sees, are zero. Sixteen tokens lie in one

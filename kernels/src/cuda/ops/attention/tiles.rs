@@ -66,7 +66,7 @@ impl Tiles {
         }
         let (k, v) = (layout.k_dim, layout.v_dim);
         let width = WIDTHS.iter().position(|(width, _)| k.max(v) <= *width);
-        let width = width.filter(|_| k.is_multiple_of(16) && v.is_multiple_of(8));
+        let width = width.filter(|_| k.is_multiple_of(8) && v.is_multiple_of(8));
         let kernels = kernels(dtype, halves(stream));
         match (width, kernels) {
             (Some(width), Some(kernels)) => Ok(Some(Self {
