@@ -384,8 +384,10 @@ fn caches_of_a_device_store_fewer_bits() {
         let mut sequence = Sequence::on(on(&gpu), decoder(&loaded), dtype, room);
         let off = worst(&sequence.feed_chunks(&prompt, 5), expected);
         assert!(off > least && off <= most, "{dtype:?}: off by {off:e}");
+        // What is left of a prompt behind a prefix hit may be too short for tiles, and then has other bits.
         let config = EngineConfig {
             kv_dtype: dtype,
+            prefix_cache: false,
             ..config()
         };
         let engine = start("llama", Some(&gpu), config.clone());

@@ -106,7 +106,9 @@ impl World {
         for request in &mut self.requests {
             for r in 0..request.qkv.rows() {
                 let queries = &mut request.qkv.row_mut(r)[..layout.q_heads * layout.k_dim];
-                queries.iter_mut().for_each(|v| *v = round(*v));
+                for v in queries {
+                    *v = round(*v);
+                }
             }
         }
     }

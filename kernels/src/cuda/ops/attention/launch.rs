@@ -177,7 +177,7 @@ pub(super) fn attend(
         return Ok(());
     }
     let shape = Shape::new(spec, cache.places, heads);
-    plainly(stream, Kernels::of(cache.dtype), shape, &plan, at)
+    plainly(stream, cache.dtype, shape, &plan, at)
 }
 
 /// Rows, cache, block tables and output on the device.
@@ -197,14 +197,14 @@ fn in_tiles(
 
 fn plainly(
     stream: &Arc<Stream>,
-    kernels: Kernels,
+    dtype: KvDtype,
     shape: Shape,
     plan: &Plan,
     (x, cache, tables, out): At,
 ) -> Result<(), Error> {
     let (k_dim, v_dim) = (shape.k_dim as usize, shape.v_dim as usize);
     let width = v_dim.div_ceil(32).next_power_of_two().trailing_zeros() as usize;
-    let name = kernels.attention[usize::from(plan.queries > 4)][width];
+    let name = Kernels::of(dtype).attention[usize::from(plan.queries > 4)][width];
     let states = stream.take(4 * room(plan.states) * (v_dim + 2))?;
     let tasks = stream.input("tasks of attention", &plan.tasks)?;
     let merges = stream.input("merges of attention", &plan.merges)?;
