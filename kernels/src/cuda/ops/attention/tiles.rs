@@ -40,7 +40,8 @@ macro_rules! kernels {
 }
 
 /// The kernels of a cache. What is multiplied is what the cache has, in 16 bits: its own, or else bf16, whose range no query and no
-/// exponential leaves, or f16 where tensor cores have no bf16. None for an f32 cache, and for one of bf16 there.
+/// exponential leaves, or f16 where tensor cores have no bf16; in f16 a query beyond 65,504 is infinite, as activations of products are.
+/// None for an f32 cache, and for one of bf16 there.
 fn kernels(dtype: KvDtype, halves: Kind) -> Option<[&'static str; 3]> {
     Some(match (dtype, halves) {
         (KvDtype::F32, _) | (KvDtype::Bf16, Kind::F16) => return None,
