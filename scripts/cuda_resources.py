@@ -21,8 +21,8 @@ SOURCES = ROOT / "kernels" / "cuda"
 TABLE = SOURCES / "resources.txt"
 # As in kernels/build.rs.
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
-# Kernels that run in every step of a decoder, a row or a few rows for each request.
-DECODE = re.compile(r"attention_\w+_q1_|merge_splits|write_kv|gemv|gemm|route|sort_by_expert|cut_by_expert|silu_times|unpack_e4m3|look_up|(residual_)?rms_norm|rope|finish|take_|soft_cap|scale|gather_rows|combine|choose_tokens|look_at_rows|edit_rows|mix_states")
+# Kernels that run in every step of a decoder, a row or a few rows for each request, and attention of prompts.
+DECODE = re.compile(r"attention_\w+_q1_|attention_tiles|merge_splits|write_kv|gemv|gemm|route|sort_by_expert|cut_by_expert|silu_times|unpack_e4m3|look_up|(residual_)?rms_norm|rope|finish|take_|soft_cap|scale|gather_rows|combine|choose_tokens|look_at_rows|edit_rows|mix_states")
 
 COMPILED = re.compile(r"Compiling entry function '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -75,7 +75,7 @@ def look_at_code(tools: Path, cubin: Path, sm: int) -> dict[str, int]:
             if LOCAL.search(line) and DECODE.match(kernel):
                 sys.exit(f"{kernel} for sm_{sm} uses local memory: {line.strip()}")
     for kernel, count in tensor.items():
-        if TILES.match(kernel) and count == 0 and not (sm < 80 and kernel.endswith("_bf16")):
+        if TILES.match(kernel) and count == 0 and not (sm < 80 and "_bf16" in kernel):
             sys.exit(f"{kernel} for sm_{sm} does not use tensor cores")
     return tensor
 

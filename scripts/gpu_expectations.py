@@ -20,6 +20,8 @@ GPUS = {
 }
 # As in kernels/src/cuda/way.rs.
 FEW_ROWS, SOME_ROWS = 8, 64
+# As in kernels/src/cuda/ops/attention: rows of a request, and queries of a key head, above and from which it goes through tiles.
+FEW_QUERY_ROWS, FRAGMENT = 4, 16
 
 
 @dataclass
@@ -67,10 +69,13 @@ def product(rows: int, outputs: int, cols: int, size: float) -> tuple[float, flo
     return weight + 2 * 2.0 * outputs * cols + moved, work, 2.0 * outputs * cols
 
 
-def attention(model: Model, rows: int, pairs: float, tokens: float) -> tuple[float, float, float]:
-    """Of `pairs` of a query and a token that it sees, over `tokens` that are read (bf16)."""
+def attention(model: Model, rows: int, each: int, pairs: float, tokens: float) -> tuple[float, float, float]:
+    """Of `pairs` of a query and a token that it sees, over `tokens` that are read (16 bits); `each` rows of each request. Exponentials
+    are not counted."""
     moved = tokens * model.kv_heads * model.dim * 2 * 2 + rows * model.q_heads * model.dim * 4 * 2
-    return moved, 0, pairs * model.q_heads * model.dim * 4.0
+    work = pairs * model.q_heads * model.dim * 4.0
+    tiles = each > FEW_QUERY_ROWS and each * model.q_heads // model.kv_heads >= FRAGMENT
+    return (moved, work, 0) if tiles else (moved, 0, work)
 
 
 def others(model: Model, rows: int) -> tuple[float, float, float]:
@@ -85,15 +90,16 @@ def seconds(work: tuple[float, float, float], gpu: str) -> float:
     return max(work[0] / bandwidth, work[1] / tensor + work[2] / plain)
 
 
-def layer(model: Model, rows: int, pairs: float, tokens: float, size: float) -> dict[str, tuple[float, float, float]]:
+def layer(model: Model, rows: int, each: int, pairs: float, tokens: float, size: float) -> dict[str, tuple[float, float, float]]:
     works = {name: product(rows, outputs, cols, size) for name, outputs, cols in model.products()}
-    return works | {"attention": attention(model, rows, pairs, tokens), "the rest": others(model, rows)}
+    return works | {"attention": attention(model, rows, each, pairs, tokens), "the rest": others(model, rows)}
 
 
-def step(model: Model, rows: int, pairs: float, tokens: float, size: float, gpu: str, heads: int) -> float:
-    each = sum(seconds(work, gpu) for work in layer(model, rows, pairs, tokens, size).values())
+def step(model: Model, rows: int, each: int, pairs: float, tokens: float, size: float, gpu: str, heads: int) -> float:
+    """Of `rows` rows, `each` of each request, of which `heads` reach the head."""
+    one = sum(seconds(work, gpu) for work in layer(model, rows, each, pairs, tokens, size).values())
     head = seconds(product(heads, model.vocab, model.hidden, size), gpu) if model.vocab else 0
-    return model.layers * each + head
+    return model.layers * one + head
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
@@ -108,7 +114,7 @@ def main() -> None:
     print("least microseconds on each GPU.\n")
     rows = []
     for batch in (1, 32):
-        for name, work in layer(LLAMA, batch, batch * 4096, batch * 4096, 2.0).items():
+        for name, work in layer(LLAMA, batch, 1, batch * 4096, batch * 4096, 2.0).items():
             times = [f"{1e6 * seconds(work, gpu):,.1f}" for gpu in GPUS]
             rows.append([str(batch), name, f"{work[0] / 1e6:,.1f} MB", f"{(work[1] + work[2]) / 1e9:,.2f} G", *times])
     table(["requests", "kernel", "bytes", "operations", *GPUS], rows)
@@ -124,7 +130,7 @@ def main() -> None:
                     needed = weights + cache
                     room = {"T4": 16e9, "A10G": 24e9, "L4": 24e9, "L40S": 48e9, "H100": 80e9}
                     cells = [
-                        f"{batch / step(model, batch, tokens, tokens, size, gpu, batch):,.0f}" if needed < 0.9 * room[gpu] else "-"
+                        f"{batch / step(model, batch, 1, tokens, tokens, size, gpu, batch):,.0f}" if needed < 0.9 * room[gpu] else "-"
                         for gpu in GPUS
                     ]
                     rows.append([model.name, dtype, str(context), str(batch), *cells])
@@ -134,12 +140,12 @@ def main() -> None:
     rows = []
     for model in (LLAMA, QWEN):
         pairs = 2048 * 2049 / 2
-        cells = [f"{2048 / step(model, 2048, pairs, 2048, 2.0, gpu, 1):,.0f}" for gpu in GPUS]
+        cells = [f"{2048 / step(model, 2048, 2048, pairs, 2048, 2.0, gpu, 1):,.0f}" for gpu in GPUS]
         if model is LLAMA:
             cells[0] = "-"
         rows.append([f"{model.name}, prompt", *cells])
     pairs = 32 * 128 * 128
-    cells = [f"{32 / step(DISTILBERT, 32 * 128, pairs, 32 * 128, 2.0, gpu, 0):,.0f}" for gpu in GPUS]
+    cells = [f"{32 / step(DISTILBERT, 32 * 128, 128, pairs, 32 * 128, 2.0, gpu, 0):,.0f}" for gpu in GPUS]
     rows.append(["DistilBERT, texts", *cells])
     table(["", *GPUS], rows)
 

@@ -9,7 +9,7 @@ use koma_kernels::cuda::stand_in::Device as StandIn;
 use koma_kernels::cuda::{Gpu, Upload};
 use koma_kernels::{Class, Cx, Isa, KvDtype, Team};
 use koma_models::{Dtype, LoadError, LoadOptions, Loaded, Source, load};
-use koma_tests::forward::{Sequence, context, decoder};
+use koma_tests::forward::{Input, Sequence, context, decoder, encode_on, encoder};
 use koma_tests::golden::{self, Case, ids, worst};
 use std::sync::{Arc, Mutex};
 
@@ -397,8 +397,10 @@ fn caches_of_a_device_store_fewer_bits() {
         let mut sequence = Sequence::on(on(&gpu), decoder(&loaded), dtype, room);
         let off = worst(&sequence.feed_chunks(&prompt, 5), expected);
         assert!(off > least && off <= most, "{dtype:?}: off by {off:e}");
+        // What is left of a prompt behind a prefix hit may be too short for tiles, and then has other bits.
         let config = EngineConfig {
             kv_dtype: dtype,
+            prefix_cache: false,
             ..config()
         };
         let engine = start("llama", Some(&gpu), config.clone());
@@ -419,6 +421,49 @@ fn caches_of_a_device_store_fewer_bits() {
             .as_deref()
             .is_some_and(|e| e.contains("--kv-dtype") && e.contains("int8"));
         assert_eq!(named, dtype != KvDtype::Bf16, "{dtype:?}: {error:?}");
+    }
+}
+
+/// Prompts go through tensor cores behind every cache of fewer than 32 bits: the CPU's tokens, where it has such a cache, and logits
+/// near the exact ones, in chunks, too.
+#[test]
+fn prompts_go_through_tiles() {
+    for (name, dtype, kernel, most) in [
+        ("llama", KvDtype::Bf16, "bf16", 2e-2),
+        ("mistral", KvDtype::Bf16, "bf16", 2e-2),
+        ("qwen3_moe", KvDtype::Int8, "int8_bf16", 2e-2),
+        ("mixtral", KvDtype::F16, "f16", 2e-3),
+        ("llama", KvDtype::Fp8, "fp8_bf16", 2e-1),
+    ] {
+        let (case, loaded) = (Case::read(name), open(name, Dtype::F32));
+        let (stand_in, gpu) = device();
+        let prompts = case.json["prompts"].as_array().expect("prompts");
+        let (prompt, expected) = (ids(&prompts[2]["ids"]), case.tensor("logits.2"));
+        let room = prompt.len() + 64;
+        let run = |cx: Cx, dtype, chunk: usize| {
+            let mut sequence = Sequence::on(cx, decoder(&loaded), dtype, room);
+            let logits = sequence.feed_chunks(&prompt, chunk);
+            (logits, sequence.greedy(8))
+        };
+        let (logits, tokens) = run(on(&gpu), dtype, prompt.len());
+        let off = worst(&logits, &expected.values);
+        let what = format!("{name} {dtype:?}");
+        assert!(
+            off > 1e-6 && off <= most,
+            "{what}: logits are off by {off:e}"
+        );
+        let kernel = format!("launch:attention_tiles_{kernel}_d64");
+        assert!(stand_in.count(&kernel) > 0, "{what}: {kernel}");
+        if matches!(dtype, KvDtype::Bf16 | KvDtype::Int8) {
+            assert_eq!(tokens, run(context(1), dtype, prompt.len()).1, "{what}");
+        }
+        // In chunks of 11 tokens, each of which goes there, too.
+        let launched = stand_in.count(&kernel);
+        let (logits, again) = run(on(&gpu), dtype, 11);
+        let off = worst(&logits, &expected.values);
+        assert!(off <= most, "{what}: in chunks, off by {off:e}");
+        assert_eq!(again, tokens, "{what}: in chunks");
+        assert!(stand_in.count(&kernel) > launched + 2, "{what}: {kernel}");
     }
 }
 
@@ -513,6 +558,29 @@ fn encoders_give_the_values_of_the_cpu() {
         }
         assert!(stand_in.count("launch:layer_norm") > 0, "it ran there");
         assert!(stand_in.count("launch:residual_layer_norm") > 0, "{case}");
+    }
+}
+
+/// Encoders whose products round to 16 bits attend in tiles, near the CPU's values of the same weights; those in f32 do not.
+#[test]
+fn encoders_in_bf16_attend_in_tiles() {
+    for case in ["distilbert_classify", "bert_embed_mean", "modernbert_cross"] {
+        let texts: Vec<Input> = [3, 40, 1, 17]
+            .iter()
+            .map(|len| ((0..*len).map(|t| (t * 7) % 90 + 5).collect(), Vec::new()))
+            .collect();
+        for (dtype, bound) in [(Dtype::Bf16, 3e-2), (Dtype::F32, 1e-4)] {
+            let loaded = open(case, dtype);
+            let (stand_in, gpu) = device();
+            let expected = encode_on(&context(1), encoder(&loaded), &texts);
+            let got = encode_on(&on(&gpu), encoder(&loaded), &texts);
+            for (got, expected) in got.iter().zip(&expected) {
+                let off = worst(got, expected);
+                assert!(off <= bound, "{case} {dtype:?}: off by {off:e}");
+            }
+            let tiles = stand_in.count("launch:attention_tiles_bf16_d64");
+            assert_eq!(tiles > 0, dtype == Dtype::Bf16, "{case} {dtype:?}");
+        }
     }
 }
 

@@ -1,34 +1,16 @@
-// Attention over the paged cache, any number of queries: one warp works on up to `Q` queries of one key head at a time, a lane
-// holding one of 32 tokens in the product with keys and some values of the head in the product with values.
+// Attention over the paged cache in plain multiply-adds, for any number of queries, of which many of one request go through
+// `attention_tiles.cuh` where they can: one warp works on up to `Q` queries of one key head at a time, a lane holding one of 32
+// tokens in the product with keys and some values of the head in the product with values.
 //
 // Invariant: what is computed of a query, and in which order, depends on that query's own context alone: tiles of 32 tokens and
 // splits of `split` tokens counted from the context's start. A split is summed by itself and splits are merged in their order,
 // whether one block does them all or each has its own.
-#include "cache.cuh"
+#include "attention.cuh"
 
 constexpr int threads = 128, warps = threads / 32;
 constexpr int tile = 32;
 // Tokens of a split.
 constexpr int split = 256;
-
-// A piece of work: queries of one request, as `ops::attention` makes them.
-struct Task {
-  unsigned row, out, rows;   // of the batch, and of the output
-  unsigned position, len;    // of the first row in its context; tokens of the context
-  unsigned table;            // where its blocks begin
-  unsigned split, splits;    // which split (all, if `whole`), of how many
-  unsigned state;            // where its states begin, in queries
-};
-constexpr unsigned whole = 0xffffffffu;
-
-struct Shape {
-  Places places;
-  long long qkv_width;
-  int q_heads, kv_heads, k_dim, v_dim;
-  int heads, chunks;         // query heads of one key head that a block does, and blocks that they take
-  int causal, window;        // window 0: all
-  float scale, cap;          // cap 0: none
-};
 
 // Softmax of the scores so far: their largest, the sum of exponentials, and with them the sums of values (`C` of them a lane).
 template <int C> struct State {
@@ -52,21 +34,6 @@ template <int C> struct State {
     most = both;
   }
 };
-
-// The tokens that a query sees: `first..last`.
-struct Seen {
-  int first, last;
-};
-__device__ __forceinline__ Seen seen(const Shape &shape, const Task &task, int row) {
-  const int position = task.position + row;
-  Seen seen = {0, int(task.len)};
-  if (shape.causal) seen.last = min(seen.last, position + 1);
-  if (shape.window > 0) {
-    seen.first = max(0, position + 1 - shape.window);
-    if (!shape.causal) seen.last = min(seen.last, position + shape.window);
-  }
-  return seen;
-}
 
 // One split of up to `Q` queries. `queries[j]`: `[k_dim]`, shared.
 template <class Store, int Q, int C>

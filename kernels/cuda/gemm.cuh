@@ -11,15 +11,6 @@ constexpr int tile_step = tile_cols + 8;
 // The plain body's: one more, for the same reason.
 constexpr int plain_cols = 32, plain_step = plain_cols + 1;
 
-template <class T> __device__ __forceinline__ unsigned bits_of(T value);
-template <> __device__ __forceinline__ unsigned bits_of(__half value) { return __half_as_ushort(value); }
-template <> __device__ __forceinline__ unsigned bits_of(__nv_bfloat16 value) { return __bfloat16_as_ushort(value); }
-
-// Two values as a register of a fragment has them, the first in the lower half.
-template <class T> __device__ __forceinline__ unsigned both(float first, float second) {
-  return bits_of(from_float<T>(first)) | bits_of(from_float<T>(second)) << 16;
-}
-
 // Packed weights: a warp unpacks 32 outputs of 32 columns, a lane those of one output.
 template <class Reader, class T> struct Pairs {
   static __device__ __forceinline__ void stage(const unsigned char *lines, const Packed &weight, int first, int col, T *to) {

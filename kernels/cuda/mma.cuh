@@ -9,6 +9,15 @@
 
 constexpr int mma_rows = 16, mma_outputs = 8, mma_cols = 16;
 
+template <class T> __device__ __forceinline__ unsigned bits_of(T value);
+template <> __device__ __forceinline__ unsigned bits_of(__half value) { return __half_as_ushort(value); }
+template <> __device__ __forceinline__ unsigned bits_of(__nv_bfloat16 value) { return __bfloat16_as_ushort(value); }
+
+// Two values as a register of a fragment has them, the first in the lower half.
+template <class T> __device__ __forceinline__ unsigned both(float first, float second) {
+  return bits_of(from_float<T>(first)) | bits_of(from_float<T>(second)) << 16;
+}
+
 template <class T> __device__ __forceinline__ void mma(const unsigned (&a)[4], const unsigned (&b)[2], float (&c)[4]);
 
 #ifdef __CUDACC__

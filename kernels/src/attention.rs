@@ -66,8 +66,8 @@ pub struct AttnSpec {
     pub window: Option<usize>,
     /// Scaled products are bent to `cap * tanh(product / cap)`, so that none is beyond the cap (Gemma 2, arXiv:2408.00118).
     pub cap: Option<f32>,
-    /// Whether [`varlen`] may round queries, keys, values and exponentials to bf16, where that is faster. ([`paged`] multiplies
-    /// what its cache has.)
+    /// Whether [`varlen`] may round queries, keys, values and exponentials to bf16 (f16 on a device without bf16), where that is
+    /// faster. ([`paged`] multiplies what its cache has.)
     pub halves: bool,
 }
 

@@ -10,7 +10,7 @@
 //!   (`mirror`), so an operation without a launcher still works: it only costs a copy.
 //! - A weight goes to the device when a product first needs it (`weight`), packed as it is on the CPU: the 32 rows that lie side
 //!   by side there are the 32 lanes of a warp here. Plain values become rows of their own, as cuBLASLt takes them.
-//! - Products go one of three ways (`way`); without cuBLASLt there are two.
+//! - Products go one of three ways (`way`); without cuBLASLt there are two. Attention goes one of two (`ops::attention::tiles`).
 //! - A cache is made for a device ([`crate::KvCache::on`]) and has the CPU's layout (`cache::layer`).
 //! - Small arrays that stay (weights of norms) are kept on the device and compared with what is there (`constants`); those of a
 //!   step (positions, tables) go there together (`inputs`).
@@ -49,5 +49,5 @@ pub use graphs::Submitted;
 pub(crate) use mirror::Mirror;
 pub(crate) use stream::Stream;
 pub use upload::Upload;
-pub use way::Way;
+pub use way::{Attend, Way};
 pub(crate) use weight::OnDevice;

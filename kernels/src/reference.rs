@@ -370,21 +370,34 @@ pub fn paged(qkv: &Rows, kv: &KvLayer<'_>, meta: &AttnMeta<'_>, spec: &AttnSpec,
     let size = kv.block_size();
     for (i, bounds) in meta.cu_seqlens.windows(2).enumerate() {
         let (table, len) = (meta.tables.table(i), meta.kv_lens[i] as usize);
-        for r in bounds[0] as usize..bounds[1] as usize {
-            let position = len - (bounds[1] as usize - r);
-            let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
-            for head in 0..layout.q_heads {
-                let kv_head = head / (layout.q_heads / layout.kv_heads);
-                let context = (first..=position).map(|t| {
-                    let slot = table[t / size] as usize * size + t % size;
-                    let (mut k, mut v) = (vec![0.0; layout.k_dim], vec![0.0; layout.v_dim]);
-                    kv.read_key(slot, kv_head, &mut k);
-                    kv.read_value(slot, kv_head, &mut v);
-                    (k, v)
-                });
-                let o = &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim];
-                let query = layout.query(qkv.row(r), head);
-                attend(query, spec, &context.collect::<Vec<_>>(), o);
+        let position = |r: usize| len - (bounds[1] as usize - r);
+        let first = |r: usize| {
+            spec.window
+                .map_or(0, |w| (position(r) + 1).saturating_sub(w))
+        };
+        let rows = bounds[0] as usize..bounds[1] as usize;
+        let (seen, group) = (first(rows.start), layout.q_heads / layout.kv_heads);
+        for kv_head in 0..layout.kv_heads {
+            let token = |t: usize| {
+                let slot = table[t / size] as usize * size + t % size;
+                let (mut k, mut v) = (vec![0.0; layout.k_dim], vec![0.0; layout.v_dim]);
+                kv.read_key(slot, kv_head, &mut k);
+                kv.read_value(slot, kv_head, &mut v);
+                (k, v)
+            };
+            // Nobody sees an earlier token: its block may have been freed.
+            let tokens = if rows.is_empty() {
+                seen..seen
+            } else {
+                seen..len
+            };
+            let context: Vec<_> = tokens.map(token).collect();
+            for r in rows.clone() {
+                let context = &context[first(r) - seen..=position(r) - seen];
+                for head in kv_head * group..(kv_head + 1) * group {
+                    let o = &mut out.row_mut(r)[head * layout.v_dim..(head + 1) * layout.v_dim];
+                    attend(layout.query(qkv.row(r), head), spec, context, o);
+                }
             }
         }
     }

@@ -160,6 +160,20 @@ pub fn encode(encoder: &dyn Encoder, inputs: &[Input]) -> Vec<Vec<f32>> {
         .collect()
 }
 
+/// As [`encode`], computed by `cx`.
+///
+/// # Panics
+/// If the model fails.
+pub fn encode_on(cx: &Cx, encoder: &dyn Encoder, inputs: &[Input]) -> Vec<Vec<f32>> {
+    let mut work = Workspace::default();
+    let done = encoder.forward(cx, &packed(inputs), &mut work);
+    done.expect("forward");
+    cx.settle(&mut work.output).expect("forward");
+    (0..inputs.len())
+        .map(|i| work.output.row(i).to_vec())
+        .collect()
+}
+
 /// Raw rows of all tokens of `inputs`, all in one packed batch, those of an input one after another.
 pub fn encode_rows(encoder: &dyn Encoder, inputs: &[Input]) -> Vec<Vec<f32>> {
     let work = encode_traced(encoder, inputs, Workspace::default());

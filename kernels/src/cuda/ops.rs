@@ -7,6 +7,8 @@ mod linear;
 mod recurrent;
 mod rows;
 
+#[cfg(all(test, feature = "cuda-emu"))]
+pub(crate) use attention::paged_without_barrier;
 pub(crate) use attention::{paged, varlen, write_kv};
 pub(crate) use experts::{DeviceRouting, by_expert, combine, route, spread};
 #[cfg(all(test, feature = "cuda-emu"))]

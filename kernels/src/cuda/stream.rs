@@ -18,6 +18,7 @@ use super::driver::check;
 use super::gpu::Gpu;
 use super::pinned::{Event, Inbox, Outbox};
 use super::pool::{Buffer, Pool};
+use super::way::Attend;
 use crate::{Error, Fault};
 use cudarc::driver::sys;
 use std::ptr;
@@ -29,6 +30,8 @@ pub(crate) struct Stream {
     // In this order they are dropped: memory before the device.
     work: Mutex<Work>,
     blas: Mutex<Blas>,
+    /// See [`crate::Cx::attend_by`].
+    attention: Mutex<Option<Attend>>,
     constants: Mutex<Constants>,
     outbox: Mutex<Outbox>,
     inbox: Mutex<Inbox>,
@@ -138,6 +141,7 @@ impl Stream {
         Ok(Arc::new(Self {
             work: Mutex::default(),
             blas: Mutex::default(),
+            attention: Mutex::default(),
             constants: Mutex::default(),
             outbox: Mutex::new(outbox),
             inbox: Mutex::default(),
@@ -157,6 +161,15 @@ impl Stream {
 
     pub(super) fn blas(&self) -> MutexGuard<'_, Blas> {
         lock(&self.blas)
+    }
+
+    /// How attention is to be computed, if somebody wishes something.
+    pub(super) fn attention(&self) -> Option<Attend> {
+        *lock(&self.attention)
+    }
+
+    pub(super) fn wish_attention(&self, way: Option<Attend>) {
+        *lock(&self.attention) = way;
     }
 
     /// Does `work`, unless something failed before; keeps what fails.

@@ -1,4 +1,4 @@
-//! [`Way`]: by which kernels a product is computed. The one place where that is decided.
+//! [`Way`]: by which kernels a product is computed. The one place where that is decided. [`Attend`]: the same of attention.
 
 use super::blas::Kind;
 use super::stream::Stream;
@@ -23,6 +23,15 @@ pub enum Way {
     Tiled,
     /// By cuBLASLt; a packed weight is first unpacked in the device's memory. Factors as in tiles.
     Library,
+}
+
+/// A way to compute attention. Which it is for whom is decided in `ops::attention::tiles`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Attend {
+    /// In plain multiply-adds of f32, a warp for a few queries; long contexts are shared among blocks.
+    Plain,
+    /// In tiles, on tensor cores: queries and exponentials are rounded to 16 bits.
+    Tiles,
 }
 
 impl Way {
@@ -94,6 +103,14 @@ impl Cx {
     pub fn multiply_by(&self, way: Option<Way>) {
         if let Some(stream) = self.stream() {
             stream.blas().wished = way;
+        }
+    }
+
+    /// From now on attention goes this way, whatever its shape; `None`: as its shape says. For who measures. Attention for which
+    /// there is no such way fails ([`Cx::check`]).
+    pub fn attend_by(&self, way: Option<Attend>) {
+        if let Some(stream) = self.stream() {
+            stream.wish_attention(way);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    AttnMeta, AttnSpec, BlockTables, CacheGroup, GroupKind, HeadLayout, KvCache, KvDtype, paged,
-    reference, varlen, varlen_one, write_kv,
+    AttnMeta, AttnSpec, BlockTables, CacheGroup, GroupKind, HeadLayout, KvCache, KvDtype, KvLayer,
+    paged, reference, varlen, varlen_one, write_kv,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -101,12 +101,47 @@ impl World {
         Self { kv, requests, size }
     }
 
+    /// Rounds all queries; keys and values stay as they were written.
+    pub(super) fn round_queries(&mut self, layout: &HeadLayout, round: impl Fn(f32) -> f32) {
+        for request in &mut self.requests {
+            for r in 0..request.qkv.rows() {
+                let queries = &mut request.qkv.row_mut(r)[..layout.q_heads * layout.k_dim];
+                for v in queries {
+                    *v = round(*v);
+                }
+            }
+        }
+    }
+
+    /// Changes token `t` of request `i` with its queries, and writes it.
+    pub(super) fn change(&mut self, cx: &Cx, (i, t): (usize, usize), change: impl Fn(&mut [f32])) {
+        let request = &mut self.requests[i];
+        change(request.qkv.row_mut(t));
+        let row = request.qkv.row(t).to_vec();
+        let slot = request.table[t / self.size] * self.size as u32 + (t % self.size) as u32;
+        let row = Rows::from_vec(row.len(), row);
+        write_kv(cx, &row, &mut self.kv.layer(0, 0), &[slot]);
+    }
+
     /// Attention of `rows` of each request, as one step that has computed up to the end of these.
     pub(super) fn step(
         &mut self,
         cx: Option<&Cx>,
         spec: &AttnSpec,
         part: &[(usize, std::ops::Range<usize>)],
+    ) -> Rows {
+        self.step_by(spec, part, |qkv, kv, meta, out| match cx {
+            Some(cx) => paged(cx, qkv, kv, meta, spec, out),
+            None => reference::paged(qkv, kv, meta, spec, out),
+        })
+    }
+
+    /// The same, by `attend`.
+    pub(super) fn step_by(
+        &mut self,
+        spec: &AttnSpec,
+        part: &[(usize, std::ops::Range<usize>)],
+        attend: impl Fn(&Rows, &KvLayer<'_>, &AttnMeta<'_>, &mut Rows),
     ) -> Rows {
         let width = spec.layout.qkv_width();
         let (mut data, mut cu, mut lens) = (Vec::new(), vec![0], Vec::new());
@@ -139,10 +174,7 @@ impl World {
             tables: &tables,
         };
         let mut out = Rows::new();
-        match cx {
-            Some(cx) => paged(cx, &qkv, &self.kv.layer(0, 0), &meta, spec, &mut out),
-            None => reference::paged(&qkv, &self.kv.layer(0, 0), &meta, spec, &mut out),
-        }
+        attend(&qkv, &self.kv.layer(0, 0), &meta, &mut out);
         out
     }
 }

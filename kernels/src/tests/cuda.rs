@@ -2,6 +2,7 @@
 //! tests and with threads in several orders; and the calls that the driver sees.
 
 mod attention;
+mod attention_tiles;
 mod experts;
 mod fp8;
 mod linear;

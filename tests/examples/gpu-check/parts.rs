@@ -109,10 +109,13 @@ fn texts(bench: &mut Bench<'_>) -> Result<(), Error> {
     let text = random(texts * len, layout.qkv_width(), 7);
     let mut out = Rows::new();
     let products = 2 * 2 * texts * len * len * 12 * 64;
-    let what = format!("varlen, {texts} texts of {len} tokens, 12 heads of 64");
-    bench.add(what, (text.bytes(), products), || {
-        varlen(cx, &text, &ends, &spec, &mut out);
-    })?;
+    for (halves, name) in [(false, "f32"), (true, "16 bits")] {
+        let spec = AttnSpec { halves, ..spec };
+        let what = format!("varlen in {name}, {texts} texts of {len} tokens, 12 heads of 64");
+        bench.add(what, (text.bytes(), products), || {
+            varlen(cx, &text, &ends, &spec, &mut out);
+        })?;
+    }
     let hidden = random(texts * len, 768, 8);
     let what = format!("pool, the mean of {texts} texts of {len} tokens");
     bench.add(what, (hidden.bytes(), 0), || {

@@ -2,7 +2,7 @@
 
 use super::Line;
 use super::kernels::random;
-use koma_kernels::cuda::Way;
+use koma_kernels::cuda::{Attend, Way};
 use koma_kernels::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, Cx, Epilogue, Error, Format, GroupKind,
     HeadLayout, KvCache, KvDtype, Rows, StandIns, linear, paged, scale_rows,
@@ -102,8 +102,9 @@ pub(super) fn measure(cx: &Cx, tiny: bool, only: &[String]) -> Result<Vec<Line>,
     ways(&mut bench)?;
     for (batch, len) in [(1, 512), (1, 4096), (32, 512), (32, 4096)] {
         let some = (size(batch, batch.min(2)), size(len, 40));
-        attention(&mut bench, some)?;
+        tokens(&mut bench, some)?;
     }
+    prompts(&mut bench)?;
     super::parts::measure(&mut bench)?;
     Ok(bench.lines)
 }
@@ -194,7 +195,43 @@ fn ways(bench: &mut Bench<'_>) -> Result<(), Error> {
 }
 
 /// One token of each request.
-fn attention(bench: &mut Bench<'_>, (batch, len): (usize, usize)) -> Result<(), Error> {
+fn tokens(bench: &mut Bench<'_>, (batch, len): (usize, usize)) -> Result<(), Error> {
+    let moved = batch * len * 2 * 8 * 128 * 2;
+    let what = format!("attention of {batch} tokens over {len} each, bf16");
+    attention(bench, what, (batch, 1, len), (moved, 0))
+}
+
+/// The last rows of one prompt, both ways: where the switch between them belongs (`kernels/src/cuda/ops/attention/tiles.rs`), and what
+/// tensor cores are good for.
+fn prompts(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let len = bench.size(2048, 40);
+    let rows: &[usize] = if bench.tiny {
+        &[4, 40]
+    } else {
+        &[1, 2, 4, 8, 16, 64, 512, 2048]
+    };
+    for &rows in rows {
+        for (way, name) in [(Attend::Plain, "plain"), (Attend::Tiles, "tiles")] {
+            // Each row sees what is before it.
+            let seen = rows * (len - rows) + rows * (rows + 1) / 2;
+            let work = (len * 2 * 8 * 128 * 2, 4 * seen * 32 * 128);
+            let what = format!("{name}: attention of {rows} rows over {len}, bf16");
+            bench.cx.attend_by(Some(way));
+            let done = attention(bench, what, (1, rows, len), work);
+            bench.cx.attend_by(None);
+            done?;
+        }
+    }
+    Ok(())
+}
+
+/// The last `rows` rows of `batch` requests of `len` tokens.
+fn attention(
+    bench: &mut Bench<'_>,
+    what: String,
+    (batch, rows, len): (usize, usize, usize),
+    work: (usize, usize),
+) -> Result<(), Error> {
     let cx = bench.cx;
     let layout = HeadLayout {
         q_heads: 32,
@@ -220,18 +257,17 @@ fn attention(bench: &mut Bench<'_>, (batch, len): (usize, usize)) -> Result<(), 
     for i in 0..batch {
         tables.push((i * each..(i + 1) * each).map(|block| block as u32));
     }
-    let cu: Vec<u32> = (0..=batch as u32).collect();
+    let cu: Vec<u32> = (0..=batch).map(|i| (i * rows) as u32).collect();
     let lens = vec![len as u32; batch];
     let meta = AttnMeta {
         cu_seqlens: &cu,
         kv_lens: &lens,
         tables: &tables,
     };
-    let (x, mut out) = (random(batch, layout.qkv_width(), 6), Rows::new());
+    let x = random(batch * rows, layout.qkv_width(), 6);
+    let mut out = Rows::new();
     let layer = cache.layer(0, 0);
-    let moved = batch * len * 2 * 8 * 128 * 2;
-    let what = format!("attention of {batch} tokens over {len} each, bf16");
-    bench.add(what, (moved, 0), || {
+    bench.add(what, work, || {
         paged(cx, &x, &layer, &meta, &spec, &mut out);
     })
 }

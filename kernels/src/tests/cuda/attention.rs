@@ -1,8 +1,9 @@
-//! Attention over a cache on a device and inside packed sequences.
+//! Attention over a cache on a device and inside packed sequences, by the plain kernel; `attention_tiles` has the other.
 
 use super::super::attention::{self as table, LAYOUTS, WINDOWS, capped, layout, spec};
 use super::super::cache::rounded;
 use super::*;
+use crate::cuda::Attend;
 use crate::{
     AttnSpec, CacheGroup, GroupKind, KvCache, KvDtype, reference, varlen, varlen_one, write_kv,
 };
@@ -27,6 +28,7 @@ fn paged_agrees_with_the_naive_body() {
         let more = more.into_iter().filter(|_| number % 4 == 0);
         for (size, dtype) in all.into_iter().chain(more) {
             let world = World::with(&[("seed", number as i64)]);
+            world.cx.attend_by(Some(Attend::Plain));
             let layout = layout(heads);
             let lens = [1, 70, 64, 65, 600, 15];
             let mut cache = table::World::on(&world.cx, layout, &lens, (size, dtype));
@@ -46,6 +48,7 @@ fn paged_agrees_with_the_naive_body() {
 fn a_query_has_the_same_bits_in_any_company_and_order() {
     const LEN: usize = 600;
     let world = World::new();
+    world.cx.attend_by(Some(Attend::Plain));
     for (heads, dtype, window) in [
         ((9, 3, 64, 64), KvDtype::Bf16, None),
         ((3, 1, 5, 7), KvDtype::F32, Some(300)),

@@ -9,9 +9,9 @@ const SPLIT: usize = 256;
 /// Queries that a block works on at most.
 pub(super) const QUERIES: usize = 16;
 /// Rows of a request up to which splits have blocks of their own.
-const FEW_ROWS: usize = 4;
+pub(super) const FEW_ROWS: usize = 4;
 
-/// `Task` in `cuda/attention.cu`.
+/// `Task` in `cuda/attention.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Task {
@@ -55,6 +55,8 @@ pub(super) struct Request {
     /// Tokens of the context.
     pub(super) len: usize,
     pub(super) table: usize,
+    /// Whether it goes through tiles.
+    pub(super) tiled: bool,
 }
 
 /// `count` and some more, so that contexts can grow for a while until a step is one of another size.
@@ -71,27 +73,33 @@ pub(super) fn room(count: usize) -> usize {
 pub(super) struct Plan {
     pub(super) tasks: Vec<Task>,
     pub(super) merges: Vec<Task>,
-    /// Queries of the largest task.
+    /// What goes through tiles.
+    pub(super) tiles: Vec<Task>,
+    /// Queries of the largest task that does not.
     pub(super) queries: usize,
     /// Number of states.
     pub(super) states: usize,
 }
 
 impl Plan {
-    /// `heads`: query heads that a block does.
+    /// `heads`: query heads that a block does. `tile_rows`: rows of a block that works in tiles.
     pub(super) fn new(
         requests: impl Iterator<Item = Request>,
         layout: &HeadLayout,
         heads: usize,
+        tile_rows: usize,
     ) -> Self {
-        let most_rows = (QUERIES / heads).max(1);
         let mut plan = Self::default();
         for request in requests {
             let splits = request.len.div_ceil(SPLIT);
             let apart = splits > 1 && request.rows.len() <= FEW_ROWS;
+            let most_rows = if request.tiled {
+                tile_rows
+            } else {
+                (QUERIES / heads).max(1)
+            };
             for first in request.rows.clone().step_by(most_rows) {
                 let rows = most_rows.min(request.rows.end - first);
-                plan.queries = plan.queries.max(rows * heads);
                 let state = plan.states.div_ceil(splits.max(1));
                 let done = first - request.rows.start;
                 let task = Task {
@@ -105,6 +113,11 @@ impl Plan {
                     splits: splits as u32,
                     state: state as u32,
                 };
+                if request.tiled {
+                    plan.tiles.push(task);
+                    continue;
+                }
+                plan.queries = plan.queries.max(rows * heads);
                 if apart {
                     let split = |split: usize| Task {
                         split: split as u32,
@@ -119,7 +132,7 @@ impl Plan {
             }
         }
         // Tasks without rows do nothing.
-        for tasks in [&mut plan.tasks, &mut plan.merges] {
+        for tasks in [&mut plan.tasks, &mut plan.merges, &mut plan.tiles] {
             if !tasks.is_empty() {
                 tasks.resize(room(tasks.len()), Task::NONE);
             }
