@@ -31,9 +31,8 @@ SHARED = re.compile(r"(\d+) bytes smem")
 # Kernels whose products are tensor cores'. (What is narrower than a fragment has plain ones; sm_75 has no bf16.)
 TILES = re.compile(r"gemm_\w+(?<!_plain)$|attention_tiles_\w+$")
 FUNCTION = re.compile(r"Function : (\w+)")
-TENSOR = re.compile(r"\b[HQ]G?MMA\b")
-GENERIC = re.compile(r"\b(LD|ST)\.E\b")
-LOCAL = re.compile(r"\b(LDL|STL)\b")
+# Of tensor cores; by pointers that could be to anything; of local memory.
+TOLD = re.compile(r" ([HQ]G?MMA|LD\.E|ST\.E|LDL|STL)[ .]")
 
 
 def compile_one(nvcc: Path, source: Path, sm: int) -> list[str]:
@@ -68,11 +67,11 @@ def look_at_code(tools: Path, cubin: Path, sm: int) -> dict[str, int]:
         if named := FUNCTION.search(line):
             kernel = named[1]
             tensor[kernel] = 0
-        elif kernel:
-            tensor[kernel] += bool(TENSOR.search(line))
-            if GENERIC.search(line):
+        elif found := TOLD.search(line):
+            tensor[kernel] += found[1].endswith("MMA")
+            if found[1].endswith(".E"):
                 sys.exit(f"{kernel} for sm_{sm} does not know what memory it reads or writes: {line.strip()}")
-            if LOCAL.search(line) and DECODE.match(kernel):
+            if found[1].endswith("L") and DECODE.match(kernel):
                 sys.exit(f"{kernel} for sm_{sm} uses local memory: {line.strip()}")
     for kernel, count in tensor.items():
         if TILES.match(kernel) and count == 0 and not (sm < 80 and "_bf16" in kernel):
