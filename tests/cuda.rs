@@ -467,6 +467,38 @@ fn prompts_go_through_tiles() {
     }
 }
 
+/// Nobody's wish is the best that a device has: bf16, or f16 where it does not multiply bf16. A wish is kept.
+#[test]
+fn a_device_without_bf16_stores_f16() {
+    for (capability, auto, stored) in [
+        (75, true, KvDtype::F16),
+        (80, true, KvDtype::Bf16),
+        (75, false, KvDtype::Bf16),
+    ] {
+        let (stand_in, _) = device();
+        stand_in.set("capability", capability);
+        let gpu = Gpu::open(stand_in.number(), 0.9).expect("a device of the stand-in");
+        let config = EngineConfig {
+            kv_dtype: KvDtype::Bf16,
+            kv_auto: auto,
+            ..config()
+        };
+        let engine = start("llama", Some(&gpu), config);
+        assert_eq!(engine.handle.info().config.kv_dtype, stored);
+        let streams = together(&engine, &[prompt(0)]);
+        for stream in streams {
+            assert!(!outcome(stream).expect("tokens").0.is_empty());
+        }
+        let tiles = |kind: &str| stand_in.count(&format!("launch:attention_tiles_{kind}_d64")) > 0;
+        let expected = [capability == 80, stored == KvDtype::F16];
+        assert_eq!(
+            [tiles("bf16"), tiles("f16")],
+            expected,
+            "{capability} {auto}"
+        );
+    }
+}
+
 /// Models share what a device has: each keeps its weights and the memory of its largest step, and caches get what is left.
 #[test]
 fn caches_take_what_is_left_of_a_device() {

@@ -25,6 +25,8 @@ pub struct EngineConfig {
     pub graphs: bool,
     /// How keys and values are stored.
     pub kv_dtype: KvDtype,
+    /// Whether that is nobody's wish: a GPU without bf16 stores f16 in its place.
+    pub kv_auto: bool,
     /// Whether equal prefixes share blocks.
     pub prefix_cache: bool,
     /// Part of all blocks (0 to 1) that admission keeps free while something is running.
@@ -48,6 +50,7 @@ impl Default for EngineConfig {
             cache_parts: None,
             graphs: true,
             kv_dtype: KvDtype::Bf16,
+            kv_auto: false,
             prefix_cache: true,
             watermark: 0.01,
             class: Class::Throughput,
@@ -58,6 +61,16 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
+    /// The settings of a model on `gpu`.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub fn on(mut self, gpu: &koma_models::kernels::cuda::Gpu) -> Self {
+        if self.kv_auto && self.kv_dtype == KvDtype::Bf16 && !gpu.has_bf16() {
+            self.kv_dtype = KvDtype::F16;
+        }
+        self
+    }
+
     /// # Errors
     /// The first setting that is out of range.
     pub(crate) fn validate(&self) -> Result<(), StartError> {

@@ -139,7 +139,7 @@ impl EngineHandle {
         let (cx, config) = match &loaded.device {
             Device::Cuda(gpu) => {
                 let cx = cx.on(gpu)?.with_graphs(config.graphs);
-                let config = on_gpu::measured(&loaded, config, (gpu, &cx))?;
+                let config = on_gpu::measured(&loaded, config.on(gpu), (gpu, &cx))?;
                 (cx, config)
             }
             _ => (cx, config),

@@ -61,6 +61,8 @@ pub(crate) struct ModelConfig {
     pub(crate) root: String,
     pub(crate) dtype: Dtype,
     pub(crate) kv_dtype: KvDtype,
+    /// Whether nobody asked for it.
+    pub(crate) kv_auto: bool,
     /// None: a share of what is free.
     pub(crate) kv_cache_bytes: Option<usize>,
     /// None: the model's own.
@@ -252,7 +254,6 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
     ];
     let kv_dtype = values.choice("kv-dtype", &kv_dtypes)?.flatten();
     let exact = dtype == Dtype::F32;
-    let kv_auto = if exact { KvDtype::F32 } else { KvDtype::Bf16 };
     let count = |key, most| Ok::<_, String>(values.number(key, 1, most)?.map(|n| n as usize));
     let max_len = "max-model-len";
     let own = given.settings.and_then(|settings| settings.get(max_len));
@@ -261,7 +262,8 @@ fn model(given: &models::Given<'_>, values: &Values<'_>) -> Result<ModelConfig, 
         source,
         root: given.source.clone(),
         dtype,
-        kv_dtype: kv_dtype.unwrap_or(kv_auto),
+        kv_auto: kv_dtype.is_none(),
+        kv_dtype: kv_dtype.unwrap_or(if exact { KvDtype::F32 } else { KvDtype::Bf16 }),
         kv_cache_bytes: values.size("kv-cache-memory")?,
         max_model_len: count(max_len, 1 << 24)?,
         max_model_len_own: own.is_some() && own == values.get(max_len),

@@ -217,6 +217,11 @@ impl Gpu {
         super::blas::is_found(self.info.number)
     }
 
+    /// Whether it multiplies bf16; it multiplies f16 if not.
+    pub fn has_bf16(&self) -> bool {
+        self.info.capability.0 >= 8
+    }
+
     /// Whether it multiplies FP8 ([`crate::PackedWeight::with_fp8_activations`]).
     ///
     /// # Errors

@@ -110,10 +110,10 @@ pub(super) fn number(kind: Kind) -> i32 {
 
 /// In what products of plain numbers are computed: f16 where the device has no bf16.
 pub(super) fn halves(stream: &Stream) -> Kind {
-    if stream.gpu().info().capability.0 < 8 {
-        Kind::F16
-    } else {
+    if stream.gpu().has_bf16() {
         Kind::Bf16
+    } else {
+        Kind::F16
     }
 }
 

@@ -100,6 +100,7 @@ pub(super) fn engine_config(
         max_batch_tokens: model.batch_tokens(generates),
         cache_bytes,
         kv_dtype: model.kv_dtype,
+        kv_auto: model.kv_auto,
         graphs: model.device.graphs,
         class: model.class.unwrap_or(if generates {
             Class::Throughput

@@ -44,7 +44,8 @@ pub(super) fn needs_of(config: &PlanConfig, upload: &Upload) -> anyhow::Result<N
     load(config, &outline)?;
     let generates = !outline.cache_groups.is_empty();
     let asked = config.model.kv_cache_bytes;
-    let mut engine = start::engine_config(&config.model, generates, asked.unwrap_or(0));
+    let engine = start::engine_config(&config.model, generates, asked.unwrap_or(0));
+    let mut engine = engine.on(upload.gpu());
     engine.cache_parts = asked.is_none().then_some(1);
     let model = rehearsal(&source, &options, StandIns::new(STAND_INS)).with_context(unloadable)?;
     let device = (
@@ -94,7 +95,7 @@ impl Needs {
                 "max_len": outline.limits.max_len,
             },
             "settings": {
-                "kv_dtype": model.kv_dtype.name(),
+                "kv_dtype": self.engine.kv_dtype.name(),
                 "max_running": model.max_running,
                 "max_batch_tokens": self.engine.max_batch_tokens,
                 "gpu_memory_utilization": f64::from(model.device.gpu_memory) / 1000.0,
