@@ -69,7 +69,8 @@ Device &device(int number) {
     std::vector<Device> &all = *devices;
     for (int i = 0; i < device_count; i++) {
       all[i].number = i;
-      all[i].settings = {{"capability", 80}, {"memory", 1 << 30}, {"seed", -1}, {"shared", 99 * 1024}, {"hurry", 0}, {"library", 1}};
+      const char *capability = getenv("KOMA_EMU_CAPABILITY");
+      all[i].settings = {{"capability", capability ? atol(capability) : 80}, {"memory", 1 << 30}, {"seed", -1}, {"shared", 99 * 1024}, {"hurry", 0}, {"library", 1}};
     }
     return devices;
   }();

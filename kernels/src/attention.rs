@@ -1,7 +1,7 @@
 //! Attention: over the paged cache ([`paged`], decoders) and inside a packed batch ([`varlen`], encoders).
 //!
 //! Sums run in a fixed order per query: tiles of the context counted from its start, so neither the batch nor the chunk
-//! that a token came in changes a bit. Keys and values are read as the cache stores them, even those of this step.
+//! that a token came in changes a bit. (On a device there are two orders: `cuda::ops::attention::tiles` says whose is which.) Keys and values are read as the cache stores them, even those of this step.
 
 use crate::cache::LANES;
 use crate::cpu::attention::{self as cpu, Attend, Context, Merge, SPLIT, Target, Task};

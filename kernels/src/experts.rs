@@ -196,7 +196,8 @@ pub fn spread(cx: &Cx, x: &Rows, routing: &Routing, out: &mut Rows) {
 }
 
 /// The product of each row with the weight of its expert, then `then`; as [`crate::linear`]. `x`: `[tokens * top_k, cols]`
-/// as [`spread`] sorts it; `weights`: one `[rows, cols]` for each expert.
+/// as [`spread`] sorts it; `weights`: one `[rows, cols]` for each expert, on a device without activations of FP8
+/// ([`PackedWeight::without_fp8_activations`]).
 ///
 /// # Panics
 /// If the shapes do not agree.

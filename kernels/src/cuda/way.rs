@@ -98,6 +98,11 @@ impl Cx {
             .is_some_and(|stream| stream.gpu().has_library())
     }
 
+    /// Whether its device multiplies bf16 ([`super::Gpu::has_bf16`]).
+    pub fn has_bf16(&self) -> bool {
+        self.stream().is_some_and(|stream| stream.gpu().has_bf16())
+    }
+
     /// From now on products go this way, whatever their shape; `None`: as their shapes say. For who measures. A product for which
     /// there is no such way fails ([`Cx::check`]).
     pub fn multiply_by(&self, way: Option<Way>) {

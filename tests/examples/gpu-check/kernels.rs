@@ -1,13 +1,14 @@
 //! Every operation on the device against the processor, or against sums in f64 of the same values.
 
 use super::{Line, Pair};
-use koma_kernels::cuda::{Choice, Chooser, Way};
+use koma_kernels::cuda::{Attend, Choice, Chooser, Way};
 use koma_kernels::{
     AttnMeta, AttnSpec, BlockTables, CacheGroup, Cx, Epilogue, Error, Format, GroupKind,
     HeadLayout, KvCache, KvDtype, PackedWeight, RopeTable, Rows, StandIns, Then, embed,
     gather_rows, layer_norm, linear, paged, rms_norm, rope, rope_angles, scale_rows, soft_cap,
     varlen, varlen_one, write_kv,
 };
+use std::ops::Range;
 
 /// Numbers from -1 to 1 (Marsaglia's xorshift).
 pub(super) fn random(rows: usize, width: usize, seed: u64) -> Rows {
@@ -62,8 +63,18 @@ pub(super) fn check(pair: &Pair) -> Result<Vec<Line>, Error> {
     for format in Format::ALL {
         products(pair, format, &mut lines)?;
     }
-    for dtype in [KvDtype::F32, KvDtype::Bf16, KvDtype::Int8] {
-        // The prompt goes through tiles behind all caches but f32's, in each width, and behind none where heads are odd.
+    for dtype in [
+        KvDtype::F32,
+        KvDtype::Bf16,
+        KvDtype::Int8,
+        KvDtype::F16,
+        KvDtype::Fp8,
+    ] {
+        if dtype != KvDtype::F32 {
+            lines.push(chunks(pair, dtype)?);
+        }
+        // The prompt goes through tiles behind all caches but f32's, and bf16's where there is no bf16, in each width, and behind none
+        // where heads are odd.
         for heads in [
             (8, 2, 64, 64),
             (4, 4, 128, 128),
@@ -200,43 +211,89 @@ fn attention(
     heads: (usize, usize, usize, usize),
     (dtype, window): (KvDtype, Option<usize>),
 ) -> Result<Line, Error> {
-    const LEN: usize = 600;
     let spec = spec(heads, window);
     let qkv = random(LEN, spec.layout.qkv_width(), 7);
+    let run = |cx: &Cx| {
+        let rows = [(0..LEN, LEN), (LEN - 1..LEN, LEN)];
+        prompt(cx, (&spec, dtype), &qkv, &rows)
+    };
+    let got = run(&pair.gpu)?;
+    let expected = if dtype.is_for_devices() {
+        pair.gpu.attend_by(Some(Attend::Plain));
+        let plain = run(&pair.gpu);
+        pair.gpu.attend_by(None);
+        plain?
+    } else {
+        run(&pair.cpu)?
+    };
+    let what = format!("paged {heads:?} {dtype:?} window {window:?}");
+    // The processor rounds what it multiplies with an int8 or bf16 cache, and so do tiles.
+    let bound = if dtype == KvDtype::F32 { 1e-4 } else { 2e-2 };
+    Ok(line(what, (&got, &expected), bound))
+}
+
+/// A prompt at once and in chunks: the same bits, though a chunk's tiles hold large values of tokens that only later chunks see.
+fn chunks(pair: &Pair, dtype: KvDtype) -> Result<Line, Error> {
+    let spec = spec((8, 2, 64, 64), None);
+    let mut qkv = random(LEN, spec.layout.qkv_width(), 7);
+    for t in LEN / 3..LEN {
+        let row = qkv.row_mut(t);
+        let values = row.len() - 2 * 64;
+        row[values..].iter_mut().for_each(|v| *v *= 1e4);
+    }
+    let whole = prompt(&pair.gpu, (&spec, dtype), &qkv, &[(0..LEN, LEN)])?;
+    let ends = [70, 190, 210, 333, LEN];
+    let parts = ends.iter().scan(0, |first, end| {
+        let rows = *first..*end;
+        *first = *end;
+        Some((rows, *end))
+    });
+    let parts: Vec<_> = parts.collect();
+    let got = prompt(&pair.gpu, (&spec, dtype), &qkv, &parts)?;
+    Ok(line(
+        format!("paged in chunks, {dtype:?}"),
+        (&got, &whole),
+        0.0,
+    ))
+}
+
+/// Tokens of a prompt.
+const LEN: usize = 600;
+
+/// Attention of rows of a prompt, each of `parts` with the length of its context, behind a cache of `dtype` that has all of it.
+fn prompt(
+    cx: &Cx,
+    (spec, dtype): (&AttnSpec, KvDtype),
+    qkv: &Rows,
+    parts: &[(Range<usize>, usize)],
+) -> Result<Rows, Error> {
     let blocks = (LEN / 16 + 1) as u32;
     let slots: Vec<u32> = (0..LEN as u32)
         .map(|t| (blocks - 1 - t / 16) * 16 + t % 16)
         .collect();
     let mut tables = BlockTables::default();
     tables.push((0..blocks).rev());
-    let run = |cx: &Cx| -> Result<Rows, Error> {
-        let group = CacheGroup {
-            kind: GroupKind::Full(spec.layout),
-            layers: 1,
-        };
-        let mut cache = KvCache::on(cx, &[group], blocks as usize, 16, dtype)?;
-        write_kv(cx, &qkv, &mut cache.layer(0, 0), &slots);
-        let (mut all, mut one, mut out) = (Rows::new(), Rows::new(), Vec::new());
-        for first in [0, LEN - 1] {
-            let width = spec.layout.qkv_width();
-            let x = Rows::from_vec(width, qkv.as_slice()[first * width..].to_vec());
-            let meta = AttnMeta {
-                cu_seqlens: &[0, x.rows() as u32],
-                kv_lens: &[LEN as u32],
-                tables: &tables,
-            };
-            let to = if first == 0 { &mut all } else { &mut one };
-            paged(cx, &x, &cache.layer(0, 0), &meta, &spec, to);
-            cx.settle(to)?;
-            out.extend_from_slice(to.as_slice());
-        }
-        Ok(Rows::from_vec(spec.layout.out_width(), out))
+    let group = CacheGroup {
+        kind: GroupKind::Full(spec.layout),
+        layers: 1,
     };
-    let (got, expected) = (run(&pair.gpu)?, run(&pair.cpu)?);
-    let what = format!("paged {heads:?} {dtype:?} window {window:?}");
-    // The processor rounds what it multiplies with an int8 or bf16 cache.
-    let bound = if dtype == KvDtype::F32 { 1e-4 } else { 2e-2 };
-    Ok(line(what, (&got, &expected), bound))
+    let mut cache = KvCache::on(cx, &[group], blocks as usize, 16, dtype)?;
+    write_kv(cx, qkv, &mut cache.layer(0, 0), &slots);
+    let (mut each, mut all) = (Rows::new(), Vec::new());
+    let width = spec.layout.qkv_width();
+    for (rows, len) in parts {
+        let values = &qkv.as_slice()[rows.start * width..rows.end * width];
+        let x = Rows::from_vec(width, values.to_vec());
+        let meta = AttnMeta {
+            cu_seqlens: &[0, x.rows() as u32],
+            kv_lens: &[*len as u32],
+            tables: &tables,
+        };
+        paged(cx, &x, &cache.layer(0, 0), &meta, spec, &mut each);
+        cx.settle(&mut each)?;
+        all.extend_from_slice(each.as_slice());
+    }
+    Ok(Rows::from_vec(spec.layout.out_width(), all))
 }
 
 fn packed_attention(pair: &Pair) -> Result<Vec<Line>, Error> {

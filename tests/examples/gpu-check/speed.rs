@@ -197,7 +197,8 @@ fn ways(bench: &mut Bench<'_>) -> Result<(), Error> {
 /// One token of each request.
 fn tokens(bench: &mut Bench<'_>, (batch, len): (usize, usize)) -> Result<(), Error> {
     let moved = batch * len * 2 * 8 * 128 * 2;
-    let what = format!("attention of {batch} tokens over {len} each, bf16");
+    let dtype = stored(bench.cx).name();
+    let what = format!("attention of {batch} tokens over {len} each, {dtype}");
     attention(bench, what, (batch, 1, len), (moved, 0))
 }
 
@@ -215,7 +216,8 @@ fn prompts(bench: &mut Bench<'_>) -> Result<(), Error> {
             // Each row sees what is before it.
             let seen = rows * (len - rows) + rows * (rows + 1) / 2;
             let work = (len * 2 * 8 * 128 * 2, 4 * seen * 32 * 128);
-            let what = format!("{name}: attention of {rows} rows over {len}, bf16");
+            let dtype = stored(bench.cx).name();
+            let what = format!("{name}: attention of {rows} rows over {len}, {dtype}");
             bench.cx.attend_by(Some(way));
             let done = attention(bench, what, (1, rows, len), work);
             bench.cx.attend_by(None);
@@ -223,6 +225,15 @@ fn prompts(bench: &mut Bench<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// How an engine stores keys and values, if nobody says.
+fn stored(cx: &Cx) -> KvDtype {
+    if cx.has_bf16() {
+        KvDtype::Bf16
+    } else {
+        KvDtype::F16
+    }
 }
 
 /// The last `rows` rows of `batch` requests of `len` tokens.
@@ -252,7 +263,7 @@ fn attention(
         kind: GroupKind::Full(layout),
         layers: 1,
     };
-    let mut cache = KvCache::on(cx, &[group], each * batch, 16, KvDtype::Bf16)?;
+    let mut cache = KvCache::on(cx, &[group], each * batch, 16, stored(cx))?;
     let mut tables = BlockTables::default();
     for i in 0..batch {
         tables.push((i * each..(i + 1) * each).map(|block| block as u32));

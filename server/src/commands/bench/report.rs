@@ -120,7 +120,7 @@ pub(super) fn settings(config: &BenchConfig, info: &ModelInfo, load: &Load) -> V
         "warmup": config.warmup,
         "seed": config.seed,
         "dtype": format!("{:?}", config.model.dtype).to_lowercase(),
-        "kv_dtype": config.model.kv_dtype.name(),
+        "kv_dtype": info.config.kv_dtype.name(),
         "max_running": info.config.max_running,
         "max_batch_tokens": info.config.max_batch_tokens,
         "block_size": info.config.block_size,

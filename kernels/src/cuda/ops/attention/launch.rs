@@ -11,6 +11,7 @@ use std::sync::Arc;
 const MOST_VALUES: usize = 256;
 /// Values of a key at most: queries of a block lie in 48 KiB.
 const MOST_KEYS: usize = 768;
+
 /// `Places` in `cuda/cache.cuh`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
