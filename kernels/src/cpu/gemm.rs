@@ -193,7 +193,7 @@ unsafe fn multiply<'a, S: Simd>(
             return sums;
         }
         if format == Format::Int8 {
-            let size = int8::dwords(cols, S::ISA.quad());
+            let size = int8::dwords(cols);
             let a = p.acts[rows.start * size..p.rows * size].as_ptr();
             int8::multiply::<S>(w, cols, (a, p.rows - rows.start), sums);
             return sums;

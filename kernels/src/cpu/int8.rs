@@ -6,13 +6,15 @@
 //! scales   [32 rows] f32                                                                  2 lines
 //! sums     [32 rows] i32, of the codes                                                    2 lines
 //! codes    for each 4 columns (the last padded with 0): tile 0, then tile 1: [16 rows] of 4 bytes, plus 128
+//! over     for each 256 columns: tile 0, then tile 1: a bit for each 4 columns, u64                whole lines
 //! ```
 //! A row of activations is int8 too, with a scale and a zero of its own: a value is `scale * (code - zero)`. Rows lie in groups as
-//! those of a panel do (`quantize`), each group `[columns / 4][Isa::quad][rows]` dwords of codes, then for each row what its sums
-//! begin with, the zero, and the scale.
+//! those of a panel do (`quantize`), each group `[columns / 4][rows]` dwords of codes, then for each row what its sums begin with, the
+//! zero, and the scale.
 //!
-//! AVX2 has no product of bytes that cannot overflow its 16 bits: codes are widened when they are made, weights when they are
-//! loaded, a third more multiply-adds a second than moving each weight's sign to the code.
+//! AVX2 multiplies bytes two at a time into 16 bits that saturate. It is exact where the two weights are 128 together at most, as
+//! nearly all are: their largest is 127, and most are far from it. The four columns in which some row of a tile has two that are more
+//! are marked (`over`), and there both sides are widened.
 //!
 //! Invariant: the sum over the columns is an integer, exact on every path; it is scaled once, at the end.
 
@@ -34,10 +36,12 @@ const MOST_ROWS: usize = 12;
 const PART: usize = 32;
 /// Dwords of a row of activations behind its codes.
 const EXTRA: usize = 3;
-/// Dwords of four codes at most, on any path.
-const MOST_QUAD: usize = 2;
-/// What stored weights are more than their value.
+/// What stored weights are more than their value; or, on paths whose weights are signed, codes.
 const BIAS: i32 = 128;
+/// Two neighbours are that much together at most, or are marked.
+const MOST_BESIDE: i32 = 128;
+/// Steps of four columns that have their bits in one word.
+const WORD: usize = 64;
 /// From zero to the largest code.
 const MOST: f32 = 127.0;
 /// Below this a scale would be subnormal; the row counts as 0.
@@ -45,17 +49,23 @@ const TINY: f32 = 1e-30;
 
 /// Bytes of a row of `cols` values in memory.
 pub(crate) const fn packed_bytes(cols: usize) -> usize {
-    2 * HEAD + cols.div_ceil(4) * 4
+    2 * pair_lines(cols)
 }
 
-/// Dwords of a row of activations; `quad`: the path's [`Isa::quad`].
-pub(crate) const fn dwords(cols: usize, quad: usize) -> usize {
-    cols.div_ceil(4) * quad + EXTRA
+/// Dwords of a row of activations.
+pub(crate) const fn dwords(cols: usize) -> usize {
+    cols.div_ceil(4) + EXTRA
 }
 
 /// Lines of a pair.
 const fn pair_lines(cols: usize) -> usize {
-    packed_bytes(cols) / 2
+    let steps = cols.div_ceil(4);
+    HEAD + 2 * steps + (2 * steps.div_ceil(WORD)).div_ceil(8)
+}
+
+/// Where the word of step `step` and a tile lies in a pair of `steps` steps, in bytes.
+const fn word_place(steps: usize, step: usize, tile: usize) -> usize {
+    64 * (HEAD + 2 * steps) + 8 * (step / WORD * 2 + tile)
 }
 
 /// Where code `col` of row `row` of a pair lies: its line, and its byte there.
@@ -88,7 +98,8 @@ pub(crate) fn pack(
     lines.par_chunks_exact_mut(pair).enumerate().for_each_init(
         || vec![0; cols],
         |codes, (at, lines)| {
-            for line in &mut lines[HEAD..] {
+            let steps = cols.div_ceil(4);
+            for line in &mut lines[HEAD..HEAD + 2 * steps] {
                 line.0.fill(0x80);
             }
             for row in at * PAIR..rows.min((at + 1) * PAIR) {
@@ -101,6 +112,13 @@ pub(crate) fn pack(
                 for (col, code) in codes.iter().enumerate() {
                     let (line, byte) = place(row, col);
                     lines[line].0[byte] = *code as u8 ^ 0x80;
+                }
+                for (step, four) in codes.chunks(4).enumerate() {
+                    let beside = |two: &[i8]| two.iter().map(|c| i32::from(*c).abs()).sum();
+                    if four.chunks(2).any(|two| MOST_BESIDE < beside(two)) {
+                        let at = word_place(steps, step, row / TILE) + step % WORD / 8;
+                        lines[at / 64].0[at % 64] |= 1 << (step % 8);
+                    }
                 }
             }
         },
@@ -180,10 +198,10 @@ impl Steps {
 #[inline(always)]
 pub(super) unsafe fn activations<S: Simd>(from: &Activations<'_>) {
     let (cols, mut first) = (from.cols, from.rows.start);
-    let mut lines = [[0; 4 * PART * MOST_QUAD]; 16];
+    let mut lines = [[0; 4 * PART]; 16];
     while first < from.rows.end {
         let n = group_rows(from.all - first, S::ISA.panel().0);
-        let size = dwords(cols, S::ISA.quad());
+        let size = dwords(cols);
         // SAFETY: a group belongs to one chunk.
         let group = unsafe { from.to.part(first * size..(first + n) * size) };
         let (codes, extra) = group.split_at_mut(n * (size - EXTRA));
@@ -200,11 +218,11 @@ pub(super) unsafe fn activations<S: Simd>(from: &Activations<'_>) {
                 // SAFETY: as the caller promises, see `isa`.
                 sums[i] += unsafe { row_codes::<S>(values, steps[i], &mut lines[i]) };
             }
-            let dwords = (end - at).div_ceil(4) * S::ISA.quad();
+            let dwords = (end - at).div_ceil(4);
             for part in (0..dwords).step_by(16) {
                 let depth = 16.min(dwords - part);
                 let rows = lines.as_ptr().cast::<u32>().wrapping_add(part);
-                // SAFETY: as the caller promises, see `isa`; sixteen lines are there, and `codes` has `[cols / 4][quad][n]` dwords.
+                // SAFETY: as the caller promises, see `isa`; sixteen lines are there, and `codes` has `[cols / 4][n]` dwords.
                 unsafe {
                     S::columns((rows, lines[0].len()), (n, depth), (to, n));
                     to = to.add(depth * n);
@@ -212,8 +230,14 @@ pub(super) unsafe fn activations<S: Simd>(from: &Activations<'_>) {
             }
         }
         for i in 0..n {
-            extra[i] = (-BIAS * sums[i]) as u32;
-            extra[n + i] = (steps[i].zero as i32) as u32;
+            // What is too much in the sums: 128 in each weight, or in each code and so in the zero.
+            let (first, zero) = if S::SIGNED_WEIGHTS {
+                (0, BIAS)
+            } else {
+                (-BIAS * sums[i], 0)
+            };
+            extra[i] = first as u32;
+            extra[n + i] = (steps[i].zero as i32 + zero) as u32;
             extra[2 * n + i] = steps[i].scale.to_bits();
         }
         first += n;
@@ -252,12 +276,12 @@ unsafe fn steps<S: Simd>(row: &[f32]) -> Steps {
     }
 }
 
-/// The codes of values, zeros behind the last, and their sum. `to`: [`Isa::quad`] dwords for each four values, at least.
+/// The codes of values, zeros behind the last, and their sum. `to`: a dword for each four values, at least.
 #[inline(always)]
 unsafe fn row_codes<S: Simd>(values: &[f32], steps: Steps, to: &mut [u32]) -> i32 {
     // A row without steps has codes of 0, whatever its values are.
     if steps.factor == 0.0 {
-        to.fill(0);
+        to.fill(if S::SIGNED_WEIGHTS { 0x8080_8080 } else { 0 });
         return 0;
     }
     // SAFETY: as the caller promises, see `isa`; at most 16 values are read, and their dwords written, at a time.
@@ -265,10 +289,7 @@ unsafe fn row_codes<S: Simd>(values: &[f32], steps: Steps, to: &mut [u32]) -> i3
         let (factor, zero) = (S::splat(steps.factor), S::splat(steps.zero));
         let (low, high) = (S::splat(-MOST), S::splat(MOST));
         let mut sum = S::splat(0.0);
-        for (values, to) in values
-            .chunks(16)
-            .zip(to.chunks_exact_mut(4 * S::ISA.quad()))
-        {
+        for (values, to) in values.chunks(16).zip(to.chunks_exact_mut(4)) {
             let n = values.len();
             let v = if n == 16 {
                 S::load(values.as_ptr())
@@ -298,7 +319,7 @@ pub(super) unsafe fn multiply<S: Simd>(
     (a, left): (*const u32, usize),
     sums: &mut [[S::F; 2]],
 ) {
-    let (steps, size) = (cols.div_ceil(4), dwords(cols, S::ISA.quad()));
+    let (steps, size) = (cols.div_ceil(4), dwords(cols));
     let mut row = 0;
     while row < sums.len() {
         let n = group_rows(left - row, S::ISA.panel().0);
@@ -320,8 +341,8 @@ pub(super) unsafe fn multiply<S: Simd>(
     }
 }
 
-/// `R` rows with a pair, as many tiles at a time as there are registers for. `a`: `[steps, quad, R]` dwords of codes, then what a
-/// row has beside them.
+/// `R` rows with a pair, as many tiles at a time as there are registers for. `a`: `[steps, R]` dwords of codes, then what a row has
+/// beside them.
 #[inline(always)]
 unsafe fn panel<S: Simd, const R: usize>(
     w: *const u8,
@@ -333,39 +354,59 @@ unsafe fn panel<S: Simd, const R: usize>(
     if R > rows || R > sums.len() {
         return;
     }
-    // SAFETY: as the caller promises, see `isa`; `step < steps`, and there are `R` sums.
+    // Paths that do not look for marks do all steps at once.
+    let word = if S::SIGNED_WEIGHTS { WORD } else { steps };
+    // SAFETY: as the caller promises, see `isa`; `step < steps`, there are `R` sums, and a word for each `WORD` steps of a tile.
     unsafe {
-        let extra = a.add(steps * S::ISA.quad() * R);
+        let extra = a.add(steps * R);
         let sums = sums.as_mut_ptr();
         for tile in (0..2).step_by(tiles) {
             let mut c = [[S::isplat(0); 2]; R];
             each_row!(R, I => c[I] = [S::isplat(*extra.add(I) as i32); 2]);
             let codes = w.add(64 * (HEAD + tile));
-            // One after the other: both at once would be more than the registers hold.
-            for part in 0..S::ISA.quad() {
-                for step in 0..steps {
-                    let (w, a) = (
-                        codes.add(step * 128),
-                        a.add((step * S::ISA.quad() + part) * R),
-                    );
-                    if part == 0 {
+            let mut step = 0;
+            while step < steps {
+                let (first, end) = (step, steps.min(step + word));
+                let mut over = if S::SIGNED_WEIGHTS {
+                    let at = w.add(word_place(steps, first, tile));
+                    at.cast::<u64>().read_unaligned()
+                } else {
+                    0
+                };
+                loop {
+                    let next = match over {
+                        0 => end,
+                        _ => first + over.trailing_zeros() as usize,
+                    };
+                    while step < next {
+                        let (w, a) = (codes.add(step * 128), a.add(step * R));
                         S::prefetch(w.wrapping_add(8192));
                         S::prefetch(w.wrapping_add(8192 + 64));
+                        let first = S::load_quads(w);
+                        // Where there is no room for a second tile nothing is done with it.
+                        let second = if tiles == 2 {
+                            S::load_quads(w.add(64))
+                        } else {
+                            first
+                        };
+                        each_row!(R, I => {
+                            let q = *a.add(I);
+                            c[I][0] = S::dot_quads(c[I][0], first, q);
+                            if tiles == 2 {
+                                c[I][1] = S::dot_quads(c[I][1], second, q);
+                            }
+                        });
+                        step += 1;
                     }
-                    let first = S::load_quads(w, part);
-                    // Where there is no room for a second tile nothing is done with it.
-                    let second = if tiles == 2 {
-                        S::load_quads(w.add(64), part)
-                    } else {
-                        first
-                    };
-                    each_row!(R, I => {
-                        let q = *a.add(I);
-                        c[I][0] = S::dot_quads(c[I][0], first, q);
-                        if tiles == 2 {
-                            c[I][1] = S::dot_quads(c[I][1], second, q);
-                        }
-                    });
+                    if over == 0 {
+                        break;
+                    }
+                    // Paths with marks have room for one tile.
+                    let w = S::load_quads(codes.add(step * 128));
+                    let a = a.add(step * R);
+                    each_row!(R, I => c[I][0] = S::dot_wide(c[I][0], w, *a.add(I)));
+                    over &= over - 1;
+                    step += 1;
                 }
             }
             each_row!(R, I => {

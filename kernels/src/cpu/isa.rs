@@ -28,8 +28,9 @@ pub(crate) trait Simd: Copy {
     const ISA: Isa;
     /// What is added to the signed weights that `dot4` multiplies: stored bytes are weight + 128.
     const BYTE_BIAS: i32;
-    /// The weights of sixteen outputs that one dword of int8's codes is multiplied with.
-    type Q: Copy;
+    /// Whether int8's weights are signed where they are multiplied, and its codes are not; the others have it the other way round. Then
+    /// [`Simd::dot_quads`] is for neighbours of up to 128 together.
+    const SIGNED_WEIGHTS: bool = false;
 
     unsafe fn splat(v: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -122,12 +123,18 @@ pub(crate) trait Simd: Copy {
     unsafe fn halves(v: Self::I) -> [Self::I; 2];
     /// Rounds to i8 (ties to even) and adds the lanes up. The values are within -127..=127.
     unsafe fn store_i8(p: *mut i8, v: Self::F) -> i32;
-    /// Codes of sixteen columns: whole numbers within -127..=127. `to`: four times [`Isa::quad`] dwords.
+    /// Codes of sixteen columns, whole numbers within -127..=127, as int8 multiplies them. `to`: four dwords.
     unsafe fn store_quads(to: *mut u32, v: Self::F);
-    /// The weights for dword `part` of [`Isa::quad`], from sixteen times four bytes.
-    unsafe fn load_quads(p: *const u8, part: usize) -> Self::Q;
-    /// `acc` + the products of weights plus 128 with the codes of one dword.
-    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I;
+    /// Four weights of sixteen outputs as int8 multiplies them, from what is stored.
+    unsafe fn load_quads(p: *const u8) -> Self::B;
+    /// `acc` + the products of the weights with the codes of one dword.
+    unsafe fn dot_quads(acc: Self::I, w: Self::B, a: u32) -> Self::I;
+    /// The same for any weights.
+    #[inline(always)]
+    unsafe fn dot_wide(acc: Self::I, w: Self::B, a: u32) -> Self::I {
+        // SAFETY: the caller's promise.
+        unsafe { Self::dot_quads(acc, w, a) }
+    }
     /// 64 bytes as stored.
     unsafe fn load_bytes(p: *const u8) -> Self::B;
     /// Of each byte, the bits under `mask`, which begins at bit `from`, moved to begin at bit `to`.
@@ -168,14 +175,6 @@ impl Isa {
     /// Whether it multiplies pairs of bf16. Others widen them, and take activations in f32.
     pub(crate) const fn has_bf16(self) -> bool {
         matches!(self, Self::Avx512)
-    }
-
-    /// Dwords of a row's int8 codes of four columns: four bytes; or two times 16 bits, the even columns', then the odd ones'.
-    pub(crate) const fn quad(self) -> usize {
-        match self {
-            Self::Avx2 => 2,
-            Self::Portable | Self::Avx512 => 1,
-        }
     }
 }
 

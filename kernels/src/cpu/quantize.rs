@@ -59,7 +59,7 @@ pub(crate) fn dwords(format: Format, (rows, cols): (usize, usize), isa: Isa) -> 
         (_, Some(codes)) => cols / BLOCK * block_dwords(codes),
         (Format::Bf16, _) if isa.has_bf16() => cols.div_ceil(2),
         (Format::Bf16, _) => cols.next_multiple_of(2),
-        (Format::Int8, _) => int8::dwords(cols, isa.quad()),
+        (Format::Int8, _) => int8::dwords(cols),
         (Format::Grouped(groups), _) if groups.code != Code::Fp8 => {
             cols.div_ceil(BLOCK) * GROUPED_DWORDS
         }

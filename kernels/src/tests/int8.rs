@@ -55,6 +55,48 @@ fn sums_are_exact() {
     }
 }
 
+/// Neighbours of 128 together are the most that 16 bits hold, 129 are more: in some columns of some rows, beside others.
+#[test]
+fn sums_are_exact_on_either_side_of_the_mark() {
+    let mut random = Random::new(23);
+    for cols in [5, 96, 259, 777] {
+        let mut codes = vec![0.0; 40 * cols];
+        for (row, codes) in codes.chunks_exact_mut(cols).enumerate() {
+            for (two, values) in codes.chunks_exact_mut(2).zip(random.values(cols)) {
+                let large = 64.0 + (values * 60.0).abs().min(63.0).round();
+                let beside = if row % 3 == 0 { 129.0 } else { 128.0 } - large;
+                two.copy_from_slice(&[large, if row % 2 == 0 { beside } else { -beside }]);
+            }
+            // A step of one.
+            codes[cols - 1] = 127.0;
+        }
+        let weight = int8(40, cols, &codes);
+        let mut row: Vec<f32> = random
+            .values(cols)
+            .iter()
+            .map(|v| (v * 90.0).round())
+            .collect();
+        row.iter_mut().for_each(|v| *v = v.clamp(-127.0, 127.0));
+        (row[0], row[1]) = (-127.0, 127.0);
+        // All of the largest code: what saturates if anything does.
+        let top = (0..cols).map(|c| if c == 0 { -127.0 } else { 127.0 });
+        for row in [row, top.collect()] {
+            let rows = Rows::from_vec(cols, row.repeat(7));
+            let exact = codes.chunks_exact(cols).map(|w| {
+                let products = w.iter().zip(&row).map(|(a, b)| a * b);
+                products.map(f64::from).sum::<f64>() as f32
+            });
+            let exact: Vec<_> = exact.collect();
+            for isa in isas() {
+                let got = product(isa, &rows, &weight);
+                for r in 0..7 {
+                    assert_eq!(got.row(r), exact, "{isa:?} {cols} row {r}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_of_the_longest_length_do_not_overflow() {
     let cols = 1 << 16;

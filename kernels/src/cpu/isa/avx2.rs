@@ -96,8 +96,8 @@ impl Simd for Avx2 {
     type B = [__m256i; 2];
 
     const ISA: Isa = Isa::Avx2;
+    const SIGNED_WEIGHTS: bool = true;
     const BYTE_BIAS: i32 = 0;
-    type Q = [__m256i; 2];
 
     lanewise!(
         add = _mm256_add_ps,
@@ -356,36 +356,51 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_quads(to: *mut u32, v: Self::F) {
-        // SAFETY: AVX2 is there; the caller's promise: 8 dwords.
+        // SAFETY: AVX2 is there; the caller's promise: 4 dwords.
         unsafe {
             let all = _mm256_permute4x64_epi64::<0b11_01_10_00>(shorts(v));
-            // Of four columns the first and the third, then the others.
-            let order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
-            let all = _mm256_shuffle_epi8(all, _mm256_broadcastsi128_si256(order));
-            _mm256_storeu_si256(to.cast(), all);
+            let (low, high) = (
+                _mm256_castsi256_si128(all),
+                _mm256_extracti128_si256::<1>(all),
+            );
+            let codes = _mm_xor_si128(_mm_packs_epi16(low, high), _mm_set1_epi8(-128));
+            _mm_storeu_si128(to.cast(), codes);
         }
     }
     #[inline(always)]
-    unsafe fn load_quads(p: *const u8, part: usize) -> Self::Q {
+    unsafe fn load_quads(p: *const u8) -> Self::B {
         // SAFETY: AVX2 is there; the caller's promise: 64 bytes.
         unsafe {
-            let [a, b] = Self::load_bytes(p);
-            if part == 0 {
-                let even = _mm256_set1_epi16(0xff);
-                [_mm256_and_si256(a, even), _mm256_and_si256(b, even)]
-            } else {
-                [_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)]
-            }
+            let sign = _mm256_set1_epi8(-128);
+            Self::load_bytes(p).map(|b| _mm256_xor_si256(b, sign))
         }
     }
     #[inline(always)]
-    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I {
-        // SAFETY: AVX2 is there. Weights of 0 to 255 in 16 bits each: nothing is cut off, and no sign has to move.
+    unsafe fn dot_quads(acc: Self::I, w: Self::B, a: u32) -> Self::I {
+        // SAFETY: AVX2 is there. 255 times 128 is within 16 bits.
         unsafe {
-            let a = _mm256_set1_epi32(a as i32);
+            let (a, ones) = (_mm256_set1_epi32(a as i32), _mm256_set1_epi16(1));
+            let dot = |w| _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), ones);
             [
-                _mm256_add_epi32(acc[0], _mm256_madd_epi16(w[0], a)),
-                _mm256_add_epi32(acc[1], _mm256_madd_epi16(w[1], a)),
+                _mm256_add_epi32(acc[0], dot(w[0])),
+                _mm256_add_epi32(acc[1], dot(w[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: Self::I, w: Self::B, a: u32) -> Self::I {
+        // SAFETY: AVX2 is there. Both sides in 16 bits: of four columns the first and the third, then the others.
+        unsafe {
+            let even = _mm256_set1_epi32((a & 0x00ff_00ff) as i32);
+            let odd = _mm256_set1_epi32((a >> 8 & 0x00ff_00ff) as i32);
+            let dot = |w| {
+                let low = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
+                let high = _mm256_srai_epi16::<8>(w);
+                _mm256_add_epi32(_mm256_madd_epi16(low, even), _mm256_madd_epi16(high, odd))
+            };
+            [
+                _mm256_add_epi32(acc[0], dot(w[0])),
+                _mm256_add_epi32(acc[1], dot(w[1])),
             ]
         }
     }

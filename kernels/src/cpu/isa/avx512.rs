@@ -82,7 +82,6 @@ impl Simd for Avx512 {
 
     const ISA: Isa = Isa::Avx512;
     const BYTE_BIAS: i32 = 128;
-    type Q = __m512i;
 
     lanewise!(
         add = _mm512_add_ps,
@@ -303,12 +302,12 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn load_quads(p: *const u8, _: usize) -> Self::Q {
+    unsafe fn load_quads(p: *const u8) -> Self::B {
         // SAFETY: AVX-512 is there; the caller's promise: 64 bytes.
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I {
+    unsafe fn dot_quads(acc: Self::I, w: Self::B, a: u32) -> Self::I {
         // SAFETY: AVX-512 VNNI is there.
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a as i32)) }
     }

@@ -25,7 +25,6 @@ impl Simd for Portable {
 
     const ISA: Isa = Isa::Portable;
     const BYTE_BIAS: i32 = 0;
-    type Q = [u8; 64];
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self::F {
@@ -184,12 +183,12 @@ impl Simd for Portable {
         unsafe { Self::store_i8(to.cast(), v) };
     }
     #[inline(always)]
-    unsafe fn load_quads(p: *const u8, _: usize) -> Self::Q {
+    unsafe fn load_quads(p: *const u8) -> Self::B {
         // SAFETY: the caller's promise: 64 bytes.
         unsafe { Self::load_bytes(p) }
     }
     #[inline(always)]
-    unsafe fn dot_quads(acc: Self::I, w: Self::Q, a: u32) -> Self::I {
+    unsafe fn dot_quads(acc: Self::I, w: Self::B, a: u32) -> Self::I {
         let a = bytes(a as i32);
         std::array::from_fn(|i| {
             let w: [i32; 4] = std::array::from_fn(|j| i32::from(w[4 * i + j]));
