@@ -71,12 +71,8 @@ fn sums_are_exact_on_either_side_of_the_mark() {
             codes[cols - 1] = 127.0;
         }
         let weight = int8(40, cols, &codes);
-        let mut row: Vec<f32> = random
-            .values(cols)
-            .iter()
-            .map(|v| (v * 90.0).round())
-            .collect();
-        row.iter_mut().for_each(|v| *v = v.clamp(-127.0, 127.0));
+        let near = |v: &f32| (v * 90.0).round().clamp(-127.0, 127.0);
+        let mut row: Vec<f32> = random.values(cols).iter().map(near).collect();
         (row[0], row[1]) = (-127.0, 127.0);
         // All of the largest code: what saturates if anything does.
         let top = (0..cols).map(|c| if c == 0 { -127.0 } else { 127.0 });
