@@ -485,7 +485,7 @@ fn a_device_without_bf16_stores_f16() {
         };
         let engine = start("llama", Some(&gpu), config);
         assert_eq!(engine.handle.info().config.kv_dtype, stored);
-        let streams = together(&engine, &[prompt(0)]);
+        let streams = together(&engine, &[prompt(2)]);
         for stream in streams {
             assert!(!outcome(stream).expect("tokens").0.is_empty());
         }
