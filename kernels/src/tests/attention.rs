@@ -102,6 +102,7 @@ impl World {
     }
 
     /// Rounds all queries; keys and values stay as they were written.
+    #[cfg(feature = "cuda-emu")]
     pub(super) fn round_queries(&mut self, layout: &HeadLayout, round: impl Fn(f32) -> f32) {
         for request in &mut self.requests {
             for r in 0..request.qkv.rows() {
@@ -114,6 +115,7 @@ impl World {
     }
 
     /// Changes token `t` of request `i` with its queries, and writes it.
+    #[cfg(feature = "cuda-emu")]
     pub(super) fn change(&mut self, cx: &Cx, (i, t): (usize, usize), change: impl Fn(&mut [f32])) {
         let request = &mut self.requests[i];
         change(request.qkv.row_mut(t));
