@@ -83,6 +83,7 @@ impl CoreParts {
             cache: KvCache::on(&cx, groups, all_blocks, config.block_size, config.kv_dtype)?,
             kinds: groups.iter().map(|group| group.kind).collect(),
             block_size: config.block_size,
+            #[cfg(feature = "cuda")]
             spare_block: blocks as u32,
             model: loaded.model,
             head: loaded.head,

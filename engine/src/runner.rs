@@ -50,6 +50,7 @@ pub(crate) struct ModelRunner {
     /// Tokens per block.
     pub(crate) block_size: usize,
     /// A block that no request has, where a device computes; see `on_device`.
+    #[cfg(feature = "cuda")]
     pub(crate) spare_block: u32,
     /// Buffers.
     pub(crate) buffers: Buffers,

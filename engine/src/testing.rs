@@ -101,6 +101,7 @@ impl Rig {
             cache: cache.unwrap(),
             kinds: shape.groups.iter().map(|g| g.kind).collect(),
             block_size: shape.block_size,
+            #[cfg(feature = "cuda")]
             spare_block: blocks as u32,
             buffers: Buffers::default(),
         };

@@ -46,7 +46,8 @@ impl Rows {
             height: data.len() / width,
             width,
             data,
-            ..Self::default()
+            #[cfg(feature = "cuda")]
+            mirror: Mirror::default(),
         }
     }
 

@@ -373,11 +373,9 @@ class Discovery(unittest.TestCase):
                 ("smollm2", "encode1x20", "int8", False),
             ):
                 self.assertEqual(found[model].has(by_name[case], format), expected, (model, case, format))
-            for isa, names in (
-                ("native", ["Koma", "ONNX Runtime int8", "ONNX Runtime behind FastAPI"]),
-                ("avx2", ["Koma"]),
-            ):
-                setting = Setting(threads=2, isa=isa, peers=at, koma=Path("koma"))
+            everyone = ["Koma", "ONNX Runtime int8", "ONNX Runtime behind FastAPI"]
+            for isa, above, names in (("native", True, everyone), ("avx2", True, ["Koma"]), ("avx2", False, everyone)):
+                setting = Setting(threads=2, isa=isa, peers=at, koma=Path("koma"), above_avx2=above)
                 there, left = discover.contenders(setting, found["minilm"], "int8")
                 self.assertEqual([one.name for one in there], names)
                 self.assertEqual(left["CTranslate2 int8"], "no file ctranslate2")
@@ -389,6 +387,10 @@ class Discovery(unittest.TestCase):
             one = ggml.Ggml("g", setting, model, "q4_0", Path("g"), flash_batches=several)
             command, _ = one.server(1, cases.Case("c", "c", "http", batch=batch))
             self.assertEqual(command[command.index("-fa") + 1], expected)
+
+    def test_what_a_processor_has_above_avx2(self):
+        for flags, expected in (("fpu avx2 fma", False), ("fpu avx2 avx512f", True), ("avx2 avx_vnni", True), ("avx512fx", False)):
+            self.assertEqual(processes.above_avx2(f"model name : x\nflags : {flags}\n"), expected, flags)
 
     def test_what_cannot_begin_is_said(self):
         self.assertEqual(main(["--koma", sys.executable]), 2)

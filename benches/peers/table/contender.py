@@ -47,6 +47,13 @@ class Setting:
     timeout: float = 120.0
     #: What children inherit; OpenMP-based peers also read the number of threads from it.
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    #: Whether the processor has vector instructions that AVX2 lacks.
+    above_avx2: bool = True
+
+    @property
+    def held(self) -> bool:
+        """Whether peers must be kept from instructions that the processor has."""
+        return self.isa != "native" and self.above_avx2
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of a child; an empty value takes a variable away."""

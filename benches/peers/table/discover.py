@@ -107,7 +107,7 @@ def _engines(setting: Setting, model: Model, format: str) -> Iterator[tuple[str,
         yield from _encoders(setting, model, format)
         return
     yield from _ggml(setting, model, format)
-    held = {} if setting.isa == "native" else LEFT_OUT_AVX2
+    held = {} if not setting.held else LEFT_OUT_AVX2
     yield from _openvino(setting, model, format)
     if "ONNX Runtime" in held:
         yield "ONNX Runtime", held["ONNX Runtime"]
@@ -124,7 +124,7 @@ def _encoders(setting: Setting, model: Model, format: str) -> Iterator[tuple[str
     python = setting.peers / "encoders/bin/python"
     for engine, variant, file, precision in ENCODERS[format]:
         name, script = f"{engine} {variant}", f"encode_{engine.lower().replace(' ', '')}.py"
-        held = {} if setting.isa == "native" else HELD_TO_AVX2.get(engine)
+        held = {} if not setting.held else HELD_TO_AVX2.get(engine)
         if held is None:
             yield name, LEFT_OUT_AVX2[engine]
             continue
@@ -143,7 +143,7 @@ def _fastapi(setting: Setting, model: Model, format: str) -> Iterator[tuple[str,
     for kind in ("", "-fused"):
         file = model.folder / f"{'int8' if format == 'int8' else 'f32'}{kind}.onnx"
         name = f"ONNX Runtime{' fused' if kind else ''} behind FastAPI"
-        if setting.isa != "native":
+        if setting.held:
             yield name, LEFT_OUT_AVX2["ONNX Runtime"]
         elif not python.exists() or not file.exists():
             yield name, "not installed" if file.exists() else f"no file {file.name}"
@@ -238,7 +238,7 @@ def _intents(setting: Setting) -> ServerCommand | None:
 
 
 def _openvino(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
-    env = {} if setting.isa == "native" else {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    env = {} if not setting.held else {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     python = setting.peers / "openvino/bin/python"
     for own in OPENVINO[format]:
         name = f"OpenVINO {own.removeprefix('ov-') if own else 'GGUF'}"

@@ -70,7 +70,7 @@ class Ggml:
         return ["-t", self.setting.threads, "-tb", self.setting.threads]
 
     def _environment(self) -> dict[str, str]:
-        if self.setting.isa == "native":
+        if not self.setting.held:
             return self.setting.environment()
         # The programs are the same, the libraries that compute are another build's.
         held = self.folder.with_name(f"{self.folder.name}-avx2")

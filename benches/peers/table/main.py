@@ -98,7 +98,8 @@ def _setting(flags: argparse.Namespace) -> Setting:
         raise ValueError("--koma: Koma's binary; cargo build --release makes one")
     if flags.reps < 1 or flags.threads < 1:
         raise ValueError("--reps, --threads: at least 1")
-    return Setting(flags.threads, flags.isa, flags.peers.resolve(), flags.koma.resolve(), flags.timeout)
+    peers, koma = flags.peers.resolve(), flags.koma.resolve()
+    return Setting(flags.threads, flags.isa, peers, koma, flags.timeout, above_avx2=processes.above_avx2())
 
 
 def write(out: Path, done: list[Row], about: dict[str, object]) -> None:

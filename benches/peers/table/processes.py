@@ -105,6 +105,12 @@ def _times(stat: str) -> list[int]:
     return [int(field) for field in stat.split("\n", 1)[0].split()[1:9]]
 
 
+def above_avx2(cpuinfo: str | None = None) -> bool:
+    """Whether the processor, or that of a text of /proc/cpuinfo, has vector instructions that AVX2 lacks and peers would use."""
+    text = Path("/proc/cpuinfo").read_text() if cpuinfo is None else cpuinfo
+    return not {"avx512f", "avx_vnni"}.isdisjoint(text.split())
+
+
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """Keeps `count` processes counting while the body runs."""

@@ -1,14 +1,16 @@
 //! The product with block formats: one inner loop, shaped at compile time by what a format is made of (`cpu::codes`).
 //!
-//! The weights of a block stay in registers while up to 48 rows pass by; their sums wait in the first-level cache. A block
-//! is an integer dot product for each scale, whose result is scaled and added to the sum: in the order of the columns,
-//! whatever the rows beside it.
+//! The weights of a block stay in registers, or in the first-level cache, while up to 72 rows pass by; their sums wait in that
+//! cache. A block is an integer dot product for each scale, whose result is scaled and added to the sum: in the order of the
+//! columns, whatever the rows beside it.
 
 use super::codes::{BLOCK, Codes, Head, Subs, Value};
-use super::isa::Simd;
+use super::isa::{Simd, short_quads};
 use super::pack::{PAIR, TILE};
+use super::panel::each_row;
 use super::quantize::block_dwords;
 use crate::Format;
+use std::ops::Range;
 
 /// How far ahead the weights are asked for, bytes.
 const AHEAD: usize = 8192;
@@ -48,7 +50,12 @@ pub(crate) unsafe fn blocks<S: Simd, const F: u8>(
                 let (scales, minimums) = scales::<S>(codes, heads, w);
                 w = w.add(subs);
                 let weights = [load::<S>(codes, w), load::<S>(codes, w.add(tile))];
-                block::<S>(codes, weights, (scales, minimums), a, sums);
+                if const { several::<S>() } && sums.len() == 1 {
+                    // Apart from the others, so that the weights need not wait in memory for them.
+                    rows::<S, 1>(codes, &weights, (scales, minimums), a, sums);
+                } else {
+                    block::<S>(codes, weights, (scales, minimums), a, sums);
+                }
                 w = w.add(2 * tile);
                 a = a.add(stride);
             }
@@ -64,46 +71,132 @@ unsafe fn fetch<S: Simd>(w: *const u8, bytes: usize) {
     }
 }
 
+/// Whether a path takes several rows at a time. Asked where it is known at compile time: what no path calls is not made.
+pub(super) const fn several<S: Simd>() -> bool {
+    S::ISA.block().0 > 1
+}
+
+/// How many rows pass a block at a time where `left` are left: 4, 2 or 1.
+#[inline(always)]
+pub(super) fn rows_of_block<S: Simd>(left: usize) -> usize {
+    match left.min(S::ISA.block().0) {
+        4.. => 4,
+        2 | 3 => 2,
+        _ => 1,
+    }
+}
+
 /// One block with the rows whose first is at `a`.
 #[inline(always)]
 unsafe fn block<S: Simd>(
     codes: Codes,
     weights: [[S::B; 8]; 2],
-    (scales, minimums): ([Pair<S>; 2], [Pair<S>; 2]),
+    scales: ([Pair<S>; 2], [Pair<S>; 2]),
     mut a: *const u32,
+    mut sums: &mut [Pair<S>],
+) {
+    while !sums.is_empty() {
+        let n = rows_of_block::<S>(sums.len());
+        let (these, rest) = sums.split_at_mut(n);
+        // SAFETY: as the caller promises, see `isa`; a row's block is at `a` for each of the sums.
+        unsafe {
+            match n {
+                4 if const { several::<S>() } => rows::<S, 4>(codes, &weights, scales, a, these),
+                2 if const { several::<S>() } => rows::<S, 2>(codes, &weights, scales, a, these),
+                _ => rows::<S, 1>(codes, &weights, scales, a, these),
+            }
+            a = a.add(n * block_dwords(codes));
+        }
+        sums = rest;
+    }
+}
+
+/// One block with `R` rows, as many tiles at a time as a path has registers for.
+#[inline(always)]
+unsafe fn rows<S: Simd, const R: usize>(
+    codes: Codes,
+    weights: &[[S::B; 8]; 2],
+    (scales, minimums): ([Pair<S>; 2], [Pair<S>; 2]),
+    a: *const u32,
     sums: &mut [Pair<S>],
 ) {
-    let groups = codes.groups();
-    let signed = matches!(codes.value, Value::Signed | Value::Table(_));
+    let (most_rows, tiles) = S::ISA.block();
+    if R > most_rows || R > sums.len() {
+        return;
+    }
+    let (groups, size) = (codes.groups(), block_dwords(codes));
     let minimum = matches!(codes.value, Value::Min);
-    for sum in sums.iter_mut() {
-        // SAFETY: as the caller promises, see `isa`; a row's block is at `a`.
-        unsafe {
-            let scale = S::splat(f32::from_bits(*a.add(8 + groups)));
-            for g in 0..groups {
-                let correction = *a.add(8 + g);
-                let start = if minimum { 0 } else { correction as i32 };
-                let mut i = [S::isplat(start); 2];
-                for j in 0..8 / groups {
-                    let j = 8 / groups * g + j;
-                    let q = *a.add(j) as i32;
-                    for t in 0..2 {
-                        i[t] = if signed {
-                            S::dot4_bytes(i[t], weights[t][j], q)
-                        } else {
-                            S::dot4_codes(i[t], weights[t][j], q)
-                        };
-                    }
+    let sums = sums.as_mut_ptr();
+    for tile in (0..2).step_by(tiles) {
+        for g in 0..groups {
+            // SAFETY: as the caller promises, see `isa`; `R` rows' blocks are at `a`, one behind the other, and there are `R` sums.
+            unsafe {
+                let mut i = [[S::isplat(0); 2]; R];
+                if !minimum {
+                    each_row!(R, I => i[I] = [S::isplat(*a.add(I * size + 8 + g) as i32); 2]);
                 }
-                for t in 0..2 {
-                    sum[t] = S::fma(S::to_f32(i[t]), S::mul(scales[g][t], scale), sum[t]);
-                    if minimum {
-                        let correction = S::splat(f32::from_bits(correction));
-                        sum[t] = S::fma(minimums[g][t], correction, sum[t]);
+                let quads = 8 / groups * g..8 / groups * (g + 1);
+                dots::<S, R>(codes.most(), (weights, tile), quads, (a, size), &mut i);
+                each_row!(R, I => {
+                    let a = a.add(I * size + 8);
+                    let (scale, sum) = (S::splat(f32::from_bits(*a.add(groups))), &mut *sums.add(I));
+                    for t in tile..tile + tiles {
+                        sum[t] = S::fma(S::to_f32(i[I][t - tile]), S::mul(scales[g][t], scale), sum[t]);
+                        if minimum {
+                            let correction = S::splat(f32::from_bits(*a.add(g)));
+                            sum[t] = S::fma(minimums[g][t], correction, sum[t]);
+                        }
                     }
-                }
+                });
             }
-            a = a.add(block_dwords(codes));
+        }
+    }
+}
+
+/// Adds the products of some fours of a block's columns to the sums of `R` rows: of the tiles from `tile` on, as many as a path does
+/// at a time. `most`: the largest code, none for signed bytes. `a`: the first row's columns, and the dwords from row to row.
+#[inline(always)]
+pub(super) unsafe fn dots<S: Simd, const R: usize>(
+    most: Option<usize>,
+    (weights, tile): (&[[S::B; 8]; 2], usize),
+    quads: Range<usize>,
+    (a, size): (*const u32, usize),
+    sums: &mut [[S::I; 2]; R],
+) {
+    let two = S::ISA.block().1 == 2;
+    // SAFETY: as the caller promises, see `isa`; a row's 8 dwords are at `a`.
+    unsafe {
+        let Some(most) = most else {
+            let mut j = quads.start;
+            while j < quads.end {
+                each_row!(R, I => {
+                    let q = *a.add(I * size + j) as i32;
+                    sums[I][0] = S::dot4_bytes(sums[I][0], weights[tile][j], q);
+                    if two {
+                        sums[I][1] = S::dot4_bytes(sums[I][1], weights[1][j], q);
+                    }
+                });
+                j = if R == 1 { j + 1 } else { S::rolled(j + 1) };
+            }
+            return;
+        };
+        let (mut j, part) = (quads.start, short_quads(most).min(quads.len()));
+        for end in (quads.start + part..=quads.end).step_by(part) {
+            let mut short = [[S::short(sums[0][0]); 2]; R];
+            each_row!(R, I => short[I] = [S::short(sums[I][0]), S::short(sums[I][1])]);
+            while j < end {
+                each_row!(R, I => {
+                    let q = *a.add(I * size + j) as i32;
+                    short[I][0] = S::dot4_codes(short[I][0], weights[tile][j], q);
+                    if two {
+                        short[I][1] = S::dot4_codes(short[I][1], weights[1][j], q);
+                    }
+                });
+                j = if R == 1 { j + 1 } else { S::rolled(j + 1) };
+            }
+            each_row!(R, I => {
+                sums[I] = [S::long(sums[I][0], short[I][0]), S::long(sums[I][1], short[I][1])];
+            });
         }
     }
 }

@@ -153,6 +153,14 @@ impl Codes {
         }
     }
 
+    /// The largest code where codes are not negative.
+    pub(crate) const fn most(self) -> Option<usize> {
+        match self.value {
+            Value::Minus(_) | Value::Min => Some((1 << self.bits) - 1),
+            Value::Signed | Value::Table(_) => None,
+        }
+    }
+
     /// Bits of the first plane.
     pub(crate) const fn low_bits(self) -> usize {
         match self.bits {

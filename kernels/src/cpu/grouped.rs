@@ -13,6 +13,7 @@
 //! Invariant: a sum over the columns runs in one order that depends on their number and the format only. Integers are
 //! summed exactly within a block; FP8 codes in f32, at most [`SEGMENT`] columns and never more than a group at a time.
 
+use super::blocks::{dots, rows_of_block, several};
 use super::codes::BLOCK;
 use super::gemm::Product;
 use super::isa::Simd;
@@ -336,7 +337,6 @@ unsafe fn integers<S: Simd, const FOUR: bool, const ZEROS: bool>(
     (a, stride): (*const u32, usize),
     sums: &mut [[S::F; 2]],
 ) {
-    let bias = if FOUR { -8 } else { -S::BYTE_BIAS };
     let tile = layout.block * 32;
     let mut block = 0;
     for (first, range) in layout.each(cols) {
@@ -358,33 +358,69 @@ unsafe fn integers<S: Simd, const FOUR: bool, const ZEROS: bool>(
                 for line in 0..layout.block {
                     S::prefetch(w.wrapping_add(AHEAD + 64 * line));
                 }
-                let (w0, w1) = (load::<S, FOUR>(w), load::<S, FOUR>(w.add(tile)));
-                let mut a = a.add(block * stride);
-                for sum in sums.iter_mut() {
-                    let total = *a.add(8) as i32;
-                    let mut i = [S::isplat(bias * total); 2];
-                    for j in 0..8 {
-                        let q = *a.add(j) as i32;
-                        i = if FOUR {
-                            [S::dot4_codes(i[0], w0[j], q), S::dot4_codes(i[1], w1[j], q)]
-                        } else {
-                            [S::dot4_bytes(i[0], w0[j], q), S::dot4_bytes(i[1], w1[j], q)]
-                        };
-                    }
-                    let scale = S::splat(f32::from_bits(*a.add(9)));
-                    for t in 0..2 {
-                        // All below 2^24: exact.
-                        let mut v = S::to_f32(i[t]);
-                        if ZEROS {
-                            v = S::sub(v, S::mul(z[t], S::splat(total as f32)));
+                let (weights, a) = (
+                    [load::<S, FOUR>(w), load::<S, FOUR>(w.add(tile))],
+                    a.add(block * stride),
+                );
+                let mut row = 0;
+                while row < sums.len() {
+                    let n = rows_of_block::<S>(sums.len() - row);
+                    let (a, sums) = (a.add(row * GROUPED_DWORDS), &mut sums[row..]);
+                    match n {
+                        4 if const { several::<S>() } => {
+                            block_rows::<S, 4, FOUR, ZEROS>(&weights, (d, z), a, sums);
                         }
-                        sum[t] = S::fma(v, S::mul(d[t], scale), sum[t]);
+                        2 if const { several::<S>() } => {
+                            block_rows::<S, 2, FOUR, ZEROS>(&weights, (d, z), a, sums);
+                        }
+                        _ => block_rows::<S, 1, FOUR, ZEROS>(&weights, (d, z), a, sums),
                     }
-                    a = a.add(GROUPED_DWORDS);
+                    row += n;
                 }
                 block += 1;
                 w = w.add(layout.block * 64);
             }
+        }
+    }
+}
+
+/// One block with `R` rows, as many tiles at a time as a path has registers for. `d`, `z`: scales and zeros of the 32 outputs. `a`: the
+/// rows' blocks.
+#[inline(always)]
+unsafe fn block_rows<S: Simd, const R: usize, const FOUR: bool, const ZEROS: bool>(
+    weights: &[[S::B; 8]; 2],
+    (d, z): ([S::F; 2], [S::F; 2]),
+    a: *const u32,
+    sums: &mut [[S::F; 2]],
+) {
+    let (rows, tiles) = S::ISA.block();
+    if R > rows || R > sums.len() {
+        return;
+    }
+    let (bias, most) = if FOUR {
+        (-8, Some(15))
+    } else {
+        (-S::BYTE_BIAS, None)
+    };
+    let sums = sums.as_mut_ptr();
+    for tile in (0..2).step_by(tiles) {
+        // SAFETY: as the caller promises, see `isa`; `R` rows' blocks are at `a`, one behind the other, and there are `R` sums.
+        unsafe {
+            let mut i = [[S::isplat(0); 2]; R];
+            each_row!(R, I => i[I] = [S::isplat(bias * *a.add(I * GROUPED_DWORDS + 8) as i32); 2]);
+            dots::<S, R>(most, (weights, tile), 0..8, (a, GROUPED_DWORDS), &mut i);
+            each_row!(R, I => {
+                let (a, sum) = (a.add(I * GROUPED_DWORDS + 8), &mut *sums.add(I));
+                let scale = S::splat(f32::from_bits(*a.add(1)));
+                for t in tile..tile + tiles {
+                    // All below 2^24: exact.
+                    let mut v = S::to_f32(i[I][t - tile]);
+                    if ZEROS {
+                        v = S::sub(v, S::mul(z[t], S::splat(*a as i32 as f32)));
+                    }
+                    sum[t] = S::fma(v, S::mul(d[t], scale), sum[t]);
+                }
+            });
         }
     }
 }

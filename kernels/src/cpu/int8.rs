@@ -6,15 +6,14 @@
 //! scales   [32 rows] f32                                                                  2 lines
 //! sums     [32 rows] i32, of the codes                                                    2 lines
 //! codes    for each 4 columns (the last padded with 0): tile 0, then tile 1: [16 rows] of 4 bytes, plus 128
-//! over     for each 256 columns: tile 0, then tile 1: a bit for each 4 columns, u64                whole lines
 //! ```
 //! A row of activations is int8 too, with a scale and a zero of its own: a value is `scale * (code - zero)`. Rows lie in groups as
 //! those of a panel do (`quantize`), each group `[columns / 4][rows]` dwords of codes, then for each row what its sums begin with, the
 //! zero, and the scale.
 //!
-//! AVX2 multiplies bytes two at a time into 16 bits that saturate. It is exact where the two weights are 128 together at most, as
-//! nearly all are: their largest is 127, and most are far from it. The four columns in which some row of a tile has two that are more
-//! are marked (`over`), and there both sides are widened.
+//! AVX2 multiplies bytes two at a time into 16 bits, which hold 128 times a code but not more. So the weights of columns `2 i` and
+//! `2 i + 1` are within 128 together: a row's scale is that of its largest value or of its largest sum of two neighbours, whichever is
+//! larger ([`round`]). For normal weights steps become a third larger for it; with a few that stand out, as trained ones have, hardly.
 //!
 //! Invariant: the sum over the columns is an integer, exact on every path; it is scaled once, at the end.
 
@@ -38,10 +37,6 @@ const PART: usize = 32;
 const EXTRA: usize = 3;
 /// What stored weights are more than their value; or, on paths whose weights are signed, codes.
 const BIAS: i32 = 128;
-/// Two neighbours are that much together at most, or are marked.
-const MOST_BESIDE: i32 = 128;
-/// Steps of four columns that have their bits in one word.
-const WORD: usize = 64;
 /// From zero to the largest code.
 const MOST: f32 = 127.0;
 /// Below this a scale would be subnormal; the row counts as 0.
@@ -59,13 +54,7 @@ pub(crate) const fn dwords(cols: usize) -> usize {
 
 /// Lines of a pair.
 const fn pair_lines(cols: usize) -> usize {
-    let steps = cols.div_ceil(4);
-    HEAD + 2 * steps + (2 * steps.div_ceil(WORD)).div_ceil(8)
-}
-
-/// Where the word of step `step` and a tile lies in a pair of `steps` steps, in bytes.
-const fn word_place(steps: usize, step: usize, tile: usize) -> usize {
-    64 * (HEAD + 2 * steps) + 8 * (step / WORD * 2 + tile)
+    HEAD + 2 * cols.div_ceil(4)
 }
 
 /// Where code `col` of row `row` of a pair lies: its line, and its byte there.
@@ -87,8 +76,7 @@ fn get(lines: &[Line], (line, at): (usize, usize)) -> [u8; 4] {
     [b[0], b[1], b[2], b[3]]
 }
 
-/// Packs `rows` rows of `cols` codes; `fetch(row, codes)` writes a row's codes, each an `i8` of at least -127, and gives its
-/// scale.
+/// Packs `rows` rows of `cols` codes; `fetch(row, codes)` writes a row's codes, made by [`round`], and gives its scale.
 pub(crate) fn pack(
     (rows, cols): (usize, usize),
     fetch: impl Fn(usize, &mut [i8]) -> f32 + Sync,
@@ -98,8 +86,7 @@ pub(crate) fn pack(
     lines.par_chunks_exact_mut(pair).enumerate().for_each_init(
         || vec![0; cols],
         |codes, (at, lines)| {
-            let steps = cols.div_ceil(4);
-            for line in &mut lines[HEAD..HEAD + 2 * steps] {
+            for line in &mut lines[HEAD..] {
                 line.0.fill(0x80);
             }
             for row in at * PAIR..rows.min((at + 1) * PAIR) {
@@ -113,23 +100,20 @@ pub(crate) fn pack(
                     let (line, byte) = place(row, col);
                     lines[line].0[byte] = *code as u8 ^ 0x80;
                 }
-                for (step, four) in codes.chunks(4).enumerate() {
-                    let beside = |two: &[i8]| two.iter().map(|c| i32::from(*c).abs()).sum();
-                    if four.chunks(2).any(|two| MOST_BESIDE < beside(two)) {
-                        let at = word_place(steps, step, row / TILE) + step % WORD / 8;
-                        lines[at / 64].0[at % 64] |= 1 << (step % 8);
-                    }
-                }
             }
         },
     );
     Ok(lines)
 }
 
-/// Writes the nearest codes of a row of values and gives their scale: the largest absolute value is 127 steps. The scale is a NaN
-/// if a value is no number or infinite.
+/// Writes the nearest codes of a row of values and gives their scale: the largest absolute value, or that of a sum of two neighbours
+/// that begin at an even place, is 127 steps, so that codes are within -127..=127 and two neighbours within 128 together. The scale is
+/// a NaN if a value is no number or infinite.
 pub(crate) fn round(values: &[f32], codes: &mut [i8]) -> f32 {
-    let max = values.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+    let both = |two: &[f32]| two.iter().sum::<f32>();
+    let sums = values.chunks(2).map(both);
+    let max = values.iter().copied().chain(sums);
+    let max = max.fold(0.0, |m: f32, v| m.max(v.abs()));
     let finite = values.iter().all(|v| v.is_finite());
     if !finite || max <= TINY {
         codes.fill(0);
@@ -354,8 +338,6 @@ unsafe fn panel<S: Simd, const R: usize>(
     if R > rows || R > sums.len() {
         return;
     }
-    // Paths that do not look for marks do all steps at once.
-    let word = if S::SIGNED_WEIGHTS { WORD } else { steps };
     // SAFETY: as the caller promises, see `isa`; `step < steps`, there are `R` sums, and a word for each `WORD` steps of a tile.
     unsafe {
         let extra = a.add(steps * R);
@@ -364,50 +346,24 @@ unsafe fn panel<S: Simd, const R: usize>(
             let mut c = [[S::isplat(0); 2]; R];
             each_row!(R, I => c[I] = [S::isplat(*extra.add(I) as i32); 2]);
             let codes = w.add(64 * (HEAD + tile));
-            let mut step = 0;
-            while step < steps {
-                let (first, end) = (step, steps.min(step + word));
-                let mut over = if S::SIGNED_WEIGHTS {
-                    let at = w.add(word_place(steps, first, tile));
-                    at.cast::<u64>().read_unaligned()
+            for step in 0..steps {
+                let (w, a) = (codes.add(step * 128), a.add(step * R));
+                S::prefetch(w.wrapping_add(8192));
+                S::prefetch(w.wrapping_add(8192 + 64));
+                let first = S::load_quads(w);
+                // Where there is no room for a second tile nothing is done with it.
+                let second = if tiles == 2 {
+                    S::load_quads(w.add(64))
                 } else {
-                    0
+                    first
                 };
-                loop {
-                    let next = match over {
-                        0 => end,
-                        _ => first + over.trailing_zeros() as usize,
-                    };
-                    while step < next {
-                        let (w, a) = (codes.add(step * 128), a.add(step * R));
-                        S::prefetch(w.wrapping_add(8192));
-                        S::prefetch(w.wrapping_add(8192 + 64));
-                        let first = S::load_quads(w);
-                        // Where there is no room for a second tile nothing is done with it.
-                        let second = if tiles == 2 {
-                            S::load_quads(w.add(64))
-                        } else {
-                            first
-                        };
-                        each_row!(R, I => {
-                            let q = *a.add(I);
-                            c[I][0] = S::dot_quads(c[I][0], first, q);
-                            if tiles == 2 {
-                                c[I][1] = S::dot_quads(c[I][1], second, q);
-                            }
-                        });
-                        step += 1;
+                each_row!(R, I => {
+                    let q = *a.add(I);
+                    c[I][0] = S::dot_quads(c[I][0], first, q);
+                    if tiles == 2 {
+                        c[I][1] = S::dot_quads(c[I][1], second, q);
                     }
-                    if over == 0 {
-                        break;
-                    }
-                    // Paths with marks have room for one tile.
-                    let w = S::load_quads(codes.add(step * 128));
-                    let a = a.add(step * R);
-                    each_row!(R, I => c[I][0] = S::dot_wide(c[I][0], w, *a.add(I)));
-                    over &= over - 1;
-                    step += 1;
-                }
+                });
             }
             each_row!(R, I => {
                 let zero = *extra.add(R + I) as i32;

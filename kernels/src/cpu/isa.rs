@@ -23,13 +23,14 @@ pub(crate) trait Simd: Copy {
     type F: Copy;
     type I: Copy;
     type B: Copy;
+    /// Sums of products of small codes: i32, or i16 where bytes are multiplied into those.
+    type Short: Copy;
 
     /// Which path this is.
     const ISA: Isa;
     /// What is added to the signed weights that `dot4` multiplies: stored bytes are weight + 128.
     const BYTE_BIAS: i32;
-    /// Whether int8's weights are signed where they are multiplied, and its codes are not; the others have it the other way round. Then
-    /// [`Simd::dot_quads`] is for neighbours of up to 128 together.
+    /// Whether int8's weights are signed where they are multiplied, and its codes are not; the others have it the other way round.
     const SIGNED_WEIGHTS: bool = false;
 
     unsafe fn splat(v: f32) -> Self::F;
@@ -129,12 +130,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_quads(p: *const u8) -> Self::B;
     /// `acc` + the products of the weights with the codes of one dword.
     unsafe fn dot_quads(acc: Self::I, w: Self::B, a: u32) -> Self::I;
-    /// The same for any weights.
-    #[inline(always)]
-    unsafe fn dot_wide(acc: Self::I, w: Self::B, a: u32) -> Self::I {
-        // SAFETY: the caller's promise.
-        unsafe { Self::dot_quads(acc, w, a) }
-    }
     /// 64 bytes as stored.
     unsafe fn load_bytes(p: *const u8) -> Self::B;
     /// Of each byte, the bits under `mask`, which begins at bit `from`, moved to begin at bit `to`.
@@ -143,12 +138,22 @@ pub(crate) trait Simd: Copy {
     unsafe fn or(a: Self::B, b: Self::B) -> Self::B;
     /// For each byte, which is below 16, the byte at that place of the table.
     unsafe fn lookup(table: &[u8; 16], places: Self::B) -> Self::B;
-    /// `acc` + the products of each lane's 4 weights, which are 0 to 127, with the 4 signed bytes of `a`.
-    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I;
+    /// A sum that goes on from `acc`, perhaps somewhere else.
+    unsafe fn short(acc: Self::I) -> Self::Short;
+    /// `acc` + the products of each lane's 4 weights with the 4 signed bytes of `a`, which are at least -127: of weights from 0 to
+    /// `most` up to [`short_quads`] times.
+    unsafe fn dot4_codes(acc: Self::Short, w: Self::B, a: i32) -> Self::Short;
+    /// `acc` and what was added since `short(acc)`.
+    unsafe fn long(acc: Self::I, short: Self::Short) -> Self::I;
     /// `acc` + the products of each lane's 4 weights plus [`Simd::BYTE_BIAS`] with the 4 signed bytes of `a`.
     unsafe fn dot4_bytes(acc: Self::I, w: Self::B, a: i32) -> Self::I;
     /// `acc` + the products of each lane's 2 bf16 at `w` with the 2 bf16 of `a`.
     unsafe fn dot2_bf16(acc: Self::F, w: *const u8, a: u32) -> Self::F;
+    /// `n`; where a loop over it would be unrolled into more than the registers hold the compiler is not told so.
+    #[inline(always)]
+    fn rolled(n: usize) -> usize {
+        n
+    }
     /// Asks for the line at `p` in the second-level cache; any address will do.
     unsafe fn prefetch(p: *const u8);
 }
@@ -160,8 +165,22 @@ pub(crate) trait Kernel {
     unsafe fn run<S: Simd>(self);
 }
 
+/// How many times [`Simd::dot4_codes`] may add products of codes up to `most`: two of them are a sum of 16 bits.
+pub(crate) const fn short_quads(most: usize) -> usize {
+    i16::MAX as usize / (2 * 127 * most)
+}
+
 /// What the kernels of products must know of a path.
 impl Isa {
+    /// Rows, and tiles of sixteen outputs, that pass the weights of a block at a time. Where all weights of two tiles are in registers
+    /// one row is enough; where they come from memory each time more rows share that.
+    pub(crate) const fn block(self) -> (usize, usize) {
+        match self {
+            Self::Portable | Self::Avx512 => (1, 2),
+            Self::Avx2 => (4, 1),
+        }
+    }
+
     /// Rows, and tiles of sixteen outputs, whose sums a panel kernel keeps in registers beside one row's activations and the
     /// tiles' weights. One more, and a sum waits for memory at every step.
     pub(crate) const fn panel(self) -> (usize, usize) {

@@ -17,8 +17,10 @@ use std::ptr;
 pub(super) struct Commands {
     words: Vec<u64>,
     count: usize,
-    /// What the last command adds, and where its words begin, if that is all it does.
-    last: Option<(Residual, usize)>,
+    /// Where the last one begins.
+    last: usize,
+    /// What it adds, if that is all it does.
+    residual: Option<Residual>,
 }
 
 /// One of them.
@@ -65,34 +67,27 @@ impl Commands {
     pub(super) fn clear(&mut self) {
         self.words.clear();
         self.count = 0;
-        self.last = None;
+        self.residual = None;
     }
 
-    /// The command that adds `residual`, and nothing else.
-    pub(super) fn add_residual(
-        &mut self,
-        residual: Residual,
-        function: Function,
-        grid: Grid,
-        arguments: &[Arg<'_>],
-    ) {
-        let start = self.words.len();
-        self.launch(function, grid, arguments);
-        self.last = Some((residual, start));
+    /// All that the last command does is to add `residual`.
+    pub(super) fn last_adds(&mut self, residual: Residual) {
+        self.residual = Some(residual);
     }
 
     /// Takes the last command back, if all it does is to add to these `(rows, width)` at `to`: what it adds is the caller's to add.
     pub(super) fn take_residual(&mut self, to: u64, shape: (usize, usize)) -> Option<Residual> {
-        let (residual, start) = self.last.take_if(|(last, _)| last.is_to(to, shape))?;
-        self.words.truncate(start);
+        let residual = self.residual.take_if(|last| last.is_to(to, shape))?;
+        self.words.truncate(self.last);
         self.count -= 1;
         Some(residual)
     }
 
     /// A command of kind `kind`, whose words `write` adds.
     fn add(&mut self, kind: u64, write: impl FnOnce(&mut Vec<u64>)) {
-        self.last = None;
+        self.residual = None;
         let start = self.words.len();
+        self.last = start;
         self.words.push(0);
         write(&mut self.words);
         let len = (self.words.len() - start) as u64;

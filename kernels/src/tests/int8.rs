@@ -41,12 +41,14 @@ fn sums_are_exact() {
             (127.0, -127.0),
             (-127.0, -127.0),
         ] {
-            let weight = int8(3, cols, &vec![w; 3 * cols]);
+            // No neighbours are more together than one of them.
+            let each = (0..3 * cols).map(|i| if i % cols % 2 == 0 { w } else { 0.0 });
+            let weight = int8(3, cols, &each.collect::<Vec<_>>());
             // Least and largest are 254 apart, in steps of one.
             let mut row = vec![x; cols];
             row[0] = -x;
             let rows = Rows::from_vec(cols, row);
-            let expected = w * x * (cols as f32 - 2.0);
+            let expected = w * x * (cols.div_ceil(2) as f32 - 2.0);
             for isa in isas() {
                 let got = product(isa, &rows, &weight);
                 assert_eq!(got.as_slice(), [expected; 3], "{isa:?} {cols} {w} {x}");
@@ -55,28 +57,37 @@ fn sums_are_exact() {
     }
 }
 
-/// Neighbours of 128 together are the most that 16 bits hold, 129 are more: in some columns of some rows, beside others.
+/// Neighbours that are as much together as they may be, which is what 16 bits just hold, beside activations that are all as large as
+/// they can be.
 #[test]
-fn sums_are_exact_on_either_side_of_the_mark() {
+fn neighbours_fit_sixteen_bits() {
     let mut random = Random::new(23);
     for cols in [5, 96, 259, 777] {
+        let mut values = vec![0.0; 40 * cols];
+        for (row, values) in values.chunks_exact_mut(cols).enumerate() {
+            for (i, two) in values.chunks_exact_mut(2).enumerate() {
+                // Both halves are rounded up: 128 together. Or one is 127, or something between.
+                let large = match i % 3 {
+                    0 => 63.5,
+                    1 => 127.0,
+                    _ => 64.0 + (random.values(1)[0] * 60.0).abs().min(63.0).round(),
+                };
+                let sign = if row % 2 == 0 { 1.0 } else { -1.0 };
+                two.copy_from_slice(&[sign * large, sign * (127.0 - large)]);
+            }
+        }
+        let weight = int8(40, cols, &values);
         let mut codes = vec![0.0; 40 * cols];
         for (row, codes) in codes.chunks_exact_mut(cols).enumerate() {
-            for (two, values) in codes.chunks_exact_mut(2).zip(random.values(cols)) {
-                let large = 64.0 + (values * 60.0).abs().min(63.0).round();
-                let beside = if row % 3 == 0 { 129.0 } else { 128.0 } - large;
-                two.copy_from_slice(&[large, if row % 2 == 0 { beside } else { -beside }]);
-            }
-            // A step of one.
-            codes[cols - 1] = 127.0;
+            weight.dequantize_row(row, codes);
+            let most = |two: &[f32]| two.iter().sum::<f32>().abs();
+            assert_eq!(codes.chunks(2).map(most).fold(0.0, f32::max), 128.0);
         }
-        let weight = int8(40, cols, &codes);
-        let near = |v: &f32| (v * 90.0).round().clamp(-127.0, 127.0);
-        let mut row: Vec<f32> = random.values(cols).iter().map(near).collect();
-        (row[0], row[1]) = (-127.0, 127.0);
-        // All of the largest code: what saturates if anything does.
         let top = (0..cols).map(|c| if c == 0 { -127.0 } else { 127.0 });
-        for row in [row, top.collect()] {
+        let near = |v: &f32| (v * 90.0).round().clamp(-127.0, 127.0);
+        let mut some: Vec<f32> = random.values(cols).iter().map(near).collect();
+        (some[0], some[1]) = (-127.0, 127.0);
+        for row in [some, top.collect()] {
             let rows = Rows::from_vec(cols, row.repeat(7));
             let exact = codes.chunks_exact(cols).map(|w| {
                 let products = w.iter().zip(&row).map(|(a, b)| a * b);
@@ -94,17 +105,44 @@ fn sums_are_exact_on_either_side_of_the_mark() {
 }
 
 #[test]
+fn neighbours_are_within_128_together() {
+    let mut random = Random::new(24);
+    let mut beyond = 0;
+    for cols in [2, 3, 64, 385] {
+        let values = random.values(20 * cols);
+        let weight = int8(20, cols, &values);
+        let mut got = vec![0.0; cols];
+        for (row, values) in values.chunks_exact(cols).enumerate() {
+            weight.dequantize_row(row, &mut got);
+            let largest = |v: &[f32]| v.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            let both = |two: &[f32]| two.iter().sum::<f32>();
+            let sums: Vec<f32> = values.chunks(2).map(both).collect();
+            let step = largest(values).max(largest(&sums)) / 127.0;
+            for two in got.chunks(2) {
+                let codes = two.iter().map(|v| (v / step).round()).sum::<f32>();
+                assert!(codes.abs() <= 128.0, "{codes} in a row of {cols}");
+            }
+            // By the largest value alone there would be more.
+            let alone = largest(values) / 127.0;
+            beyond += sums.iter().filter(|v| v.abs() > 129.0 * alone).count();
+        }
+    }
+    assert!(beyond > 100, "{beyond}: the values are too tame");
+}
+
+#[test]
 fn rows_of_the_longest_length_do_not_overflow() {
     let cols = 1 << 16;
     for (w, x) in [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)] {
-        let weight = int8(1, cols, &vec![w; cols]);
+        // No neighbours are more together than one of them: codes are as large as they can be.
+        let weight = int8(1, cols, &[w, 0.0].repeat(cols / 2));
         let rows = Rows::from_vec(cols, vec![x; cols]);
         for isa in isas() {
             let got = product(isa, &rows, &weight);
             assert_close(
                 &format!("{isa:?}"),
                 got.as_slice(),
-                &[w * x * cols as f32],
+                &[w * x * (cols / 2) as f32],
                 1e-5,
             );
         }
@@ -123,7 +161,9 @@ fn a_weight_is_within_half_a_step_of_its_values() {
         let mut got = vec![0.0; cols];
         for (row, values) in values.chunks_exact(cols).enumerate() {
             weight.dequantize_row(row, &mut got);
-            let step = values.iter().fold(0.0, |m: f32, v| m.max(v.abs())) / 127.0;
+            let both = values.chunks(2).map(|two| two.iter().sum::<f32>());
+            let all = values.iter().copied().chain(both);
+            let step = all.fold(0.0, |m: f32, v| m.max(v.abs())) / 127.0;
             for (got, value) in got.iter().zip(values) {
                 assert!((got - value).abs() <= 0.5001 * step, "{got} for {value}");
             }

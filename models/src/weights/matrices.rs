@@ -187,8 +187,9 @@ impl Weights {
     /// If there is no room.
     pub(crate) fn settled(&self, weight: PackedWeight) -> Result<PackedWeight, LoadError> {
         #[cfg(feature = "cuda")]
-        let there = !matches!(self.contents, Contents::None);
-        if let Some(upload) = self.options.upload.as_ref().filter(|_| there) {
+        if !matches!(self.contents, Contents::None)
+            && let Some(upload) = &self.options.upload
+        {
             return weight.settled(upload).map_err(|e| LoadError::File {
                 path: self.path.clone(),
                 reason: e.to_string(),

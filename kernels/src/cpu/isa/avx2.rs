@@ -94,6 +94,7 @@ impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = [__m256i; 2];
+    type Short = [__m256i; 2];
 
     const ISA: Isa = Isa::Avx2;
     const SIGNED_WEIGHTS: bool = true;
@@ -377,27 +378,10 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot_quads(acc: Self::I, w: Self::B, a: u32) -> Self::I {
-        // SAFETY: AVX2 is there. 255 times 128 is within 16 bits.
+        // SAFETY: AVX2 is there. Two neighbours are within 128 together, and 255 times that is within 16 bits.
         unsafe {
             let (a, ones) = (_mm256_set1_epi32(a as i32), _mm256_set1_epi16(1));
             let dot = |w| _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), ones);
-            [
-                _mm256_add_epi32(acc[0], dot(w[0])),
-                _mm256_add_epi32(acc[1], dot(w[1])),
-            ]
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot_wide(acc: Self::I, w: Self::B, a: u32) -> Self::I {
-        // SAFETY: AVX2 is there. Both sides in 16 bits: of four columns the first and the third, then the others.
-        unsafe {
-            let even = _mm256_set1_epi32((a & 0x00ff_00ff) as i32);
-            let odd = _mm256_set1_epi32((a >> 8 & 0x00ff_00ff) as i32);
-            let dot = |w| {
-                let low = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
-                let high = _mm256_srai_epi16::<8>(w);
-                _mm256_add_epi32(_mm256_madd_epi16(low, even), _mm256_madd_epi16(high, odd))
-            };
             [
                 _mm256_add_epi32(acc[0], dot(w[0])),
                 _mm256_add_epi32(acc[1], dot(w[1])),
@@ -451,11 +435,30 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+    unsafe fn short(_: Self::I) -> Self::Short {
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    unsafe fn dot4_codes(acc: Self::Short, w: Self::B, a: i32) -> Self::Short {
         // SAFETY: AVX2 is there.
         unsafe {
             let a = _mm256_set1_epi32(a);
-            [dot4_half(acc[0], w[0], a), dot4_half(acc[1], w[1], a)]
+            [
+                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], a)),
+                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], a)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn long(acc: Self::I, short: Self::Short) -> Self::I {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(short[0], ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(short[1], ones)),
+            ]
         }
     }
     #[inline(always)]
@@ -488,6 +491,14 @@ impl Simd for Avx2 {
             }
             out
         }
+    }
+    #[inline(always)]
+    fn rolled(mut n: usize) -> usize {
+        // SAFETY: no instruction; a register keeps its value.
+        unsafe {
+            std::arch::asm!("/* {0} */", inout(reg) n, options(pure, nomem, nostack, preserves_flags));
+        }
+        n
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {

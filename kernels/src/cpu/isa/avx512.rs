@@ -79,6 +79,7 @@ impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
+    type Short = Self::I;
 
     const ISA: Isa = Isa::Avx512;
     const BYTE_BIAS: i32 = 128;
@@ -342,7 +343,15 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+    unsafe fn short(acc: Self::I) -> Self::Short {
+        acc
+    }
+    #[inline(always)]
+    unsafe fn long(_: Self::I, short: Self::Short) -> Self::I {
+        short
+    }
+    #[inline(always)]
+    unsafe fn dot4_codes(acc: Self::Short, w: Self::B, a: i32) -> Self::Short {
         // SAFETY: AVX-512 VNNI is there.
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a)) }
     }

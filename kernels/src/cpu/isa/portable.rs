@@ -22,6 +22,7 @@ impl Simd for Portable {
     type F = [f32; 16];
     type I = [i32; 16];
     type B = [u8; 64];
+    type Short = Self::I;
 
     const ISA: Isa = Isa::Portable;
     const BYTE_BIAS: i32 = 0;
@@ -214,7 +215,15 @@ impl Simd for Portable {
         places.map(|b| table[usize::from(b & 15)])
     }
     #[inline(always)]
-    unsafe fn dot4_codes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
+    unsafe fn short(acc: Self::I) -> Self::Short {
+        acc
+    }
+    #[inline(always)]
+    unsafe fn long(_: Self::I, short: Self::Short) -> Self::I {
+        short
+    }
+    #[inline(always)]
+    unsafe fn dot4_codes(acc: Self::Short, w: Self::B, a: i32) -> Self::Short {
         let a = bytes(a);
         std::array::from_fn(|i| {
             let w: [i32; 4] = std::array::from_fn(|j| i32::from(w[4 * i + j]));

@@ -3,7 +3,7 @@
 use super::each;
 use crate::cuda::blas::{Kind, Product};
 use crate::cuda::pool::Buffer;
-use crate::cuda::stream::{Arg, Grid, Stream, launch};
+use crate::cuda::stream::{Grid, Stream, launch};
 use crate::cuda::sums::{Residual, Sums};
 use crate::cuda::way::{FEW_ROWS, Way, tiled_rows};
 use crate::cuda::weight::{Form, OnDevice, Packed, halves};
@@ -143,7 +143,7 @@ pub(super) fn finished(
     finish(stream, epilogue, (sums, memory.into_iter().collect()), task)
 }
 
-/// What follows a product whose sums are in `memory`, if not where they go.
+/// What follows a product of some rows whose sums are in `memory`, if not where they go.
 pub(super) fn finish(
     stream: &Arc<Stream>,
     epilogue: Epilogue<'_>,
@@ -160,25 +160,16 @@ pub(super) fn finish(
         task.outputs
     };
     let grid = each(task.rows * width);
-    if epilogue.then != Then::Add {
-        return launch!(stream, "finish", grid; sums, then, n, task.rows, task.out);
+    launch!(stream, "finish", grid; sums, then, n, task.rows, task.out)?;
+    if epilogue.then == Then::Add {
+        stream.last_adds(Residual {
+            sums,
+            to: task.out,
+            rows: task.rows,
+            width,
+            _memory: memory,
+        });
     }
-    let residual = Residual {
-        sums,
-        to: task.out,
-        rows: task.rows,
-        width,
-        _memory: memory,
-    };
-    let arguments = [
-        Arg::of(&sums),
-        Arg::of(&then),
-        Arg::of(&n),
-        Arg::of(&task.rows),
-        Arg::of(&task.out),
-    ];
-    let kernel = ("finish", stream.gpu().function("finish")?);
-    stream.launch_residual(residual, kernel, grid, &arguments);
     Ok(())
 }
 

@@ -65,24 +65,15 @@ impl Stream {
         if grid.blocks.contains(&0) {
             return;
         }
-        agree(name, arguments);
+        #[cfg(feature = "cuda-emu")]
+        super::super::stand_in::agree(name, arguments.iter().map(|argument| argument.0.len()));
+        debug_assert!(arguments.iter().all(|a| !a.0.is_empty()), "{name}");
         lock(&self.work).commands.launch(function, grid, arguments);
     }
 
-    /// As [`Stream::launch`] of a kernel that adds `residual` and does nothing else.
-    pub(in super::super) fn launch_residual(
-        &self,
-        residual: Residual,
-        (name, function): (&str, Function),
-        grid: Grid,
-        arguments: &[Arg<'_>],
-    ) {
-        if grid.blocks.contains(&0) {
-            return;
-        }
-        agree(name, arguments);
-        let commands = &mut lock(&self.work).commands;
-        commands.add_residual(residual, function, grid, arguments);
+    /// What was asked for last adds `residual`, and does nothing else.
+    pub(in super::super) fn last_adds(&self, residual: Residual) {
+        lock(&self.work).commands.last_adds(residual);
     }
 
     /// What was asked for last, if that is to add to these `(rows, width)` at `to`, and it is not on its way yet: it is not asked for
@@ -228,11 +219,4 @@ impl Stream {
             }
         }
     }
-}
-
-/// Asserts that a kernel gets the parameters that it has, as far as that can be known.
-fn agree(name: &str, arguments: &[Arg<'_>]) {
-    #[cfg(feature = "cuda-emu")]
-    super::super::stand_in::agree(name, arguments.iter().map(|argument| argument.0.len()));
-    debug_assert!(arguments.iter().all(|a| !a.0.is_empty()), "{name}");
 }
