@@ -412,10 +412,6 @@ impl PackedWeight {
 
     /// Asserts that the host has its values.
     #[track_caller]
-    #[cfg_attr(
-        not(feature = "cuda"),
-        expect(clippy::unused_self, reason = "only a device takes weights away")
-    )]
     fn at_home(&self) {
         #[cfg(feature = "cuda")]
         assert!(
