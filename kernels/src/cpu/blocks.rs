@@ -5,7 +5,7 @@
 //! columns, whatever the rows beside it.
 
 use super::codes::{BLOCK, Codes, Head, Subs, Value};
-use super::isa::{Simd, short_quads};
+use super::isa::Simd;
 use super::pack::{PAIR, TILE};
 use super::panel::each_row;
 use super::quantize::block_dwords;
@@ -79,7 +79,7 @@ pub(super) const fn several<S: Simd>() -> bool {
 /// How many rows pass a block at a time where `left` are left: 4, 2 or 1.
 #[inline(always)]
 pub(super) fn rows_of_block<S: Simd>(left: usize) -> usize {
-    match left.min(S::ISA.block().0) {
+    match left.min(const { S::ISA.block().0 }) {
         4.. => 4,
         2 | 3 => 2,
         _ => 1,
@@ -120,14 +120,14 @@ unsafe fn rows<S: Simd, const R: usize>(
     a: *const u32,
     sums: &mut [Pair<S>],
 ) {
-    let (most_rows, tiles) = S::ISA.block();
+    let (most_rows, tiles) = const { S::ISA.block() };
     if R > most_rows || R > sums.len() {
         return;
     }
     let (groups, size) = (codes.groups(), block_dwords(codes));
     let minimum = matches!(codes.value, Value::Min);
-    let sums = sums.as_mut_ptr();
-    for tile in (0..2).step_by(tiles) {
+    let (sums, mut tile) = (sums.as_mut_ptr(), 0);
+    while tile < 2 {
         for g in 0..groups {
             // SAFETY: as the caller promises, see `isa`; `R` rows' blocks are at `a`, one behind the other, and there are `R` sums.
             unsafe {
@@ -141,15 +141,17 @@ unsafe fn rows<S: Simd, const R: usize>(
                     let a = a.add(I * size + 8);
                     let (scale, sum) = (S::splat(f32::from_bits(*a.add(groups))), &mut *sums.add(I));
                     for t in tile..tile + tiles {
-                        sum[t] = S::fma(S::to_f32(i[I][t - tile]), S::mul(scales[g][t], scale), sum[t]);
+                        let mut v = S::fma(S::to_f32(i[I][t - tile]), S::mul(scales[g][t], scale), sum[t]);
                         if minimum {
                             let correction = S::splat(f32::from_bits(*a.add(g)));
-                            sum[t] = S::fma(minimums[g][t], correction, sum[t]);
+                            v = S::fma(minimums[g][t], correction, v);
                         }
+                        sum[t] = v;
                     }
                 });
             }
         }
+        tile += tiles;
     }
 }
 
@@ -163,12 +165,12 @@ pub(super) unsafe fn dots<S: Simd, const R: usize>(
     (a, size): (*const u32, usize),
     sums: &mut [[S::I; 2]; R],
 ) {
-    let two = S::ISA.block().1 == 2;
+    let two = const { S::ISA.block().1 == 2 };
+    let (mut j, end) = (quads.start, quads.end);
     // SAFETY: as the caller promises, see `isa`; a row's 8 dwords are at `a`.
     unsafe {
         let Some(most) = most else {
-            let mut j = quads.start;
-            while j < quads.end {
+            while j < end {
                 each_row!(R, I => {
                     let q = *a.add(I * size + j) as i32;
                     sums[I][0] = S::dot4_bytes(sums[I][0], weights[tile][j], q);
@@ -176,15 +178,15 @@ pub(super) unsafe fn dots<S: Simd, const R: usize>(
                         sums[I][1] = S::dot4_bytes(sums[I][1], weights[1][j], q);
                     }
                 });
-                j = if R == 1 { j + 1 } else { S::rolled(j + 1) };
+                j = next::<S, R>(j);
             }
             return;
         };
-        let (mut j, part) = (quads.start, short_quads(most).min(quads.len()));
-        for end in (quads.start + part..=quads.end).step_by(part) {
+        while j < end {
+            let part = end.min(j + S::ISA.short_quads(most));
             let mut short = [[S::short(sums[0][0]); 2]; R];
             each_row!(R, I => short[I] = [S::short(sums[I][0]), S::short(sums[I][1])]);
-            while j < end {
+            while j < part {
                 each_row!(R, I => {
                     let q = *a.add(I * size + j) as i32;
                     short[I][0] = S::dot4_codes(short[I][0], weights[tile][j], q);
@@ -192,13 +194,19 @@ pub(super) unsafe fn dots<S: Simd, const R: usize>(
                         short[I][1] = S::dot4_codes(short[I][1], weights[1][j], q);
                     }
                 });
-                j = if R == 1 { j + 1 } else { S::rolled(j + 1) };
+                j = next::<S, R>(j);
             }
             each_row!(R, I => {
                 sums[I] = [S::long(sums[I][0], short[I][0]), S::long(sums[I][1], short[I][1])];
             });
         }
     }
+}
+
+/// The number after `j`: of a loop that is unrolled for one row, whose weights are in registers then, and not for several.
+#[inline(always)]
+fn next<S: Simd, const R: usize>(j: usize) -> usize {
+    if R == 1 { j + 1 } else { S::rolled(j + 1) }
 }
 
 /// The heads of a unit: scales, minimums (or scales again).

@@ -393,7 +393,7 @@ unsafe fn block_rows<S: Simd, const R: usize, const FOUR: bool, const ZEROS: boo
     a: *const u32,
     sums: &mut [[S::F; 2]],
 ) {
-    let (rows, tiles) = S::ISA.block();
+    let (rows, tiles) = const { S::ISA.block() };
     if R > rows || R > sums.len() {
         return;
     }
@@ -402,8 +402,8 @@ unsafe fn block_rows<S: Simd, const R: usize, const FOUR: bool, const ZEROS: boo
     } else {
         (-S::BYTE_BIAS, None)
     };
-    let sums = sums.as_mut_ptr();
-    for tile in (0..2).step_by(tiles) {
+    let (sums, mut tile) = (sums.as_mut_ptr(), 0);
+    while tile < 2 {
         // SAFETY: as the caller promises, see `isa`; `R` rows' blocks are at `a`, one behind the other, and there are `R` sums.
         unsafe {
             let mut i = [[S::isplat(0); 2]; R];
@@ -422,6 +422,7 @@ unsafe fn block_rows<S: Simd, const R: usize, const FOUR: bool, const ZEROS: boo
                 }
             });
         }
+        tile += tiles;
     }
 }
 

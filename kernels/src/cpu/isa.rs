@@ -141,7 +141,7 @@ pub(crate) trait Simd: Copy {
     /// A sum that goes on from `acc`, perhaps somewhere else.
     unsafe fn short(acc: Self::I) -> Self::Short;
     /// `acc` + the products of each lane's 4 weights with the 4 signed bytes of `a`, which are at least -127: of weights from 0 to
-    /// `most` up to [`short_quads`] times.
+    /// `most` up to [`Isa::short_quads`] times.
     unsafe fn dot4_codes(acc: Self::Short, w: Self::B, a: i32) -> Self::Short;
     /// `acc` and what was added since `short(acc)`.
     unsafe fn long(acc: Self::I, short: Self::Short) -> Self::I;
@@ -165,15 +165,11 @@ pub(crate) trait Kernel {
     unsafe fn run<S: Simd>(self);
 }
 
-/// How many times [`Simd::dot4_codes`] may add products of codes up to `most`: two of them are a sum of 16 bits.
-pub(crate) const fn short_quads(most: usize) -> usize {
-    i16::MAX as usize / (2 * 127 * most)
-}
-
 /// What the kernels of products must know of a path.
 impl Isa {
     /// Rows, and tiles of sixteen outputs, that pass the weights of a block at a time. Where all weights of two tiles are in registers
     /// one row is enough; where they come from memory each time more rows share that.
+    #[inline(always)]
     pub(crate) const fn block(self) -> (usize, usize) {
         match self {
             Self::Portable | Self::Avx512 => (1, 2),
@@ -183,11 +179,22 @@ impl Isa {
 
     /// Rows, and tiles of sixteen outputs, whose sums a panel kernel keeps in registers beside one row's activations and the
     /// tiles' weights. One more, and a sum waits for memory at every step.
+    #[inline(always)]
     pub(crate) const fn panel(self) -> (usize, usize) {
         match self {
             Self::Portable => (3, 2),
             Self::Avx2 => (6, 1),
             Self::Avx512 => (12, 2),
+        }
+    }
+
+    /// How many times [`Simd::dot4_codes`] may add products of codes up to `most`, which is below 128: where two of them are a sum of 16
+    /// bits as many as fit those.
+    #[inline(always)]
+    pub(crate) const fn short_quads(self, most: usize) -> usize {
+        match self {
+            Self::Avx2 => i16::MAX as usize / (2 * 127 * most),
+            Self::Portable | Self::Avx512 => usize::MAX / 2,
         }
     }
 
