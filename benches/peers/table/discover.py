@@ -107,7 +107,7 @@ def _engines(setting: Setting, model: Model, format: str) -> Iterator[tuple[str,
         yield from _encoders(setting, model, format)
         return
     yield from _ggml(setting, model, format)
-    held = {} if not setting.held else LEFT_OUT_AVX2
+    held = LEFT_OUT_AVX2 if setting.held else {}
     yield from _openvino(setting, model, format)
     if "ONNX Runtime" in held:
         yield "ONNX Runtime", held["ONNX Runtime"]
@@ -124,7 +124,7 @@ def _encoders(setting: Setting, model: Model, format: str) -> Iterator[tuple[str
     python = setting.peers / "encoders/bin/python"
     for engine, variant, file, precision in ENCODERS[format]:
         name, script = f"{engine} {variant}", f"encode_{engine.lower().replace(' ', '')}.py"
-        held = {} if not setting.held else HELD_TO_AVX2.get(engine)
+        held = HELD_TO_AVX2.get(engine) if setting.held else {}
         if held is None:
             yield name, LEFT_OUT_AVX2[engine]
             continue
@@ -238,7 +238,7 @@ def _intents(setting: Setting) -> ServerCommand | None:
 
 
 def _openvino(setting: Setting, model: Model, format: str) -> Iterator[tuple[str, Contender | str]]:
-    env = {} if not setting.held else {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    env = {"ONEDNN_MAX_CPU_ISA": "AVX2"} if setting.held else {}
     python = setting.peers / "openvino/bin/python"
     for own in OPENVINO[format]:
         name = f"OpenVINO {own.removeprefix('ov-') if own else 'GGUF'}"
