@@ -1,6 +1,7 @@
 """The runner of scripts/bench-peers without any peer: parsing, statistics, procedures, reports."""
 
 import json
+import math
 import select
 import sys
 import unittest
@@ -135,7 +136,17 @@ class Quality(unittest.TestCase):
         self.assertEqual(quality.llama_figure("q4_0", "Koma, bf16 cache", printed), expected)
         with self.assertRaisesRegex(processes.Failed, "Same top p"):
             quality.llama_figure("q4_0", "x", printed.replace("Same", ""))
-        self.assertIn("| q4_0 | Koma, bf16 cache | 12.5000 | 12.2500 | 100 ± 10 | 99.00% |", quality.markdown([expected], 512))
+        theirs = replace(expected, engine=quality.THEIRS)
+        table = quality.markdown([expected, theirs], 4)
+        self.assertIn("| q4_0 | Koma, bf16 cache | 12.5000 | 12.2500 | 100 ± 10 | 99.00% |", table)
+        self.assertIn("2048 tokens", table)
+        self.assertIn("No format is worse", table)
+        # Both errors, and by a hair more; what chance makes of a perplexity, and more.
+        self.assertEqual(quality.worse([replace(expected, divergence=1.199e-4), theirs], 4), [])
+        self.assertIn("divergence", quality.worse([replace(expected, divergence=1.21e-4), theirs], 4)[0])
+        chance = math.exp(math.sqrt(2 * 2e-4 / (4 * 255)))
+        self.assertEqual(quality.worse([replace(expected, perplexity=12.5 * chance * 0.9999), theirs], 4), [])
+        self.assertIn("perplexity", quality.worse([replace(expected, perplexity=12.5 * chance * 1.0001), theirs], 4)[0])
 
     def test_ids_are_the_last_list_that_is_printed(self):
         self.assertEqual(quality.ids_of("load [x]\n[1, 20,\n 3]\n"), [1, 20, 3])

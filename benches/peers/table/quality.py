@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import processes
-from .cases import FORMATS
+from .cases import DECODER_FORMATS
 from .contender import Setting
 from .discover import models
 from .hold import hold
@@ -26,6 +27,10 @@ from .hold import hold
 SCHEMA = "koma.bench.quality/1"
 TEXT = Path(__file__).parent.parent / "alice.txt"
 CHUNK = 512
+#: Tokens of a chunk that are asked about.
+ASKED = CHUNK // 2 - 1
+#: The rows that are held against each other: each engine as it starts by itself.
+OURS, THEIRS = "Koma, bf16 cache", "llama.cpp, f16 cache"
 TIMEOUT = 600.0
 
 
@@ -114,7 +119,7 @@ class Llama:
             found = self._perplexity(model, base, "--kl-divergence", "-fa", "on")
             floor = self._perplexity(exact, base, "--kl-divergence", *plain)
         return [
-            llama_figure(format, "llama.cpp, f16 cache", found),
+            llama_figure(format, THEIRS, found),
             llama_figure(format, "llama.cpp, f32 against itself", floor),
         ]
 
@@ -128,10 +133,28 @@ class Llama:
         return processes.output(command, self.setting.environment(), TIMEOUT)
 
 
-def markdown(figures: list[Figure], asked: int) -> str:
-    """The table."""
+def worse(figures: list[Figure], chunks: int) -> list[str]:
+    """Where Koma's answers are worse than llama.cpp's on the same file, in words.
+
+    The mean divergence may be larger by both standard errors. The perplexity, as a factor of that in f32, may be larger by what
+    chance makes of it: the logarithms of both probabilities of a token differ by twice the divergence in variance, if little.
+    """
+    out = []
+    for format in dict.fromkeys(one.format for one in figures):
+        ours, theirs = (next(f for f in figures if f.format == format and f.engine == engine) for engine in (OURS, THEIRS))
+        if ours.divergence > theirs.divergence + ours.error + theirs.error:
+            out.append(f"{format}: the mean divergence is {ours.divergence:.6f}, llama.cpp's {theirs.divergence:.6f}")
+        factors = [one.perplexity / one.perplexity_f32 for one in (ours, theirs)]
+        chance = math.sqrt(2 * (ours.divergence + theirs.divergence) / (chunks * ASKED))
+        if math.log(factors[0] / factors[1]) > chance:
+            out.append(f"{format}: the perplexity is {factors[0]:.4f} times that in f32, llama.cpp's {factors[1]:.4f} times")
+    return out
+
+
+def markdown(figures: list[Figure], chunks: int) -> str:
+    """The table, and what is worse."""
     text = [
-        f"Each file against f32 on its own dequantized weights, {asked} tokens of *Alice's Adventures in Wonderland* (1865), chunks "
+        f"Each file against f32 on its own dequantized weights, {chunks * CHUNK} tokens of *Alice's Adventures in Wonderland* (1865), chunks "
         f"of {CHUNK}.",
         "",
         "| format | engine | perplexity | of f32 | mean divergence, 1e-6 nats | same likeliest token |",
@@ -141,16 +164,17 @@ def markdown(figures: list[Figure], asked: int) -> str:
         divergence = f"{one.divergence * 1e6:.0f} ± {one.error * 1e6:.0f}"
         cells = [one.format, one.engine, f"{one.perplexity:.4f}", f"{one.perplexity_f32:.4f}", divergence, f"{one.same_top:.2%}"]
         text.append(f"| {' | '.join(cells)} |")
+    text += ["", *(worse(figures, chunks) or ["No format is worse than llama.cpp's."])]
     return "\n".join(text) + "\n"
 
 
 def main(arguments: list[str]) -> int:
-    """Runs."""
+    """Runs; 1 where a format is worse than llama.cpp's."""
     flags = argparse.ArgumentParser(prog="bench-quality", description=__doc__.splitlines()[0])
     flags.add_argument("--peers", type=Path, required=True, help="the folder that benches/peers/install filled")
     flags.add_argument("--quality", type=Path, required=True, help="the example `quality` of koma-tests, a release build")
     flags.add_argument("--model", default="smollm2", help="of models/ in the peers' folder [default: smollm2]")
-    flags.add_argument("--format", default=",".join(FORMATS), help="by commas [default: all]")
+    flags.add_argument("--format", default=",".join(DECODER_FORMATS), help="by commas [default: all]")
     flags.add_argument("--text", type=Path, default=TEXT, help="[default: benches/peers/alice.txt]")
     flags.add_argument("--chunks", type=int, default=4, help="of 512 tokens [default: 4]")
     flags.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[default: all cores]")
@@ -169,8 +193,8 @@ def main(arguments: list[str]) -> int:
         figures += found
     document = {"schema": SCHEMA, "model": model.name, "chunks": given.chunks, "figures": [asdict(one) for one in figures]}
     given.out.with_name(given.out.name + ".json").write_text(json.dumps(document, indent=1) + "\n")
-    given.out.with_name(given.out.name + ".md").write_text(markdown(figures, given.chunks * CHUNK))
-    return 0
+    given.out.with_name(given.out.name + ".md").write_text(markdown(figures, given.chunks))
+    return 1 if worse(figures, given.chunks) else 0
 
 
 def _of_format(setting: Setting, llama: Llama, format: str, file: Path) -> list[Figure]:
