@@ -45,10 +45,12 @@ const SHAPES: [Shape; 3] = [
     Shape("smollm2 down", 576, 1536, Then::Add),
     Shape("square", 2048, 2048, Then::Store),
 ];
-const FORMATS: [Format; 6] = [
+const FORMATS: [Format; 8] = [
     Format::Q4_0,
     Format::Q4_1,
     Format::Q4K,
+    Format::Q5_0,
+    Format::Q6K,
     Format::Q8_0,
     Format::Bf16,
     Format::F32,

@@ -17,6 +17,7 @@ pub(crate) mod experts;
 pub(crate) mod gemm;
 pub(crate) mod grouped;
 pub(crate) mod int8;
+mod integers;
 pub(crate) mod isa;
 pub(crate) mod kv;
 pub(crate) mod norm;

@@ -13,9 +13,9 @@
 //! Invariant: a sum over the columns runs in one order that depends on their number and the format only. Integers are
 //! summed exactly within a block; FP8 codes in f32, at most [`SEGMENT`] columns and never more than a group at a time.
 
-use super::blocks::{dots, rows_of_block, several};
 use super::codes::BLOCK;
 use super::gemm::Product;
+use super::integers::{self, Block};
 use super::isa::Simd;
 use super::pack::{Line, PAIR, TILE, memory, pairs};
 use super::panel::{each_row, group_rows};
@@ -260,10 +260,10 @@ pub(super) unsafe fn multiply<S: Simd>(
             let a = p.acts[rows.start * GROUPED_DWORDS..].as_ptr();
             let a = (a, p.rows * GROUPED_DWORDS);
             match (groups.code, groups.zeros) {
-                (Code::Int4, false) => integers::<S, true, false>(w, (layout, cols), a, sums),
-                (Code::Int4, true) => integers::<S, true, true>(w, (layout, cols), a, sums),
-                (_, false) => integers::<S, false, false>(w, (layout, cols), a, sums),
-                (_, true) => integers::<S, false, true>(w, (layout, cols), a, sums),
+                (Code::Int4, false) => blocks::<S, true, false>(w, (layout, cols), a, sums),
+                (Code::Int4, true) => blocks::<S, true, true>(w, (layout, cols), a, sums),
+                (_, false) => blocks::<S, false, false>(w, (layout, cols), a, sums),
+                (_, true) => blocks::<S, false, true>(w, (layout, cols), a, sums),
             }
             return;
         }
@@ -299,130 +299,108 @@ unsafe fn load_scales<S: Simd>(head: *const u8, scale: Scale) -> [S::F; 2] {
     }
 }
 
-/// The 8 groups of 4 codes of a block, for 16 outputs. Written out as `blocks::load` is, for the same reason.
-#[inline(always)]
-unsafe fn load<S: Simd, const FOUR: bool>(p: *const u8) -> [S::B; 8] {
-    // SAFETY: as the caller promises, see `isa`: 4 lines, or 8.
-    unsafe {
-        [
-            group::<S, FOUR>(p, 0),
-            group::<S, FOUR>(p, 1),
-            group::<S, FOUR>(p, 2),
-            group::<S, FOUR>(p, 3),
-            group::<S, FOUR>(p, 4),
-            group::<S, FOUR>(p, 5),
-            group::<S, FOUR>(p, 6),
-            group::<S, FOUR>(p, 7),
-        ]
-    }
-}
-
-#[inline(always)]
-unsafe fn group<S: Simd, const FOUR: bool>(p: *const u8, j: usize) -> S::B {
-    // SAFETY: as the caller promises, see `isa`.
-    unsafe {
-        if FOUR {
-            S::bits(S::load_bytes(p.add(64 * (j % 4))), j / 4 * 4, 0, 15)
-        } else {
-            S::load_bytes(p.add(64 * j))
-        }
-    }
-}
-
 /// Rows with a pair of integers, block by block. `a`: the first row's first block, and the dwords from block to block.
 #[inline(always)]
-unsafe fn integers<S: Simd, const FOUR: bool, const ZEROS: bool>(
+unsafe fn blocks<S: Simd, const FOUR: bool, const ZEROS: bool>(
     w: *const u8,
     (layout, cols): (Layout, usize),
-    (a, stride): (*const u32, usize),
+    (mut a, stride): (*const u32, usize),
     sums: &mut [[S::F; 2]],
 ) {
     let tile = layout.block * 32;
-    let mut block = 0;
     for (first, range) in layout.each(cols) {
-        // SAFETY: as the caller promises, see `isa`; the group's lines are at `head`, block `block` of the activations at `a`.
+        // SAFETY: as the caller promises, see `isa`; the group's lines are at `head`, the activations of its blocks at `a`.
         unsafe {
             let head = w.add(first * 64);
-            let d = load_scales::<S>(head, layout.groups.scale);
-            let z = if ZEROS {
+            let scales = load_scales::<S>(head, layout.groups.scale);
+            let zeros = if ZEROS {
                 let zeros = head.add(layout.scales * 64);
                 [
                     S::load_bf16(zeros.cast()),
                     S::load_bf16(zeros.add(32).cast()),
                 ]
             } else {
-                d
+                scales
             };
-            let mut w = head.add(layout.head * 64);
+            let mut at = head.add(layout.head * 64);
             for _ in 0..range.len().div_ceil(BLOCK) {
                 for line in 0..layout.block {
-                    S::prefetch(w.wrapping_add(AHEAD + 64 * line));
+                    S::prefetch(at.wrapping_add(AHEAD + 64 * line));
                 }
-                let (weights, a) = (
-                    [load::<S, FOUR>(w), load::<S, FOUR>(w.add(tile))],
-                    a.add(block * stride),
-                );
-                let mut row = 0;
-                while row < sums.len() {
-                    let n = rows_of_block::<S>(sums.len() - row);
-                    let (a, sums) = (a.add(row * GROUPED_DWORDS), &mut sums[row..]);
-                    match n {
-                        4 if const { several::<S>() } => {
-                            block_rows::<S, 4, FOUR, ZEROS>(&weights, (d, z), a, sums);
-                        }
-                        2 if const { several::<S>() } => {
-                            block_rows::<S, 2, FOUR, ZEROS>(&weights, (d, z), a, sums);
-                        }
-                        _ => block_rows::<S, 1, FOUR, ZEROS>(&weights, (d, z), a, sums),
-                    }
-                    row += n;
-                }
-                block += 1;
-                w = w.add(layout.block * 64);
+                let heads = &[scales, zeros];
+                let block = Integers::<S, FOUR, ZEROS> { heads, at, tile };
+                integers::multiply(&block, a, sums);
+                at = at.add(2 * tile);
+                a = a.add(stride);
             }
         }
     }
 }
 
-/// One block with `R` rows, as many tiles at a time as a path has registers for. `d`, `z`: scales and zeros of the 32 outputs. `a`: the
-/// rows' blocks.
-#[inline(always)]
-unsafe fn block_rows<S: Simd, const R: usize, const FOUR: bool, const ZEROS: bool>(
-    weights: &[[S::B; 8]; 2],
-    (d, z): ([S::F; 2], [S::F; 2]),
-    a: *const u32,
-    sums: &mut [[S::F; 2]],
-) {
-    let (rows, tiles) = const { S::ISA.block() };
-    if R > rows || R > sums.len() {
-        return;
+/// A block of a group: the group's scales and zeros, where the codes of its first tile are, and the bytes to those of its second.
+struct Integers<'a, S: Simd, const FOUR: bool, const ZEROS: bool> {
+    heads: &'a [[S::F; 2]; 2],
+    at: *const u8,
+    tile: usize,
+}
+
+impl<S: Simd, const FOUR: bool, const ZEROS: bool> Block<S> for Integers<'_, S, FOUR, ZEROS> {
+    /// And the zeros.
+    type Scales = (S::F, S::F);
+
+    #[inline(always)]
+    fn parts(&self) -> usize {
+        1
     }
-    let (bias, most) = if FOUR {
-        (-8, Some(15))
-    } else {
-        (-S::BYTE_BIAS, None)
-    };
-    let (sums, mut tile) = (sums.as_mut_ptr(), 0);
-    while tile < 2 {
-        // SAFETY: as the caller promises, see `isa`; `R` rows' blocks are at `a`, one behind the other, and there are `R` sums.
+    #[inline(always)]
+    fn most(&self) -> Option<usize> {
+        FOUR.then_some(15)
+    }
+    #[inline(always)]
+    fn dwords(&self) -> usize {
+        GROUPED_DWORDS
+    }
+    #[inline(always)]
+    unsafe fn quad(&self, tile: usize, quad: usize) -> S::B {
+        // SAFETY: as the caller promises, see `Block`: 4 lines, or 8.
         unsafe {
-            let mut i = [[S::isplat(0); 2]; R];
-            each_row!(R, I => i[I] = [S::isplat(bias * *a.add(I * GROUPED_DWORDS + 8) as i32); 2]);
-            dots::<S, R>(most, (weights, tile), 0..8, (a, GROUPED_DWORDS), &mut i);
-            each_row!(R, I => {
-                let (a, sum) = (a.add(I * GROUPED_DWORDS + 8), &mut *sums.add(I));
-                let scale = S::splat(f32::from_bits(*a.add(1)));
-                for t in tile..tile + tiles {
-                    // All below 2^24: exact.
-                    let mut v = S::to_f32(i[I][t - tile]);
-                    if ZEROS {
-                        v = S::sub(v, S::mul(z[t], S::splat(*a as i32 as f32)));
-                    }
-                    sum[t] = S::fma(v, S::mul(d[t], scale), sum[t]);
-                }
-            });
+            let at = self.at.add(tile * self.tile);
+            if FOUR {
+                S::bits(S::load_bytes(at.add(64 * (quad % 4))), quad / 4 * 4, 0, 15)
+            } else {
+                S::load_bytes(at.add(64 * quad))
+            }
         }
-        tile += tiles;
+    }
+    #[inline(always)]
+    unsafe fn scales(&self, tile: usize) -> Self::Scales {
+        (self.heads[0][tile], self.heads[1][tile])
+    }
+    #[inline(always)]
+    unsafe fn first(&self, _: usize, a: *const u32) -> i32 {
+        let bias = if FOUR { -8 } else { -S::BYTE_BIAS };
+        // SAFETY: as the caller promises, see `Block`: the sum of the row's codes comes behind them.
+        unsafe { bias * *a.add(8) as i32 }
+    }
+    #[inline(always)]
+    unsafe fn add(
+        &self,
+        (scale, zero): &Self::Scales,
+        _: usize,
+        products: S::I,
+        a: *const u32,
+        sum: S::F,
+    ) -> S::F {
+        // SAFETY: as the caller promises, see `Block`: the sum of the row's codes, then its scale.
+        unsafe {
+            // All below 2^24: exact.
+            let mut v = S::to_f32(products);
+            if ZEROS {
+                v = S::sub(v, S::mul(*zero, S::splat(*a.add(8) as i32 as f32)));
+            }
+            let row = S::splat(f32::from_bits(*a.add(9)));
+            S::fma(v, S::mul(*scale, row), sum)
+        }
     }
 }
 

@@ -167,14 +167,10 @@ pub(crate) trait Kernel {
 
 /// What the kernels of products must know of a path.
 impl Isa {
-    /// Rows, and tiles of sixteen outputs, that pass the weights of a block at a time. Where all weights of two tiles are in registers
-    /// one row is enough; where they come from memory each time more rows share that.
+    /// Whether all weights of a block, of both tiles of sixteen outputs, are in registers while rows pass.
     #[inline(always)]
-    pub(crate) const fn block(self) -> (usize, usize) {
-        match self {
-            Self::Portable | Self::Avx512 => (1, 2),
-            Self::Avx2 => (4, 1),
-        }
+    pub(crate) const fn holds_block(self) -> bool {
+        !matches!(self, Self::Avx2)
     }
 
     /// Rows, and tiles of sixteen outputs, whose sums a panel kernel keeps in registers beside one row's activations and the

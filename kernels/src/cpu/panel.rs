@@ -92,10 +92,30 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
         for first in (0..steps).step_by(SEGMENT) {
             // SAFETY: as the caller promises, see `isa`; `step < steps`, and there are `R` sums.
             unsafe {
-                let mut c = [[S::splat(0.0); 2]; R];
+                let last = steps.min(first + SEGMENT);
+                if parts == 2 && tiles == 1 && R <= 2 {
+                    // Few rows leave registers for both halves of the pairs, so that memory does not wait for the second pass.
+                    let mut c = [[S::splat(0.0); 2]; R];
+                    for step in first..last {
+                        let (w, a) = (w.add(step * stride), a.add(step * 2 * R));
+                        S::prefetch(w.wrapping_add(AHEAD));
+                        let (low, high) = (values::<S, F>(w, 0), values::<S, F>(w, 1));
+                        each_row!(R, I => {
+                            let two = [*a.add(I), *a.add(R + I)].map(f32::from_bits);
+                            c[I][0] = S::fma(low, S::splat(two[0]), c[I][0]);
+                            c[I][1] = S::fma(high, S::splat(two[1]), c[I][1]);
+                        });
+                    }
+                    each_row!(R, I => {
+                        let sum = &mut (*sums.add(I))[tile];
+                        *sum = S::add(S::add(*sum, c[I][0]), c[I][1]);
+                    });
+                    continue;
+                }
                 // One after the other: both at once would be more than the registers hold.
                 for part in 0..parts {
-                    for step in first..steps.min(first + SEGMENT) {
+                    let mut c = [[S::splat(0.0); 2]; R];
+                    for step in first..last {
                         let (w, a) = (w.add(step * stride), a.add((step * parts + part) * R));
                         if part == 0 {
                             S::prefetch(w.wrapping_add(AHEAD));
@@ -125,14 +145,14 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
                             }
                         });
                     }
+                    each_row!(R, I => {
+                        let sum = &mut *sums.add(I);
+                        sum[tile] = S::add(sum[tile], c[I][0]);
+                        if tiles == 2 {
+                            sum[1] = S::add(sum[1], c[I][1]);
+                        }
+                    });
                 }
-                each_row!(R, I => {
-                    let sum = &mut *sums.add(I);
-                    sum[tile] = S::add(sum[tile], c[I][0]);
-                    if tiles == 2 {
-                        sum[1] = S::add(sum[1], c[I][1]);
-                    }
-                });
             }
         }
     }
