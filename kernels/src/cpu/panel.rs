@@ -85,6 +85,10 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
         return;
     }
     let parts = parts::<S, F>();
+    if parts == 2 && R == 1 {
+        // SAFETY: as the caller promises.
+        return unsafe { one_row::<S>(w, steps, a, &mut sums[0]) };
+    }
     let stride = if F == F16 { 64 } else { 128 };
     let sums = sums.as_mut_ptr();
     for tile in (0..2).step_by(tiles) {
@@ -93,25 +97,6 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
             // SAFETY: as the caller promises, see `isa`; `step < steps`, and there are `R` sums.
             unsafe {
                 let last = steps.min(first + SEGMENT);
-                if parts == 2 && tiles == 1 && R <= 2 {
-                    // Few rows leave registers for both halves of the pairs, so that memory does not wait for the second pass.
-                    let mut c = [[S::splat(0.0); 2]; R];
-                    for step in first..last {
-                        let (w, a) = (w.add(step * stride), a.add(step * 2 * R));
-                        S::prefetch(w.wrapping_add(AHEAD));
-                        let (low, high) = (values::<S, F>(w, 0), values::<S, F>(w, 1));
-                        each_row!(R, I => {
-                            let two = [*a.add(I), *a.add(R + I)].map(f32::from_bits);
-                            c[I][0] = S::fma(low, S::splat(two[0]), c[I][0]);
-                            c[I][1] = S::fma(high, S::splat(two[1]), c[I][1]);
-                        });
-                    }
-                    each_row!(R, I => {
-                        let sum = &mut (*sums.add(I))[tile];
-                        *sum = S::add(S::add(*sum, c[I][0]), c[I][1]);
-                    });
-                    continue;
-                }
                 // One after the other: both at once would be more than the registers hold.
                 for part in 0..parts {
                     let mut c = [[S::splat(0.0); 2]; R];
@@ -153,6 +138,32 @@ unsafe fn panel<S: Simd, const F: u8, const R: usize>(
                         }
                     });
                 }
+            }
+        }
+    }
+}
+
+/// One row with a pair of bf16 that are widened: as [`panel`], with the same bits, but both tiles and both halves at once. Memory takes the
+/// time of a single row, and is asked for in order.
+#[inline(always)]
+unsafe fn one_row<S: Simd>(w: *const u8, steps: usize, a: *const u32, sum: &mut [S::F; 2]) {
+    for first in (0..steps).step_by(SEGMENT) {
+        // SAFETY: as the caller promises, see `isa`; `step < steps`.
+        unsafe {
+            let zero = S::splat(0.0);
+            let (mut low, mut high) = ([zero; 2], [zero; 2]);
+            for step in first..steps.min(first + SEGMENT) {
+                let (w, a) = (w.add(step * 128), a.add(step * 2));
+                let [even, odd] = [*a, *a.add(1)].map(|a| S::splat(f32::from_bits(a)));
+                for t in 0..2 {
+                    let w = w.add(64 * t);
+                    S::prefetch(w.wrapping_add(AHEAD));
+                    low[t] = S::fma(S::load_half(w, 0), even, low[t]);
+                    high[t] = S::fma(S::load_half(w, 1), odd, high[t]);
+                }
+            }
+            for t in 0..2 {
+                sum[t] = S::add(S::add(sum[t], low[t]), high[t]);
             }
         }
     }
