@@ -1,7 +1,8 @@
 //! Attention of some queries over some of a context: online softmax over tiles, in one fixed order.
 //!
 //! Owns: tasks, and which tiles a query sees. How a tile's keys and values are multiplied is its form's business ([`Form`]): f32
-//! ([`wide`]), bf16 or int8 as the cache stores them ([`pairs`], [`quads`]), or rows rounded to bf16 ([`halves`]). Scores, the [`softmax`] and the sums of tiles are
+//! ([`wide`]), int8 as the cache stores them ([`quads`]), bf16 as the cache stores them ([`pairs`] where the processor multiplies it, else [`stored`]), or
+//! rows rounded to bf16 ([`halves`]). Scores, the [`softmax`] and the sums of tiles are
 //! f32 in all of them.
 //!
 //! Invariant: a query's sums run over tiles of [`TILE`] tokens counted from position 0, merged in order inside splits of
@@ -12,6 +13,7 @@ mod halves;
 mod pairs;
 mod quads;
 mod softmax;
+mod stored;
 mod wide;
 
 use super::isa::{Kernel, Simd};
@@ -19,11 +21,12 @@ use super::shared::Shared;
 use crate::cache::{LANES, Store, View};
 use crate::{AttnSpec, HeadLayout, Rows};
 use halves::Halves;
-use pairs::Pairs;
+use pairs::{Pairs, Places};
 use quads::Quads;
 pub(crate) use softmax::{Merge, padded, state_len};
 use softmax::{clear, divide, merge_all, rough_exp, settle, soften};
 use std::ops::Range;
+use stored::Stored;
 use wide::Wide;
 
 /// Tokens whose scores are computed at a time.
@@ -77,6 +80,7 @@ pub(crate) enum Target<'a> {
 fn query_len(layout: &HeadLayout) -> usize {
     let forms = [
         Wide::query_len,
+        Stored::query_len,
         Pairs::query_len,
         Quads::query_len,
         Halves::query_len,
@@ -238,20 +242,25 @@ impl Kernel for Attend<'_> {
         unsafe {
             if let Context::Paged { view, table } = task.context {
                 match view.store {
-                    Store::F32(_) | Store::There(_) => {}
                     Store::Bf16(store) => {
-                        let mut form = Pairs::new(task, (view, store), table, values);
+                        let at = Places::new((view, store), table);
+                        if const { S::ISA.has_bf16() } {
+                            let mut form = Pairs::new(task, at, values);
+                            return attend::<S, _>(task, self.target, work, &mut form);
+                        }
+                        let mut form = Stored::new(task, at);
                         return attend::<S, _>(task, self.target, work, &mut form);
                     }
                     Store::Int8(store) => {
                         let mut form = Quads::new(task, (view, store), table);
                         return attend::<S, _>(task, self.target, work, &mut form);
                     }
+                    Store::F32(_) | Store::There(_) => {}
                 }
             }
             // Other paths multiply bf16 no faster than f32.
             if task.spec.halves
-                && S::ISA.has_bf16()
+                && const { S::ISA.has_bf16() }
                 && matches!(task.context, Context::Packed { .. })
             {
                 let mut form = Halves { keys, values };

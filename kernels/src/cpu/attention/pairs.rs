@@ -11,17 +11,54 @@ use crate::cache::View;
 use std::ops::Range;
 
 /// Blocks of sixteen tokens in a tile.
-const BLOCKS: usize = TILE / LANES;
+pub(super) const BLOCKS: usize = TILE / LANES;
 
-/// Where a tile's keys and values are.
-pub(super) struct Pairs<'a> {
+/// Where a tile's keys and values are in a cache of bf16.
+pub(super) struct Places<'a> {
     view: View<'a>,
     store: &'a [u16],
     table: &'a [u32],
     /// Keys of sixteen tokens: `[k_dim / 2][16]` pairs.
-    keys: [*const u8; BLOCKS],
+    pub(super) keys: [*const u8; BLOCKS],
     /// Their values: `[8][padded v_dim]` pairs.
     values: [*const u8; BLOCKS],
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn new((view, store): (View<'a>, &'a [u16]), table: &'a [u32]) -> Self {
+        Self {
+            view,
+            store,
+            table,
+            keys: [std::ptr::null(); BLOCKS],
+            values: [std::ptr::null(); BLOCKS],
+        }
+    }
+
+    /// Makes `tokens` the tile, which begins at `start`.
+    pub(super) fn find(&mut self, task: &Task<'_>, start: usize, tokens: Range<usize>) {
+        let places = self.view.places;
+        for first in (tokens.start / LANES * LANES..tokens.end).step_by(LANES) {
+            let (block, offset) = places.find(self.table, first);
+            let keys = places.keys(block, task.kv_head, offset);
+            let values = places.values(block, task.kv_head, offset);
+            let end = values + LANES * padded(task.spec.layout.v_dim);
+            let at = (first - start) / LANES;
+            self.keys[at] = self.store[keys..end].as_ptr().cast();
+            self.values[at] = self.store[values..end].as_ptr().cast();
+        }
+    }
+
+    /// Where the pair of values is in which token `t` of the tile is.
+    pub(super) fn pair(&self, t: usize) -> *const u8 {
+        let step = self.view.places.value_step() * size_of::<u16>();
+        self.values[t / LANES].wrapping_add(t % LANES / 2 * step)
+    }
+}
+
+/// A tile where it is.
+pub(super) struct Pairs<'a> {
+    at: Places<'a>,
     /// Values of a pair of tokens of which only the second or only the first is in the tile: `[2][padded v_dim]` pairs, with
     /// zeros for the other.
     edges: &'a mut [f32],
@@ -29,35 +66,18 @@ pub(super) struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     /// `edges`: two lines of the padded `v_dim`, or more.
-    pub(super) fn new(
-        task: &Task<'_>,
-        (view, store): (View<'a>, &'a [u16]),
-        table: &'a [u32],
-        edges: &'a mut [f32],
-    ) -> Self {
-        Self {
-            view,
-            store,
-            table,
-            keys: [std::ptr::null(); BLOCKS],
-            values: [std::ptr::null(); BLOCKS],
-            edges: &mut edges[..2 * padded(task.spec.layout.v_dim)],
-        }
+    pub(super) fn new(task: &Task<'_>, at: Places<'a>, edges: &'a mut [f32]) -> Self {
+        let edges = &mut edges[..2 * padded(task.spec.layout.v_dim)];
+        Self { at, edges }
     }
 
     fn width(&self) -> usize {
         self.edges.len() / 2
     }
 
-    /// Where the pair of values is in which token `t` of the tile is.
-    fn pair(&self, t: usize) -> *const u8 {
-        let step = self.view.places.value_step() * size_of::<u16>();
-        self.values[t / LANES].wrapping_add(t % LANES / 2 * step)
-    }
-
     /// Copies the pair of token `t` with only the bits under `mask`.
     unsafe fn keep_half(&mut self, edge: usize, t: usize, mask: u32) {
-        let (from, width) = (self.pair(t).cast::<[u8; 4]>(), self.width());
+        let (from, width) = (self.at.pair(t).cast::<[u8; 4]>(), self.width());
         for (d, to) in self.edges[edge * width..][..width].iter_mut().enumerate() {
             // SAFETY: the caller's promise: the tile has this token, and its pair as many numbers.
             let pair = u32::from_le_bytes(unsafe { from.add(d).read() });
@@ -98,16 +118,7 @@ impl Form for Pairs<'_> {
 
     #[inline(always)]
     unsafe fn load<S: Simd>(&mut self, task: &Task<'_>, start: usize, tokens: Range<usize>) {
-        let places = self.view.places;
-        for first in (tokens.start / LANES * LANES..tokens.end).step_by(LANES) {
-            let (block, offset) = places.find(self.table, first);
-            let keys = places.keys(block, task.kv_head, offset);
-            let values = places.values(block, task.kv_head, offset);
-            let end = values + LANES * padded(task.spec.layout.v_dim);
-            let at = (first - start) / LANES;
-            self.keys[at] = self.store[keys..end].as_ptr().cast();
-            self.values[at] = self.store[values..end].as_ptr().cast();
-        }
+        self.at.find(task, start, tokens.clone());
         let (first, end) = (tokens.start - start, tokens.end - start);
         // SAFETY: both tokens are in the tile.
         unsafe {
@@ -134,7 +145,7 @@ impl Form for Pairs<'_> {
             // Vectors beyond the last are the last one once more; their scores are not looked at.
             let mut keys = [std::ptr::null(); W];
             for (w, keys) in keys.iter_mut().enumerate() {
-                *keys = self.keys[(at + w).min(last)];
+                *keys = self.at.keys[(at + w).min(last)];
             }
             // SAFETY: as the caller promises, see `isa`; a block has `pairs` lines of keys, and the tile's scores have room.
             unsafe {
@@ -191,7 +202,7 @@ impl Form for Pairs<'_> {
                 }
                 for t in (tokens.start.next_multiple_of(2)..tokens.end / 2 * 2).step_by(2) {
                     let p = (p.add(t / 2), TILE);
-                    multiply::<S, R, W>(&mut c, offset(self.pair(t), places), 0, p);
+                    multiply::<S, R, W>(&mut c, offset(self.at.pair(t), places), 0, p);
                 }
                 if tokens.end % 2 == 1 {
                     let p = (p.add(tokens.end / 2), TILE);
@@ -206,7 +217,7 @@ impl Form for Pairs<'_> {
 
 /// The places after `start`.
 #[inline(always)]
-fn offset<const W: usize>(start: *const u8, places: [usize; W]) -> [*const u8; W] {
+pub(super) fn offset<const W: usize>(start: *const u8, places: [usize; W]) -> [*const u8; W] {
     let mut pointers = [start; W];
     for (pointer, place) in pointers.iter_mut().zip(places) {
         *pointer = start.wrapping_add(place);

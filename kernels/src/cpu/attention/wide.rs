@@ -17,7 +17,7 @@ pub(super) struct Wide<'a> {
 /// The numbers `of(i)` of each of the rows `0..n`, of which there are at most sixteen, as columns: number `d` of row `i` goes to
 /// `to[d * step + i]`.
 #[inline(always)]
-unsafe fn transpose<'a, S: Simd>(
+pub(super) unsafe fn transpose<'a, S: Simd>(
     of: impl Fn(usize) -> &'a [f32],
     n: usize,
     (to, step): (&mut [f32], usize),
@@ -166,7 +166,7 @@ impl Form for Wide<'_> {
 
 /// Adds to the sums of `R` rows the products of their values, `step` apart at `a`, with vectors.
 #[inline(always)]
-unsafe fn multiply<S: Simd, const R: usize, const W: usize>(
+pub(super) unsafe fn multiply<S: Simd, const R: usize, const W: usize>(
     c: &mut [[S::F; W]; R],
     v: [S::F; W],
     (a, step): (*const f32, usize),
