@@ -8,6 +8,7 @@
 
 use super::codes::BLOCK;
 use super::isa::Simd;
+use std::ops::Range;
 
 /// A value of each of the 32 outputs of a pair.
 pub(super) type Pair<S> = [<S as Simd>::F; 2];
@@ -160,7 +161,7 @@ unsafe fn rows<S: Simd, B: Block<S>, W: Weights<S>, const R: usize, const T: usi
         each!(0 1 below parts, G => {
             let mut i = [[S::isplat(0); T]; R];
             each!(0 1 2 3 below R, I => i[I] = [S::isplat(block.first(G, a.add(I * size))); T]);
-            let quads = (QUADS / parts * G, QUADS / parts * (G + 1));
+            let quads = QUADS / parts * G..QUADS / parts * (G + 1);
             match block.most() {
                 _ if R > 1 => several(block.most(), weights, quads, (a, size), &mut i),
                 None => signed(weights, quads, a, &mut i[0]),
@@ -176,17 +177,17 @@ unsafe fn rows<S: Simd, B: Block<S>, W: Weights<S>, const R: usize, const T: usi
     }
 }
 
-/// Adds the products of the fours of columns from `first` to `end` with one row: signed bytes.
+/// Adds the products of these fours of columns with one row: signed bytes.
 #[inline(always)]
 unsafe fn signed<S: Simd, W: Weights<S>, const T: usize>(
     weights: &W,
-    (first, end): (usize, usize),
+    quads: Range<usize>,
     a: *const u32,
     sums: &mut [S::I; T],
 ) {
     // SAFETY: as the caller promises, see `isa`; a row's dwords are at `a`.
     unsafe {
-        each!(0 1 2 3 4 5 6 7 below end, J => if J >= first {
+        each!(0 1 2 3 4 5 6 7 below quads.end, J => if quads.contains(&J) {
             let q = *a.add(J) as i32;
             each!(0 1 below T, K => sums[K] = S::dot4_bytes(sums[K], weights.quad(K, J), q));
         });
@@ -198,7 +199,7 @@ unsafe fn signed<S: Simd, W: Weights<S>, const T: usize>(
 unsafe fn unsigned<S: Simd, W: Weights<S>, const T: usize>(
     most: usize,
     weights: &W,
-    (first, end): (usize, usize),
+    quads: Range<usize>,
     a: *const u32,
     sums: &mut [S::I; T],
 ) {
@@ -206,8 +207,9 @@ unsafe fn unsigned<S: Simd, W: Weights<S>, const T: usize>(
     unsafe {
         let mut short = [S::short(sums[0]); T];
         each!(0 1 below T, K => short[K] = S::short(sums[K]));
-        each!(0 1 2 3 4 5 6 7 below end, J => if J >= first {
-            if J > first && (J - first) % S::ISA.short_quads(most) == 0 {
+        each!(0 1 2 3 4 5 6 7 below quads.end, J => if quads.contains(&J) {
+            let before = J - quads.start;
+            if before > 0 && before.is_multiple_of(S::ISA.short_quads(most)) {
                 each!(0 1 below T, K => {
                     sums[K] = S::long(sums[K], short[K]);
                     short[K] = S::short(sums[K]);
@@ -226,11 +228,11 @@ unsafe fn unsigned<S: Simd, W: Weights<S>, const T: usize>(
 unsafe fn several<S: Simd, W: Weights<S>, const R: usize, const T: usize>(
     most: Option<usize>,
     weights: &W,
-    (first, end): (usize, usize),
+    quads: Range<usize>,
     (a, size): (*const u32, usize),
     sums: &mut [[S::I; T]; R],
 ) {
-    let mut j = first;
+    let (mut j, end) = (quads.start, quads.end);
     // SAFETY: as the caller promises, see `isa`; a row's dwords are at `a`.
     unsafe {
         let Some(most) = most else {
