@@ -424,8 +424,9 @@ fn caches_of_a_device_store_fewer_bits() {
     }
 }
 
-/// Prompts go through tensor cores behind every cache of fewer than 32 bits: the CPU's tokens, where it has such a cache, and logits
-/// near the exact ones, in chunks, too.
+/// Prompts go through tensor cores behind every cache of fewer than 32 bits: logits near the exact ones, in chunks, too, and while the
+/// text goes on near the CPU's, where it has such a cache. (Not its tokens: CPU paths round queries in ways of their own, and two tokens of
+/// random weights may be nearly as likely.)
 #[test]
 fn prompts_go_through_tiles() {
     for (name, dtype, kernel, most) in [
@@ -445,6 +446,13 @@ fn prompts_go_through_tiles() {
             let logits = sequence.feed_chunks(&prompt, chunk);
             (logits, sequence.greedy(8))
         };
+        let along = |cx: Cx, tokens: &[u32]| -> Vec<f32> {
+            let mut sequence = Sequence::on(cx, decoder(&loaded), dtype, room);
+            let mut all = sequence.feed_chunks(&prompt, prompt.len());
+            let next = |token: &u32| sequence.feed_chunks(&[*token], 1);
+            all.extend(tokens.iter().flat_map(next));
+            all
+        };
         let (logits, tokens) = run(on(&gpu), dtype, prompt.len());
         let off = worst(&logits, &expected.values);
         let what = format!("{name} {dtype:?}");
@@ -455,7 +463,11 @@ fn prompts_go_through_tiles() {
         let kernel = format!("launch:attention_tiles_{kernel}_d64");
         assert!(stand_in.count(&kernel) > 0, "{what}: {kernel}");
         if matches!(dtype, KvDtype::Bf16 | KvDtype::Int8) {
-            assert_eq!(tokens, run(context(1), dtype, prompt.len()).1, "{what}");
+            let cpu = along(context(1), &tokens);
+            let off = worst(&along(on(&gpu), &tokens), &cpu);
+            assert!(off <= most, "{what}: off the CPU's by {off:e}");
+            let other = worst(&along(on(&gpu), &tokens[1..]), &cpu[cpu.len() / 9..]);
+            assert!(other > 2.0 * most, "{what}: another text is far: {other:e}");
         }
         // In chunks of 11 tokens, each of which goes there, too.
         let launched = stand_in.count(&kernel);
