@@ -127,14 +127,14 @@ fn paths(meter: &mut Meter) {
         Format::Bf16,
         Format::Int8,
     ] {
-        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        for isa in Isa::here() {
             for rows in [1, 64] {
                 let name = format!(
                     "path {} {} square 2048x2048, {rows} rows",
                     isa.name(),
                     format.name()
                 );
-                if isa <= Isa::detect() && meter.wants(&name) {
+                if meter.wants(&name) {
                     let weights = weights(meter, 2048, 2048, format);
                     product(meter, &name, isa, (&weights, Then::Store), rows);
                 }

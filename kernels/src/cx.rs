@@ -15,28 +15,53 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub enum Isa {
     /// Plain Rust, any processor.
     Portable,
-    /// AVX2 and F16C.
+    /// AVX2, FMA and F16C.
     Avx2,
+    /// The same and AVX-VNNI: what processors without AVX-512 multiply bytes with.
+    AvxVnni,
     /// AVX-512 F, BW, VL, VNNI and BF16.
     Avx512,
 }
 
 impl Isa {
+    /// All paths, the fastest last.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512];
+
+    /// The paths that this processor has, the fastest last.
+    pub fn here() -> impl DoubleEndedIterator<Item = Self> {
+        Self::ALL.into_iter().filter(|isa| isa.is_here())
+    }
+
     /// The best path of this processor.
     pub fn detect() -> Self {
+        Self::Avx512.or_less()
+    }
+
+    /// This path or, if the processor lacks it, the best below it that it has.
+    pub(crate) fn or_less(self) -> Self {
+        let fits = |isa: &Self| *isa <= self && isa.is_here();
+        let found = Self::ALL.into_iter().rev().find(fits);
+        found.unwrap_or(Self::Portable)
+    }
+
+    /// Whether this processor has it. None of them implies another but the first.
+    fn is_here(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             let wide = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
-            if avx2 && wide && has!("avx512vnni") && has!("avx512bf16") {
-                return Self::Avx512;
-            }
-            if avx2 {
-                return Self::Avx2;
+            match self {
+                Self::Portable => true,
+                Self::Avx2 => avx2,
+                Self::AvxVnni => avx2 && has!("avxvnni"),
+                Self::Avx512 => avx2 && wide && has!("avx512vnni") && has!("avx512bf16"),
             }
         }
-        Self::Portable
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Self::Portable
+        }
     }
 
     /// What the faster paths need of the processor, and whether it has that.
@@ -48,6 +73,7 @@ impl Isa {
                 ("avx2", has!("avx2")),
                 ("fma", has!("fma")),
                 ("f16c", has!("f16c")),
+                ("avxvnni", has!("avxvnni")),
                 ("avx512f", has!("avx512f")),
                 ("avx512bw", has!("avx512bw")),
                 ("avx512vl", has!("avx512vl")),
@@ -72,6 +98,11 @@ impl Isa {
                 "f32 fused multiply-add of widened bf16",
                 "int8 pairs (maddubs, madd)",
             ],
+            Self::AvxVnni => [
+                "f32 fused multiply-add",
+                "f32 fused multiply-add of widened bf16",
+                "int8 dot product (vpdpbusd)",
+            ],
             Self::Avx512 => [
                 "f32 fused multiply-add",
                 "bf16 dot product (vdpbf16ps)",
@@ -80,22 +111,13 @@ impl Isa {
         }
     }
 
-    /// The path with this name (`portable`, `avx2`, `avx512`).
+    /// The path with this name (`portable`, `avx2`, `avxvnni`, `avx512`).
     ///
     /// # Errors
     /// [`Error::Isa`] if there is no such path or this processor lacks it.
     pub fn named(name: &str) -> Result<Self, Error> {
-        let isa = match name {
-            "portable" => Self::Portable,
-            "avx2" => Self::Avx2,
-            "avx512" => Self::Avx512,
-            _ => return Err(Error::Isa(name.to_owned())),
-        };
-        if isa > Self::detect() {
-            Err(Error::Isa(name.to_owned()))
-        } else {
-            Ok(isa)
-        }
+        let found = Self::here().find(|isa| isa.name() == name);
+        found.ok_or_else(|| Error::Isa(name.to_owned()))
     }
 
     /// Its name, as [`Isa::named`] takes it.
@@ -103,6 +125,7 @@ impl Isa {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
         }
     }
@@ -166,7 +189,7 @@ impl Cx {
         Self {
             team,
             class,
-            isa: isa.min(Isa::detect()),
+            isa: isa.or_less(),
             alone: false,
             apart: OnceLock::new(),
             scratch: Mutex::default(),

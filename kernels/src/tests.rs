@@ -20,8 +20,7 @@ use std::sync::Arc;
 
 /// The paths that this processor has.
 fn isas() -> impl Iterator<Item = Isa> {
-    let all = [Isa::Portable, Isa::Avx2, Isa::Avx512];
-    all.into_iter().filter(|isa| *isa <= Isa::detect())
+    Isa::here()
 }
 
 fn cx(isa: Isa, threads: usize) -> Cx {

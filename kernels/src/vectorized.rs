@@ -18,11 +18,11 @@ impl Isa {
     /// Runs `work` on this path or, if the processor lacks it, on the best that it has.
     #[inline]
     pub fn run<V: Vectorized>(self, work: V) -> V::Output {
-        match self.min(Self::detect()) {
+        match self.or_less() {
             Self::Portable => work.run(),
             // SAFETY: the processor has the path's features, as was just detected.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { on_avx2(work) },
+            Self::Avx2 | Self::AvxVnni => unsafe { on_avx2(work) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { on_avx512(work) },

@@ -160,7 +160,7 @@ pub(crate) struct MachineArgs {
     /// may use them]
     #[arg(long, value_name = "N")]
     threads: Option<String>,
-    /// CPU path: auto, portable, avx2, avx512 [default: auto]
+    /// CPU path: auto, portable, avx2, avxvnni, avx512 [default: auto]
     #[arg(long, value_name = "PATH")]
     isa: Option<String>,
     /// Form of the log [default: text]

@@ -61,7 +61,7 @@ impl Cut {
         // ns of one row with one pair (at modest speed: multiply-adds a ns), and of reading one pair from memory
         let speed = match isa {
             Isa::Portable => 2,
-            Isa::Avx2 => 15,
+            Isa::Avx2 | Isa::AvxVnni => 15,
             Isa::Avx512 => 60,
         };
         let row_cost = (PAIR * weight.cols()).div_ceil(speed);

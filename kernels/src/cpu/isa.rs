@@ -170,7 +170,7 @@ impl Isa {
     /// Whether all weights of a block, of both tiles of sixteen outputs, are in registers while rows pass.
     #[inline(always)]
     pub(crate) const fn holds_block(self) -> bool {
-        !matches!(self, Self::Avx2)
+        !matches!(self, Self::Avx2 | Self::AvxVnni)
     }
 
     /// Rows, and tiles of sixteen outputs, whose sums a panel kernel keeps in registers beside one row's activations and the
@@ -179,7 +179,7 @@ impl Isa {
     pub(crate) const fn panel(self) -> (usize, usize) {
         match self {
             Self::Portable => (3, 2),
-            Self::Avx2 => (6, 1),
+            Self::Avx2 | Self::AvxVnni => (6, 1),
             Self::Avx512 => (12, 2),
         }
     }
@@ -190,7 +190,7 @@ impl Isa {
     pub(crate) const fn short_quads(self, most: usize) -> usize {
         match self {
             Self::Avx2 => i16::MAX as usize / (2 * 127 * most),
-            Self::Portable | Self::Avx512 => usize::MAX / 2,
+            Self::Portable | Self::AvxVnni | Self::Avx512 => usize::MAX / 2,
         }
     }
 
@@ -211,6 +211,9 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
         Isa::Avx2 => unsafe { on_avx2(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => unsafe { on_avx_vnni(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { on_avx512(kernel) },
         // SAFETY: portable code needs no features. (No other path is ever detected here.)
         #[cfg(not(target_arch = "x86_64"))]
@@ -222,7 +225,14 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn on_avx2(kernel: impl Kernel) {
     // SAFETY: the caller's promise.
-    unsafe { kernel.run::<avx2::Avx2>() }
+    unsafe { kernel.run::<avx2::Avx2<false>>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn on_avx_vnni(kernel: impl Kernel) {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run::<avx2::Avx2<true>>() }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -66,13 +66,7 @@ impl<'a> Values<'a> {
             "auto" => Some(None),
             name => Isa::named(name).ok().map(Some),
         };
-        let best = Isa::detect();
-        let all = [Isa::Portable, Isa::Avx2, Isa::Avx512];
-        let here: Vec<&str> = all
-            .iter()
-            .filter(|isa| **isa <= best)
-            .map(|isa| isa.name())
-            .collect();
+        let here: Vec<&str> = Isa::here().map(Isa::name).collect();
         let found = self.read(key, read, || {
             format!("auto, {} on this processor", here.join(", "))
         })?;

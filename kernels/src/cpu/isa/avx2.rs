@@ -1,4 +1,4 @@
-//! AVX2, FMA and F16C: sixteen lanes are two registers.
+//! AVX2, FMA and F16C: sixteen lanes are two registers. With AVX-VNNI beside them bytes are multiplied into 32 bits, without into 16.
 
 #![cfg_attr(
     not(test),
@@ -12,8 +12,21 @@ use super::Simd;
 use crate::Isa;
 use std::arch::x86_64::*;
 
+/// `VNNI`: whether AVX-VNNI is there.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2;
+pub(crate) struct Avx2<const VNNI: bool>;
+
+/// `acc` + the products of each lane's 4 unsigned and 4 signed bytes.
+#[inline(always)]
+unsafe fn dot4_vnni(acc: [__m256i; 2], w: [__m256i; 2], a: __m256i) -> [__m256i; 2] {
+    // SAFETY: the caller's promise: AVX-VNNI is there.
+    unsafe {
+        [
+            _mm256_dpbusd_avx_epi32(acc[0], w[0], a),
+            _mm256_dpbusd_avx_epi32(acc[1], w[1], a),
+        ]
+    }
+}
 
 /// Lanes added in pairs 4 apart, then 2, 1.
 #[inline(always)]
@@ -90,15 +103,15 @@ macro_rules! lanewise {
     )*};
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     type Short = [__m256i; 2];
 
-    const ISA: Isa = Isa::Avx2;
-    const SIGNED_WEIGHTS: bool = true;
-    const BYTE_BIAS: i32 = 0;
+    const ISA: Isa = if VNNI { Isa::AvxVnni } else { Isa::Avx2 };
+    const SIGNED_WEIGHTS: bool = !VNNI;
+    const BYTE_BIAS: i32 = if VNNI { 128 } else { 0 };
 
     lanewise!(
         add = _mm256_add_ps,
@@ -364,22 +377,26 @@ impl Simd for Avx2 {
                 _mm256_castsi256_si128(all),
                 _mm256_extracti128_si256::<1>(all),
             );
-            let codes = _mm_xor_si128(_mm_packs_epi16(low, high), _mm_set1_epi8(-128));
-            _mm_storeu_si128(to.cast(), codes);
+            let codes = _mm_packs_epi16(low, high);
+            let bias = if VNNI { 0 } else { -128 };
+            _mm_storeu_si128(to.cast(), _mm_xor_si128(codes, _mm_set1_epi8(bias)));
         }
     }
     #[inline(always)]
     unsafe fn load_quads(p: *const u8) -> Self::B {
         // SAFETY: AVX2 is there; the caller's promise: 64 bytes.
         unsafe {
-            let sign = _mm256_set1_epi8(-128);
+            let sign = _mm256_set1_epi8(if VNNI { 0 } else { -128 });
             Self::load_bytes(p).map(|b| _mm256_xor_si256(b, sign))
         }
     }
     #[inline(always)]
     unsafe fn dot_quads(acc: Self::I, w: Self::B, a: u32) -> Self::I {
-        // SAFETY: AVX2 is there. Two neighbours are within 128 together, and 255 times that is within 16 bits.
+        // SAFETY: what `VNNI` says is there. Without it two neighbours are within 128 together, and 255 times that is within 16 bits.
         unsafe {
+            if VNNI {
+                return dot4_vnni(acc, w, _mm256_set1_epi32(a as i32));
+            }
             let (a, ones) = (_mm256_set1_epi32(a as i32), _mm256_set1_epi16(1));
             let dot = |w| _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), ones);
             [
@@ -435,15 +452,21 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn short(_: Self::I) -> Self::Short {
+    unsafe fn short(acc: Self::I) -> Self::Short {
+        if VNNI {
+            return acc;
+        }
         // SAFETY: AVX2 is there.
         unsafe { [_mm256_setzero_si256(); 2] }
     }
     #[inline(always)]
     unsafe fn dot4_codes(acc: Self::Short, w: Self::B, a: i32) -> Self::Short {
-        // SAFETY: AVX2 is there.
+        // SAFETY: what `VNNI` says is there.
         unsafe {
             let a = _mm256_set1_epi32(a);
+            if VNNI {
+                return dot4_vnni(acc, w, a);
+            }
             [
                 _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], a)),
                 _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], a)),
@@ -452,6 +475,9 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn long(acc: Self::I, short: Self::Short) -> Self::I {
+        if VNNI {
+            return short;
+        }
         // SAFETY: AVX2 is there.
         unsafe {
             let ones = _mm256_set1_epi16(1);
@@ -463,8 +489,11 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot4_bytes(acc: Self::I, w: Self::B, a: i32) -> Self::I {
-        // SAFETY: AVX2 is there. The sign of a weight moves to its activation, so that the unsigned operand is exact.
+        // SAFETY: what `VNNI` says is there. Without it the sign of a weight moves to its activation, so that the unsigned operand is exact.
         unsafe {
+            if VNNI {
+                return dot4_vnni(acc, w, _mm256_set1_epi32(a));
+            }
             let (a, top) = (_mm256_set1_epi32(a), _mm256_set1_epi8(-128));
             let w = [_mm256_xor_si256(w[0], top), _mm256_xor_si256(w[1], top)];
             [

@@ -196,7 +196,7 @@ impl Report {
             format!("as asked; the processor has {}", best.name())
         } else if features.is_empty() {
             "there is no other for this kind of processor".to_owned()
-        } else if missing.is_empty() {
+        } else if isa == Isa::Avx512 {
             "the fastest; the processor has all that it needs".to_owned()
         } else {
             format!("the processor lacks {}", missing.join(", "))
